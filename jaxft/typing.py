@@ -1,0 +1,72 @@
+"""The vocabulary of jaxft: what its functions take and give, with shapes.
+
+`B` is the batch size, `H`, `W`, `C` height, width and channels of an image (always NHWC), `K` the number of classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import jax
+
+#: Parameters: nested dicts with string keys, leaves f32 arrays. A leaf's name is its '/' path: `layer1/0/conv1/kernel`.
+Params = Mapping[str, Any]
+
+#: What the network carries from step to step without a gradient: `{"batch_stats": {...}}` or `{}`. The statistics of a
+#: module stand under the module's own path: `batch_stats/layer1/0/bn1/mean` beside the parameter `layer1/0/bn1/scale`.
+ModelState = Mapping[str, Any]
+
+#: A static tree of Python bools shaped like the parameters: True where a leaf is trained.
+Mask = Mapping[str, Any]
+
+#: `image` [B, H, W, C]; `label` [B] int32 (classes), [B, K] f32 (multi-label or soft) or [B] f32 (regression);
+#: optional `mask` [B] f32, 1 for an example and 0 for padding, or any non-negative weight of the example;
+#: optional `index` [B] int32, the example's position in its source. Further keys are the user's own.
+Batch = Mapping[str, jax.Array]
+
+#: `logits` [B, K] f32, `features` [B, D] (what the head sees) and one feature map a stage under the stage's name.
+Outputs = Mapping[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trains:
+    """Which modules are in train mode, where that is not all of them: static, hashable, derived from one mask.
+
+    A module is in train mode if any parameter below it is trained. A frozen BatchNorm uses its running statistics and
+    leaves them alone; dropout and stochastic depth of a frozen part are off.
+
+    Attributes:
+      prefixes: '/' paths of all modules with a trained leaf below them, the root `""` included.
+    """
+
+    prefixes: frozenset[str]
+
+    def __call__(self, path: str) -> bool:
+        """Whether the module at '/' path `path` is in train mode."""
+        return path in self.prefixes
+
+    def __bool__(self) -> bool:
+        return bool(self.prefixes)
+
+
+class ApplyFn(Protocol):
+    """All that training knows of a network. Pure.
+
+    `train` is False (inference), True (everything trains) or a `Trains`. `rng` may be None where `train` is False.
+    Returns outputs and the new model state (the given one, where nothing changed).
+    """
+
+    def __call__(
+        self, params: Params, model_state: ModelState, image: jax.Array, *, train: bool | Trains, rng: jax.Array | None
+    ) -> tuple[Outputs, ModelState]: ...
+
+
+#: A loss: `(outputs, batch) -> [B]`, one number an example, neither masked nor averaged: the library does both.
+#: A second form `(outputs, batch, *, forward, params) -> [B]` is given `forward(image, train=..., params=...) -> Outputs`
+#: and the full parameters, for losses that need several passes or the parameters themselves.
+LossFn = Callable[..., jax.Array]
+
+#: A metric accumulator: a clu `Collection` class.
+Metrics = Any
