@@ -1,0 +1,64 @@
+"""What a network expects of an image. It travels with the weights and reaches the data pipeline by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxft.typing import ApplyFn, ModelState, Outputs, Params, Trains
+
+INTERPOLATIONS = ("bilinear", "bicubic", "lanczos", "nearest")
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """Geometry and normalisation of a network's input.
+
+    Attributes:
+      size: side of the square the network sees, in pixels.
+      resize: length the short side is resized to before the centre crop of `size`, in pixels (evaluation only).
+      interpolation: one of `INTERPOLATIONS`, antialiased as Pillow does it.
+      mean, std: a value a channel, for pixels in 0..1.
+    """
+
+    size: int = 224
+    resize: int = 256
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def with_size(self, size: int) -> Preprocessing:
+        """The same at another input size: the share of the image that the centre crop keeps stays."""
+        return dataclasses.replace(self, size=size, resize=round(self.resize * size / self.size))
+
+    def with_channels(self, channels: int) -> Preprocessing:
+        """The same for 1 channel (the channels' average) or n channels (the given ones in turn)."""
+        if channels == len(self.mean):
+            return self
+        if channels == 1:
+            mean, std = (float(np.mean(self.mean)),), (float(np.mean(self.std)),)
+        else:
+            turns = [index % len(self.mean) for index in range(channels)]
+            mean, std = tuple(self.mean[t] for t in turns), tuple(self.std[t] for t in turns)
+        return dataclasses.replace(self, mean=mean, std=std)
+
+
+def normalize(image: jax.Array, preprocessing: Preprocessing) -> jax.Array:
+    """Turns uint8 pixels [..., C] into f32 `(x / 255 - mean) / std` [..., C], in one subtraction and one division."""
+    mean = jnp.asarray(np.array(preprocessing.mean) * 255, jnp.float32)
+    std = jnp.asarray(np.array(preprocessing.std) * 255, jnp.float32)
+    return (image.astype(jnp.float32) - mean) / std
+
+
+def on_pixels(apply: ApplyFn, preprocessing: Preprocessing) -> ApplyFn:
+    """Wraps a network so that it takes uint8 pixels [B, H, W, C]: normalisation runs on the device, inside the step."""
+
+    def apply_to_pixels(
+        params: Params, model_state: ModelState, image: jax.Array, *, train: bool | Trains, rng: jax.Array | None
+    ) -> tuple[Outputs, ModelState]:
+        return apply(params, model_state, normalize(image, preprocessing), train=train, rng=rng)
+
+    return apply_to_pixels
