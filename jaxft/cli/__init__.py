@@ -1,0 +1,1 @@
+"""The command line: `jaxft train | eval | predict | inspect | convert | models`."""

@@ -1,0 +1,107 @@
+"""Entry point of `jaxft`: parses the command, runs it, turns errors a user can mend into one line.
+
+Exit codes: 0 finished, 1 failed (a bug, or something that could not be saved), 2 something given does not fit,
+75 stopped by a signal with everything saved (EX_TEMPFAIL: start again with --resume).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from jaxft.cli.config import UsageError, split_overrides
+from jaxft.errors import JaxftError, SaveError, near
+
+FINISHED, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 75
+
+_COMMANDS = {
+    "train": "fine-tune a network by a config",
+    "eval": "judge a fine-tuned network on a split of its data, or on other data",
+    "predict": "classify pictures with a fine-tuned network",
+    "inspect": "show what a config would train, its cost and its preprocessing, without training",
+    "convert": "convert a weight file to safetensors, in jaxft's names or torch's",
+    "models": "list the networks and their pretrained weights",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but an error is a JaxftError: one line, no usage text."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UsageError(f"{message} (see '{self.prog} --help')")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = _Parser(prog="jaxft", description="Fine-tune pretrained vision networks in JAX.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    made = {name: commands.add_parser(name, help=text, description=text) for name, text in _COMMANDS.items()}
+
+    for name in ("train", "inspect"):
+        made[name].add_argument(
+            "--config", required=True, metavar="FILE[:ARG]", help="a recipe; --config.KEY=VALUE overrides any of its keys"
+        )
+    made["train"].add_argument("--workdir", required=True, help="folder of the run; made if absent")
+    made["train"].add_argument("--resume", action="store_true", help="continue the run in the workdir")
+    made["inspect"].add_argument("--params", action="store_true", help="print every parameter, not only the stages")
+
+    made["eval"].add_argument("--workdir", required=True, help="folder of a run, or one of its checkpoints")
+    made["eval"].add_argument("--split", default="val", choices=("train", "val", "test"))
+    made["eval"].add_argument("--data", help="other data than the run's own: a folder, csv:FILE, tfds:NAME")
+    made["eval"].add_argument("--batch-size", type=int, default=64)
+    made["eval"].add_argument("--json", action="store_true", help="print JSON")
+
+    made["predict"].add_argument("--workdir", required=True, help="folder of a run, or one of its checkpoints")
+    made["predict"].add_argument("paths", nargs="+", help="pictures, or folders of pictures")
+    made["predict"].add_argument("--format", default="table", choices=("table", "json", "csv"))
+    made["predict"].add_argument("--output", help="a file; standard output if not given")
+    made["predict"].add_argument("--top", type=int, default=1, help="classes to name for each picture")
+    made["predict"].add_argument("--batch-size", type=int, default=64)
+
+    made["convert"].add_argument("src", metavar="SRC", help=".pth, .safetensors, .h5, .npz, or a URL, package: or hf: source")
+    made["convert"].add_argument("dst", metavar="DST", help="the .safetensors file to write")
+    made["convert"].add_argument("--model", help="the architecture; without it names stay as they are")
+    made["convert"].add_argument("--to", default="jaxft", help="whose names to write: jaxft, torchvision, timm, ...")
+    made["convert"].add_argument("--overwrite", action="store_true")
+
+    made["models"].add_argument("pattern", nargs="?", default="*", help="a glob, e.g. 'resnet*'")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        plain, overrides = split_overrides(arguments)
+        parser = make_parser()
+        if plain and not plain[0].startswith("-") and plain[0] not in _COMMANDS:
+            raise UsageError(f"jaxft has no command '{plain[0]}'{near(plain[0], _COMMANDS)}")
+        options = parser.parse_args(plain)
+        if options.command is None:
+            parser.print_help()
+            return USAGE
+        if overrides and options.command not in ("train", "inspect"):
+            raise UsageError(f"jaxft {options.command} takes no config: {overrides[0]}")
+        # Commands are imported only when asked for: `jaxft --help` needs no JAX.
+        from jaxft.cli import commands
+
+        return getattr(commands, options.command)(options, overrides)
+    except JaxftError as error:
+        print(f"jaxft: {_one_line(error)}", file=sys.stderr)
+        return USAGE
+    except SaveError as error:
+        print(f"jaxft: {_one_line(error)}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("jaxft: stopped; the newest checkpoint is whole: go on with --resume", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())

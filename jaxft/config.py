@@ -1,0 +1,184 @@
+"""The sections of a run's configuration, their defaults, and how they are checked.
+
+A recipe starts from `default_config()` and sets what it needs, so every key exists and has a type: a misspelt one is an
+error in a recipe, on the command line and from Python alike. Each section becomes keyword arguments of one function.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+from jaxft.errors import JaxftError, near
+
+
+def default_config() -> ConfigDict:
+    """Returns a configuration with every key and its default; `None` defaults are typed placeholders."""
+    config = ConfigDict()
+    config.seed = 0
+
+    # jaxft.create_model. The number of classes comes from the data.
+    config.model = ConfigDict()
+    config.model.name = "efficientnet_lite0"
+    config.model.pretrained = "imagenet"  # a tag, a file, a URL, `package:`, `hf:`; "" starts from random weights
+    config.model.head = "linear"  # or "mlp"
+    config.model.in_channels = 3
+    config.model.dropout = config_dict.placeholder(float)
+    config.model.drop_path = config_dict.placeholder(float)
+    config.model.dtype = "float32"  # what is computed in; parameters are float32
+    config.model.size = config_dict.placeholder(int)  # pixels; None: the size that goes with the weights
+
+    # jaxft.data.open_data.
+    config.data = ConfigDict()
+    config.data.source = ""  # a folder, `csv:FILE`, `tfds:NAME`
+    config.data.task = "classify"  # or "multilabel", "regression"
+    config.data.val_fraction = 0.1
+    config.data.test_fraction = 0.1
+    config.data.split_seed = 0
+    config.data.max_bad_fraction = 0.0
+    config.data.data_dir = config_dict.placeholder(str)  # where tfds keeps its data sets
+
+    # jaxft.data.train_batches and eval_batches.
+    config.input = ConfigDict()
+    config.input.batch_size = 32  # over all devices
+    config.input.eval_batch_size = 64
+    config.input.augment = "crop_flip"
+    config.input.threads = config_dict.placeholder(int)
+
+    # jaxft.losses.resolve: a name of jaxft.losses or "module:function"; "" is the task's own.
+    config.loss = ConfigDict()
+    config.loss.name = ""
+    config.loss.options = ConfigDict()
+
+    # jaxft.optim.make_optimizer; each phase may override any of it.
+    config.optim = ConfigDict()
+    config.optim.name = "adamw"
+    config.optim.lr = 1e-3
+    config.optim.schedule = "cosine"
+    config.optim.warmup = "0 steps"
+    config.optim.end_lr = 0.0
+    config.optim.step_every = config_dict.placeholder(str)
+    config.optim.step_factor = 0.1
+    config.optim.momentum = 0.9
+    config.optim.nesterov = False
+    config.optim.b1 = 0.9
+    config.optim.b2 = 0.999
+    config.optim.eps = 1e-8
+    config.optim.weight_decay = 0.0
+    config.optim.decay_norms_and_biases = False
+    config.optim.clip_norm = config_dict.placeholder(float)
+    config.optim.options = ConfigDict()
+
+    # Phases run one after the other, in the order of their names. `train` and `freeze`: see jaxft.tuning.FreezeSpec.
+    config.phases = ConfigDict()
+    config.phases.phase1 = phase()
+
+    config.train = ConfigDict()
+    config.train.accum_steps = 1
+    config.train.ema_decay = config_dict.placeholder(float)
+    config.train.log_every = "20 steps"
+    config.train.eval_every = "1 epochs"
+    config.train.checkpoint_every = config_dict.placeholder(str)  # besides every evaluation
+    config.train.monitor = "accuracy"  # what early stopping and the best checkpoint look at, on the validation split
+    config.train.mode = "max"
+    config.train.patience = config_dict.placeholder(int)  # evaluations without a gain before a phase ends early
+    config.train.min_delta = 0.0
+
+    config.log = ConfigDict()
+    config.log.tensorboard = True
+    config.log.wandb_project = ""
+    return config
+
+
+def phase(*, train: str = "full", freeze: str = "", length: str = "5 epochs", **optim: Any) -> ConfigDict:
+    """A phase: what trains, for how long, and which of the optimizer's settings differ from `config.optim`."""
+    section = ConfigDict({"train": train, "freeze": freeze, "length": length})
+    section.lr = config_dict.placeholder(float)
+    section.optim = ConfigDict()
+    for key, value in optim.items():
+        if key == "lr":
+            section.lr = value
+        else:
+            section.optim[key] = value
+    return section
+
+
+def check_config(config: ConfigDict) -> None:
+    """Raises JaxftError for a section or key that `default_config` does not have, naming the nearest one."""
+    _check(config, default_config(), "config")
+
+
+def _check(given: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
+    for key in given:
+        if where == "config.phases":
+            _check(given[key], phase(), f"{where}.{key}")
+        elif where.endswith(".options"):
+            continue
+        elif where.startswith("config.phases.") and where.endswith(".optim"):
+            if key not in default_config().optim:
+                raise JaxftError(f"{where} has no key '{key}'{near(key, default_config().optim)}")
+        elif key not in known:
+            raise JaxftError(f"{where} has no key '{key}'{near(key, known)}")
+        elif isinstance(given[key], Mapping) and isinstance(known[key], Mapping):
+            _check(given[key], known[key], f"{where}.{key}")
+    if missing := [key for key in known if key not in given and where != "config.phases"]:
+        raise JaxftError(f"{where} lacks '{missing[0]}': start a recipe from jaxft.config.default_config()")
+
+
+def call(function: Callable[..., Any], section: Mapping[str, Any], where: str, **more: Any) -> Any:
+    """Calls `function` with a section's keys as keyword arguments; a key it does not take is an error naming both."""
+    arguments = {**section, **more}
+    taken = inspect.signature(function).parameters
+    for key in arguments:
+        if key not in taken:
+            raise JaxftError(f"{where}.{key} is not an argument of {function.__name__}{near(key, taken)}")
+    return function(**arguments)
+
+
+_DURATION = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(steps?|epochs?|examples?)\s*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Clock:
+    """Turns durations in steps, epochs or examples into steps."""
+
+    examples: int
+    batch_size: int
+
+    def steps(self, duration: str | int, where: str) -> int:
+        """`duration` is "200 steps", "2 epochs", "0.5 epochs", "10000 examples", or an int of steps."""
+        if isinstance(duration, int):
+            return duration
+        found = _DURATION.fullmatch(duration)
+        if not found:
+            raise JaxftError(f"{where} is '{duration}': a duration is written '200 steps', '2 epochs' or '5000 examples'")
+        amount, unit = float(found[1]), found[2].rstrip("s")
+        if unit == "step":
+            if not amount.is_integer():
+                raise JaxftError(f"{where} is '{duration}': steps are whole")
+            return int(amount)
+        examples = amount * self.examples if unit == "epoch" else amount
+        return max(1, round(examples / self.batch_size)) if amount else 0
+
+
+def to_json(config: ConfigDict) -> str:
+    """The whole configuration as JSON text, keys sorted."""
+    return json.dumps(json.loads(config.to_json_best_effort()), indent=2, sort_keys=True)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "config") -> list[str]:
+    """One line for each key whose value differs between two configurations (as plain dicts)."""
+    lines = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            lines += differences(before, after, f"{where}.{key}")
+        elif before != after:
+            lines.append(f"{where}.{key} was {before!r}, is {after!r}")
+    return lines

@@ -1,0 +1,7 @@
+"""Judging a network: every example once, figures that equal scikit-learn's, intervals."""
+
+from jaxft.evaluate import scores
+from jaxft.evaluate.bootstrap import bootstrap_difference, bootstrap_interval
+from jaxft.evaluate.evaluate import Evaluation, evaluate
+
+__all__ = ["Evaluation", "bootstrap_difference", "bootstrap_interval", "evaluate", "scores"]

@@ -1,0 +1,77 @@
+"""Running a network over a whole split: every example once, padding dropped, counted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxft.metrics import merge, to_floats
+from jaxft.typing import Batch, ModelState, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What a network said of a split.
+
+    Attributes:
+      metrics: figure -> value, merged from the evaluation step's collections.
+      logits: [N, K] f32, in the order of `index`.
+      labels: [N] or [N, K].
+      index: [N], the examples' positions in the source, ascending.
+      count: N, checked against what was expected.
+    """
+
+    metrics: dict[str, float]
+    logits: np.ndarray
+    labels: np.ndarray
+    index: np.ndarray
+    count: int
+
+
+def evaluate(
+    eval_step: Callable[..., Any],
+    params: Params,
+    model_state: ModelState,
+    batches: Iterable[Mapping[str, np.ndarray]],
+    *,
+    expect: int,
+    put: Callable[[Mapping[str, np.ndarray]], Batch] = lambda batch: batch,
+) -> Evaluation:
+    """Evaluates every example of a split exactly once.
+
+    Args:
+      eval_step: from `jaxft.train.make_eval_step`, jitted.
+      params, model_state: of the network.
+      batches: `image`, `label`, `mask`, `index`; rows with mask 0 are padding.
+      expect: how many examples there are.
+      put: places a batch on the devices.
+
+    Raises:
+      RuntimeError: an example was seen twice or not at all: the input is broken, and no figure is given.
+    """
+    collected: list[Any] = []
+    logits: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    index: list[np.ndarray] = []
+    for batch in batches:
+        metrics, per_example = eval_step(params, model_state, put(batch))
+        collected.append(metrics)
+        real = np.asarray(batch["mask"]) > 0
+        logits.append(np.asarray(per_example["logits"])[real])
+        labels.append(np.asarray(batch["label"])[real])
+        index.append(np.asarray(batch["index"])[real])
+    seen = np.concatenate(index) if index else np.zeros(0, np.int32)
+    if len(seen) != expect or len(np.unique(seen)) != expect:
+        raise RuntimeError(f"evaluated {len(np.unique(seen))} of {expect} examples, {len(seen)} in all")
+    order = np.argsort(seen, kind="stable")
+    return Evaluation(
+        metrics=to_floats(merge(jax.device_get(collected))),
+        logits=np.concatenate(logits)[order],
+        labels=np.concatenate(labels)[order],
+        index=seen[order],
+        count=len(seen),
+    )

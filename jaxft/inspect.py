@@ -1,0 +1,92 @@
+"""What a config would do, told before it is done: parameters, what trains, cost, memory, preprocessing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxft import tree
+from jaxft.parallel import batch_sharding, check_batch_size, data_mesh, peak_bytes, replicated
+from jaxft.plan import Phase, Plan, make_plan
+from jaxft.run import jit_train_step
+from jaxft.train import create_state
+from jaxft.tuning import parameter_table
+
+
+def inspect_config(config: ConfigDict, *, every_parameter: bool = False) -> str:
+    """Describes a run without training: nothing is written.
+
+    Returns:
+      Text: data, network, preprocessing; for each phase what trains, the optimizer's memory, and FLOPs and bytes of the
+      compiled training step on the devices present.
+    """
+    plan = make_plan(config)
+    splits, model, pre = plan.splits, plan.model, plan.model.preprocessing
+    sizes = ", ".join(
+        f"{len(part)} {name}" for name, part in (("train", splits.train), ("val", splits.val), ("test", splits.test)) if part
+    )
+    lines = [
+        f"data           {config.data.source}: {sizes}; {len(splits.class_names)} classes",
+        f"network        {model.name}, {tree.count(plan.params):,} parameters, {tree.nbytes(plan.params) / 1e6:.1f} MB",
+        f"weights        {plan.weights}",
+        f"preprocessing  resize {pre.resize}, crop {pre.size}, {pre.interpolation}, mean {_few(pre.mean)}, std {_few(pre.std)}",
+        f"devices        {jax.device_count()} x {jax.devices()[0].device_kind}",
+        *splits.notes,
+    ]
+    for phase in plan.phases:
+        lines += ["", *_describe(plan, phase, config, every_parameter)]
+    return "\n".join(lines)
+
+
+def _few(values: tuple[float, ...]) -> str:
+    return "(" + ", ".join(f"{value:.4g}" for value in values) + ")"
+
+
+def _describe(plan: Plan, phase: Phase, config: ConfigDict, every_parameter: bool) -> list[str]:
+    trainable, _ = tree.split(plan.params, phase.mask)
+    share = tree.count(trainable) / tree.count(plan.params)
+    compiled = compile_abstract(plan, phase, config)
+    opt_state = jax.eval_shape(phase.tx.init, trainable)
+    opt_bytes = sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(opt_state))
+    cost: Any = compiled.cost_analysis() or {}
+    memory = peak_bytes(compiled)
+    lines = [
+        f"{phase.name}: steps {phase.start} to {phase.stop}",
+        f"trained        {tree.count(trainable):,} parameters ({share:.2%})",
+        f"optimizer      {opt_bytes / 1e6:.2f} MB of state",
+        f"step           {cost.get('flops', 0) / 1e9:.2f} GFLOP, {_bytes(memory)} on each device",
+    ]
+    return [*lines, parameter_table(plan.params, phase.mask, phase.groups, plan.model.stages, by_stage=not every_parameter)]
+
+
+def _bytes(count: int | None) -> str:
+    return "memory unknown" if count is None else f"{count / 1e6:.0f} MB"
+
+
+def compile_abstract(plan: Plan, phase: Phase, config: ConfigDict) -> Any:
+    """Compiles a phase's training step from shapes alone, with the run's shardings."""
+    mesh = data_mesh()
+    check_batch_size(config.input.batch_size, mesh, "config.input.batch_size")
+    state = jax.eval_shape(
+        lambda params, model_state: create_state(
+            params, model_state, phase.tx, phase.mask, rng=jax.random.key(0), ema=config.train.ema_decay is not None
+        ),
+        plan.params,
+        plan.model_state,
+    )
+    state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), state)
+    size, batch, sharding = plan.model.preprocessing.size, config.input.batch_size, batch_sharding(mesh)
+    assert plan.splits.train is not None
+    label = plan.splits.train.labels
+    shapes = {
+        "image": ((batch, size, size, plan.model.in_channels), jnp.uint8),
+        "label": ((batch, *label.shape[1:]), label.dtype),
+        "mask": ((batch,), jnp.float32),
+        "index": ((batch,), jnp.int32),
+    }
+    example = {key: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for key, (shape, dtype) in shapes.items()}
+    return jit_train_step(plan, phase, config).lower(state, example).compile()

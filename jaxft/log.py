@@ -1,0 +1,148 @@
+"""What a run writes while it goes: metrics.jsonl (exact, resumable), timing.jsonl (wall clock), TensorBoard, Weights & Biases.
+
+`metrics.jsonl` holds only what is a function of (config, seed, step), so that a run that was killed and continued leaves the
+same bytes as one that was not; whatever depends on the clock goes to `timing.jsonl`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from jaxft.errors import JaxftError
+
+
+class ScalarWriter(Protocol):
+    """Something that takes scalars by step."""
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None: ...
+    def close(self) -> None: ...
+
+
+class JsonLines:
+    """One JSON object a line, `step` first. Lines after `resume_step` are cut off: those steps will be run again."""
+
+    def __init__(self, path: Path, resume_step: int | None = None):
+        lines = path.read_text().splitlines() if resume_step is not None and path.exists() else []
+        kept = [line for line in lines if _step_of(line, path) <= (resume_step or 0)]
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(line + "\n" for line in kept))
+        temporary.replace(path)
+        self._file = path.open("a")
+
+    def write(self, step: int, **values: Any) -> None:
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _step_of(line: str, path: Path) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        # A kill can cut the last line short; it belongs to a step that will be run again.
+        if line.startswith('{"step"') or not line:
+            return float("inf")
+        raise JaxftError(f"{path} is not a metric log: {line[:60]!r}; move it away to go on") from None
+
+
+class TensorBoard:
+    """TensorBoard event files through tensorboardX: no TensorFlow."""
+
+    def __init__(self, directory: Path, resume_step: int | None):
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(str(directory), purge_step=None if resume_step is None else resume_step + 1)
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        for name, value in scalars.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class CluWriter:
+    """clu's own TensorBoard writer, which needs TensorFlow (the `tf` extra)."""
+
+    def __init__(self, directory: Path):
+        from clu import metric_writers
+
+        self._writer = metric_writers.SummaryWriter(str(directory))
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        self._writer.write_scalars(step, dict(scalars))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """Weights & Biases (the `tracking` extra). The run's id is kept in the workdir, so a resumed run stays one run."""
+
+    def __init__(self, workdir: Path, project: str, config: Mapping[str, Any]):
+        try:
+            import wandb
+        except ImportError as error:
+            raise JaxftError("config.log.wandb_project is set, but wandb is missing: pip install 'jaxft[tracking]'") from error
+        id_file = workdir / "wandb_id"
+        self._run = wandb.init(
+            project=project,
+            dir=str(workdir),
+            config=dict(config),
+            id=id_file.read_text() if id_file.exists() else None,
+            resume="allow",
+        )
+        id_file.write_text(self._run.id)
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        self._run.log(dict(scalars), step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class RunLog:
+    """All of a run's logs. With `resume_step` set, what was logged after that step is forgotten."""
+
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        resume_step: int | None = None,
+        tensorboard: bool = True,
+        wandb_project: str = "",
+        config: Mapping[str, Any] | None = None,
+    ):
+        self._metrics = JsonLines(workdir / "metrics.jsonl", resume_step)
+        self._timing = JsonLines(workdir / "timing.jsonl", resume_step)
+        self._writers: list[ScalarWriter] = []
+        if tensorboard:
+            has_tensorflow = importlib.util.find_spec("tensorflow") is not None
+            directory = workdir / "tensorboard"
+            self._writers.append(CluWriter(directory) if has_tensorflow else TensorBoard(directory, resume_step))
+        if wandb_project:
+            self._writers.append(WeightsAndBiases(workdir, wandb_project, config or {}))
+
+    def metrics(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Logs `values` of `split` ("train", "val", "test") after `step` steps."""
+        self._metrics.write(step, split=split, **values)
+        for writer in self._writers:
+            writer.write_scalars(step, {f"{split}/{name}": value for name, value in values.items()})
+
+    def timing(self, step: int, values: Mapping[str, float]) -> None:
+        """Logs what depends on the clock: images a second, share of time waiting for data."""
+        self._timing.write(step, **values)
+        for writer in self._writers:
+            writer.write_scalars(step, {f"timing/{name}": value for name, value in values.items()})
+
+    def close(self) -> None:
+        self._metrics.close()
+        self._timing.close()
+        for writer in self._writers:
+            writer.close()

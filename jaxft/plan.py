@@ -1,0 +1,180 @@
+"""From a configuration to everything a run needs, checked before any work is done: data, network, phases, the record."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optax
+from ml_collections import ConfigDict
+
+from jaxft import losses
+from jaxft.config import Clock, call, check_config, to_json
+from jaxft.data import Splits, open_data
+from jaxft.errors import JaxftError
+from jaxft.models import Model
+from jaxft.optim import Schedule, make_optimizer
+from jaxft.preprocessing import on_pixels
+from jaxft.tasks import Task, get_task
+from jaxft.tuning import FreezeSpec, Group, make_mask
+from jaxft.typing import ApplyFn, LossFn, Mask, ModelState, Params
+from jaxft.weights import create_model
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A stretch of steps [start, stop) with its own mask and optimizer. The schedule counts from `start`."""
+
+    name: str
+    start: int
+    stop: int
+    mask: Mask
+    tx: optax.GradientTransformation
+    schedule: Schedule
+    groups: tuple[Group, ...] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A run, ready to go. `params` and `model_state` are the network before the first step.
+
+    `record` says in JSON all that is needed to use a checkpoint without the config; `eval_every` and its like are in steps.
+    """
+
+    splits: Splits
+    model: Model
+    params: Params
+    model_state: ModelState
+    weights: str
+    task: Task
+    loss: LossFn
+    phases: tuple[Phase, ...]
+    clock: Clock
+    log_every: int
+    eval_every: int
+    checkpoint_every: int | None
+    record: dict[str, Any]
+
+    @property
+    def apply(self) -> ApplyFn:
+        """The network on uint8 pixels."""
+        return on_pixels(self.model.apply, self.model.preprocessing)
+
+    @property
+    def total_steps(self) -> int:
+        return self.phases[-1].stop
+
+
+def make_plan(config: ConfigDict, *, manifest: Path | None = None) -> Plan:
+    """Reads the data, builds the network, loads its weights and lays out the phases.
+
+    Args:
+      config: see `jaxft.config.default_config`.
+      manifest: where a split made by us is written, or read from if it is there.
+
+    Raises:
+      JaxftError: for anything in the config, the data or the weights that does not fit.
+    """
+    check_config(config)
+    splits = call(open_data, config.data.to_dict(), "config.data", manifest=manifest)
+    if splits.train is None or splits.val is None:
+        raise JaxftError(f"'{config.data.source}' has no training or no validation split; set config.data.val_fraction")
+    outputs = len(splits.class_names) if config.data.task != "regression" else 1
+    section = config.model.to_dict()
+    section["pretrained"] = section["pretrained"] or None
+    made = call(create_model, section, "config.model", num_classes=outputs, seed=config.seed)
+    loss_options = config.loss.options.to_dict()
+    loss = losses.resolve(config.loss.name, **loss_options) if config.loss.name else None
+    if loss is None and loss_options:
+        raise JaxftError("config.loss.options is set without config.loss.name")
+    task = get_task(config.data.task, outputs, loss=loss)
+    clock = Clock(len(splits.train), config.input.batch_size)
+    every = config.train.checkpoint_every
+    return Plan(
+        splits=splits,
+        model=made.model,
+        params=made.params,
+        model_state=made.model_state,
+        weights=str(made.report),
+        task=task,
+        loss=task.loss,
+        phases=tuple(_phases(config, clock, made.params, made.model.stages)),
+        clock=clock,
+        log_every=_interval(clock, config.train.log_every, "config.train.log_every"),
+        eval_every=_interval(clock, config.train.eval_every, "config.train.eval_every"),
+        checkpoint_every=None if every is None else _interval(clock, every, "config.train.checkpoint_every"),
+        record=_record(config, splits, made.model),
+    )
+
+
+def _interval(clock: Clock, duration: str | int, where: str) -> int:
+    steps = clock.steps(duration, where)
+    if steps < 1:
+        raise JaxftError(f"{where} is {duration!r}: it must be at least one step")
+    return steps
+
+
+def _phases(config: ConfigDict, clock: Clock, params: Params, stages: Mapping[str, tuple[str, ...]]) -> list[Phase]:
+    phases: list[Phase] = []
+    start = 0
+    for name in sorted(config.phases):
+        section = config.phases[name]
+        where = f"config.phases.{name}"
+        length = clock.steps(section.length, f"{where}.length")
+        if length == 0:
+            continue
+        spec = FreezeSpec.parse(section.train, section.freeze or ())
+        mask = make_mask(spec, params, stages)
+        settings = {**config.optim.to_dict(), **section.optim.to_dict()}
+        if section.lr is not None:
+            settings["lr"] = section.lr
+        tx, schedule, groups = _optimizer(settings, clock, params, mask, length, where)
+        phases.append(Phase(name, start, start + length, mask, tx, schedule, groups))
+        start += length
+    if not phases:
+        raise JaxftError("config.phases has no phase of at least one step")
+    return phases
+
+
+def _optimizer(
+    settings: dict[str, Any], clock: Clock, params: Params, mask: Mask, length: int, where: str
+) -> tuple[optax.GradientTransformation, Schedule, tuple[Group, ...] | None]:
+    settings = dict(settings)
+    warmup = clock.steps(settings.pop("warmup"), f"{where}.optim.warmup")
+    step_every = settings.pop("step_every")
+    groups = (Group("all", ("**",)),) if settings.pop("decay_norms_and_biases") else None
+    tx, schedule = call(
+        make_optimizer,
+        settings,
+        f"{where}.optim",
+        params=params,
+        mask=mask,
+        total_steps=length,
+        warmup_steps=warmup,
+        step_every=None if step_every is None else clock.steps(step_every, f"{where}.optim.step_every"),
+        groups=groups,
+    )
+    return tx, schedule, groups
+
+
+def _record(config: ConfigDict, splits: Splits, model: Model) -> dict[str, Any]:
+    section = config.model.to_dict()
+    return {
+        "model": {
+            "name": section["name"],
+            "num_classes": model.num_classes,
+            "head": section["head"],
+            "in_channels": section["in_channels"],
+            "dropout": section["dropout"],
+            "drop_path": section["drop_path"],
+            "dtype": section["dtype"],
+        },
+        "preprocessing": dataclasses.asdict(model.preprocessing),
+        "task": config.data.task,
+        "class_names": list(splits.class_names),
+        "data_fingerprint": splits.fingerprint,
+        "config": json.loads(to_json(config)),
+    }

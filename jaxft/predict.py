@@ -1,0 +1,182 @@
+"""Using a fine-tuned network: judge it on data, classify pictures."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxft.config import call
+from jaxft.data import Source, eval_batches, open_data, predict_source
+from jaxft.errors import JaxftError
+from jaxft.evaluate import Evaluation, evaluate, scores
+from jaxft.parallel import data_mesh, put_batch
+from jaxft.report import Judged, judge
+from jaxft.tasks import Task, get_task
+from jaxft.train import make_eval_step
+from jaxft.typing import Batch
+from jaxft.workdir import FineTuned, load_run
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What a network says of some pictures, in the order they were given.
+
+    Attributes:
+      names: one a picture.
+      logits: [N, K] f32.
+      bad: (name, reason) of pictures that could not be read; they are in none of the above.
+    """
+
+    names: tuple[str, ...]
+    logits: np.ndarray
+    bad: tuple[tuple[str, str], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunEvaluation:
+    """An evaluation of a run on a split."""
+
+    split: str
+    step: int
+    judged: Judged
+    expected: int
+
+    def to_json(self) -> str:
+        return json.dumps({"split": self.split, "step": self.step, **dataclasses.asdict(self.judged)}, indent=2)
+
+    def __str__(self) -> str:
+        lines = [f"{self.split} split, checkpoint {self.step}: evaluated {self.judged.count} of {self.expected}"]
+        for name, value in self.judged.figures.items():
+            interval = self.judged.intervals.get(name)
+            lines.append(f"{name}  {value:.4f}" + (f"  [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ""))
+        return "\n".join(lines)
+
+
+def evaluate_run(
+    workdir: str | Path, *, split: str = "val", data: str | None = None, batch_size: int = 64
+) -> RunEvaluation:
+    """Judges a run's best checkpoint.
+
+    Args:
+      workdir: see `jaxft.load_run`.
+      split: "train", "val" or "test" of the run's own data, or of `data`.
+      data: another source with the same classes; None is the run's own.
+      batch_size: rounded up to a multiple of the devices.
+
+    Raises:
+      JaxftError: no such run or split, or other classes.
+    """
+    tuned = load_run(workdir)
+    section = dict(tuned.record["config"]["data"])
+    manifest = Path(workdir) / "splits.json"
+    if data is not None:
+        section["source"] = data
+    splits = call(open_data, section, "config.data", manifest=manifest if data is None and manifest.exists() else None)
+    if tuple(splits.class_names) != tuned.class_names:
+        raise JaxftError(
+            f"the network knows {len(tuned.class_names)} classes ({', '.join(tuned.class_names[:4])}, ...), the data has "
+            f"{len(splits.class_names)} ({', '.join(splits.class_names[:4])}, ...): they must be the same, in the same order"
+        )
+    source: Source | None = getattr(splits, split)
+    if source is None:
+        raise JaxftError(f"'{section['source']}' has no {split} split")
+    task = get_task(tuned.task, tuned.model.num_classes)
+    found = evaluate_network(tuned, task, source, batch_size=batch_size)
+    return RunEvaluation(split, tuned.step, judge(found, task, tuned.class_names), len(source))
+
+
+def evaluate_network(tuned: FineTuned, task: Task, source: Source, *, batch_size: int) -> Evaluation:
+    """Runs a network over every example of `source` once."""
+    mesh = data_mesh()
+    batch_size = -(-batch_size // mesh.size) * mesh.size
+    step = jax.jit(make_eval_step(tuned.apply, task.loss, metrics=task.metrics))
+    batches = eval_batches(
+        source, tuned.model.preprocessing, batch_size=batch_size, channels=tuned.model.in_channels
+    )
+
+    def put(batch: Mapping[str, np.ndarray]) -> Batch:
+        return put_batch(batch, mesh)
+
+    return evaluate(step, tuned.params, tuned.model_state, batches, expect=len(source), put=put)
+
+
+def predict_files(tuned: FineTuned, paths: Sequence[str | Path], *, batch_size: int = 64) -> Predictions:
+    """Classifies picture files, or all pictures in folders.
+
+    Raises:
+      JaxftError: a path does not exist, a folder has no pictures, or not one picture can be read.
+    """
+    source, bad = predict_source(paths, channels=tuned.model.in_channels)
+    if not len(source):
+        raise JaxftError(f"none of the {len(bad)} pictures can be read; {bad[0][0]}: {bad[0][1]}")
+    mesh = data_mesh()
+    batch_size = -(-min(batch_size, len(source)) // mesh.size) * mesh.size
+
+    @jax.jit
+    def logits_of(params: Any, model_state: Any, image: jax.Array) -> jax.Array:
+        outputs, _ = tuned.apply(params, model_state, image, train=False, rng=None)
+        return outputs["logits"]
+
+    rows = []
+    for batch in eval_batches(source, tuned.model.preprocessing, batch_size=batch_size, channels=tuned.model.in_channels):
+        image = put_batch({"image": batch["image"]}, mesh)["image"]
+        logits = np.asarray(logits_of(tuned.params, tuned.model_state, image))
+        rows.append(logits[batch["mask"] > 0])
+    return Predictions(tuple(source.names), np.concatenate(rows), tuple(bad))
+
+
+def format_predictions(
+    predictions: Predictions, class_names: Sequence[str], task: str, *, style: str = "table", top: int = 1
+) -> str:
+    """Predictions as text: a table, JSON or CSV, one row a picture, unreadable ones at the end."""
+    rows = [_row(name, logits, class_names, task, top) for name, logits in zip(predictions.names, predictions.logits, strict=True)]
+    if style == "json":
+        bad = [{"name": name, "error": reason} for name, reason in predictions.bad]
+        return json.dumps([*rows, *bad], indent=2) + "\n"
+    flat = [_flatten(row) for row in rows] + [{"name": name, "error": reason} for name, reason in predictions.bad]
+    columns = list(dict.fromkeys(key for row in flat for key in row))
+    if style == "csv":
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(flat)
+        return text.getvalue()
+    cells = [columns, *([str(row.get(column, "")) for column in columns] for row in flat)]
+    widths = [max(len(row[index]) for row in cells) for index in range(len(columns))]
+    return "".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in cells
+    )
+
+
+def _row(name: str, logits: np.ndarray, class_names: Sequence[str], task: str, top: int) -> dict[str, Any]:
+    if task == "regression":
+        return {"name": name, "value": float(logits[0])}
+    if task == "multilabel":
+        probability = 1 / (1 + np.exp(-logits))
+        return {"name": name, "labels": {class_names[i]: float(probability[i]) for i in np.flatnonzero(probability > 0.5)}}
+    probability = scores.softmax(logits[None])[0]
+    best = np.argsort(-probability, kind="stable")[: max(1, min(top, len(class_names)))]
+    return {"name": name, "classes": [{"class": class_names[i], "probability": float(probability[i])} for i in best]}
+
+
+def _flatten(row: dict[str, Any]) -> dict[str, str]:
+    flat = {"name": row["name"]}
+    if "value" in row:
+        flat["value"] = f"{row['value']:.6g}"
+    elif "labels" in row:
+        flat["labels"] = ";".join(row["labels"])
+        flat["probabilities"] = ";".join(f"{value:.4f}" for value in row["labels"].values())
+    else:
+        for rank, entry in enumerate(row["classes"], start=1):
+            suffix = "" if rank == 1 else f"_{rank}"
+            flat[f"class{suffix}"] = entry["class"]
+            flat[f"probability{suffix}"] = f"{entry['probability']:.4f}"
+    return flat

@@ -1,0 +1,50 @@
+"""A task binds a loss and metrics to a kind of label."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jaxft import losses, metrics
+from jaxft.errors import JaxftError, near
+from jaxft.typing import LossFn, Metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A kind of label.
+
+    Attributes:
+      name: "classify" (`label` [B] int32), "multilabel" ([B, K] f32) or "regression" ([B] f32).
+      loss: gives [B].
+      metrics: clu Collection class for evaluation.
+      train_metrics: the same with the gradient's norm.
+    """
+
+    name: str
+    loss: LossFn
+    metrics: Metrics
+    train_metrics: Metrics
+
+
+_LOSSES: dict[str, LossFn] = {
+    "classify": losses.softmax_cross_entropy,
+    "multilabel": losses.binary_cross_entropy,
+    "regression": losses.mean_squared_error,
+}
+
+
+def get_task(name: str, num_classes: int, *, loss: LossFn | None = None) -> Task:
+    """The task of a name, with its own loss or the one given.
+
+    Raises:
+      JaxftError: no such task.
+    """
+    if name not in _LOSSES:
+        raise JaxftError(f"no task is called '{name}'{near(name, _LOSSES)}; there are {', '.join(_LOSSES)}")
+    if name == "classify":
+        collection = metrics.classification_metrics(num_classes)
+    elif name == "multilabel":
+        collection = metrics.multilabel_metrics()
+    else:
+        collection = metrics.regression_metrics()
+    return Task(name, loss or _LOSSES[name], collection, metrics.with_grad_norm(collection))

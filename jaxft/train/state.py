@@ -1,0 +1,72 @@
+"""All that changes from step to step, and nothing else: arrays, no functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxft import tree
+from jaxft.typing import Mask, ModelState, Params
+
+
+@flax.struct.dataclass
+class TrainState:
+    """The state of training.
+
+    Attributes:
+      step: int32 [], steps made; the clock everything else is a function of.
+      params: the FULL parameters.
+      model_state: BatchNorm statistics.
+      opt_state: of the trainable leaves only.
+      rng: uint32 key data of the run's base key; the key of a step is `fold_in(key, step)`.
+      ema: running average of the trainable leaves, or None.
+    """
+
+    step: jax.Array
+    params: Any
+    model_state: Any
+    opt_state: Any
+    rng: jax.Array
+    ema: Any
+
+
+def create_state(
+    params: Params,
+    model_state: ModelState,
+    tx: optax.GradientTransformation,
+    mask: Mask,
+    *,
+    rng: jax.Array,
+    ema: bool = False,
+) -> TrainState:
+    """The state before the first step. Works on arrays, under `jit` and under `eval_shape`.
+
+    Args:
+      params, model_state: of the network.
+      tx: a transform of the trainable subtree.
+      mask: what is trained.
+      rng: a key, `jax.random.key(seed)`.
+      ema: keep a running average; it starts as a copy of the parameters.
+    """
+    trainable, _ = tree.split(params, mask)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=jax.tree.map(jnp.asarray, dict(params)),
+        model_state=jax.tree.map(jnp.asarray, dict(model_state)),
+        opt_state=tx.init(trainable),
+        # Raw key data: a plain array, which every checkpoint format knows.
+        rng=jax.random.key_data(rng),
+        ema=jax.tree.map(jnp.copy, trainable) if ema else None,
+    )
+
+
+def eval_params(state: TrainState) -> Params:
+    """The parameters to evaluate: trained leaves replaced by their running averages, where those are kept."""
+    if state.ema is None:
+        return state.params
+    flat = {**tree.flatten(state.params), **tree.flatten(state.ema)}
+    return tree.unflatten({path: flat[path] for path in tree.flatten(state.params)})

@@ -1,0 +1,118 @@
+"""Freezing: one spec gives one static mask, and everything else follows from the mask."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxft import tree
+from jaxft.errors import JaxftError, near
+from jaxft.typing import Mask, Params, Trains
+
+Stages = Mapping[str, tuple[str, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class FreezeSpec:
+    """What trains: a leaf does if a term of `train` names it and no term of `freeze` does.
+
+    A term is `full`, `head`, `from:STAGE` (that stage and all after it), the name of a stage, or a glob over '/' paths
+    (see `jaxft.tree`).
+    """
+
+    train: tuple[str, ...] = ("full",)
+    freeze: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, train: str | Sequence[str], freeze: str | Sequence[str] = ()) -> FreezeSpec:
+        """Reads terms from sequences or comma-separated strings.
+
+        Raises:
+          JaxftError: no term in `train`.
+        """
+        spec = cls(_terms(train), _terms(freeze))
+        if not spec.train:
+            raise JaxftError("nothing is to be trained: give 'full', 'head', 'from:STAGE', stage names or globs")
+        return spec
+
+
+def _terms(given: str | Sequence[str]) -> tuple[str, ...]:
+    parts: Iterable[str] = given.split(",") if isinstance(given, str) else given
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def make_mask(spec: FreezeSpec, params: Params, stages: Stages) -> Mask:
+    """Derives the mask of a spec.
+
+    Args:
+      spec: what trains.
+      params: the full parameters, arrays or abstract.
+      stages: stage name -> globs, in the order of the network, the head last.
+
+    Returns:
+      A tree of Python bools shaped like `params`.
+
+    Raises:
+      JaxftError: a term that names nothing (with near misses), or a spec that freezes everything.
+    """
+    paths = tree.paths(params)
+    chosen = set().union(*(_named(term, paths, stages) for term in spec.train))
+    frozen: set[str] = set().union(*(_named(term, paths, stages) for term in spec.freeze))
+    if not chosen - frozen:
+        raise JaxftError(f"train={','.join(spec.train)} with freeze={','.join(spec.freeze)} leaves nothing to train")
+    return tree.map_with_path(lambda path, _: path in chosen and path not in frozen, params)
+
+
+def _named(term: str, paths: list[str], stages: Stages) -> set[str]:
+    if term == "full":
+        return set(paths)
+    if term.startswith("from:"):
+        start = term.removeprefix("from:")
+        if start not in stages:
+            raise JaxftError(f"'{term}': no stage is called '{start}'{near(start, stages)}; the stages are {', '.join(stages)}")
+        names = list(stages)
+        return set().union(*(_named(name, paths, stages) for name in names[names.index(start) :]))
+    if term in stages:
+        return {path for pattern in stages[term] for path in tree.find(pattern, paths)}
+    try:
+        return set(tree.find(term, paths))
+    except JaxftError as error:
+        raise JaxftError(f"{error}; the stages are {', '.join(stages)}") from None
+
+
+def trains(mask: Mask) -> Literal[True] | Trains:
+    """Which modules are in train mode: True where every leaf is trained, else a `Trains` of the mask."""
+    flat = tree.flatten(mask)
+    if all(flat.values()):
+        return True
+    prefixes = {""}
+    for path, trained in flat.items():
+        if trained:
+            parts = path.split("/")
+            prefixes |= {"/".join(parts[:depth]) for depth in range(1, len(parts))}
+    return Trains(frozenset(prefixes))
+
+
+def freeze_updates(tx: optax.GradientTransformation, mask: Mask) -> optax.GradientTransformation:
+    """For loops in plain optax on the full tree: `tx` sees and remembers only trained leaves, frozen ones get zeros.
+
+    Unlike `optax.masked`, which lets the raw gradients of the other leaves through, updates of frozen leaves are zero; and
+    clipping or a norm inside `tx` does not see them. Equal, bit for bit, to training the trainable subtree alone.
+    """
+
+    def init(params: Params) -> Any:
+        return tx.init(tree.split(params, mask)[0])
+
+    def update(updates: Any, state: Any, params: Params | None = None) -> tuple[Any, Any]:
+        trained, frozen = tree.split(updates, mask)
+        own = None if params is None else tree.split(params, mask)[0]
+        trained, state = tx.update(trained, state, own)
+        flat = {**tree.flatten(trained), **tree.flatten(jax.tree.map(jnp.zeros_like, frozen))}
+        return tree.unflatten({path: flat[path] for path in tree.flatten(updates)}), state
+
+    return optax.GradientTransformation(init, update)

@@ -1,0 +1,126 @@
+"""The folder of a run: what it holds, how it is opened for training, how a fine-tuned network is loaded from it.
+
+    config.json        the configuration the run was started with
+    splits.json        which file is in which split, where the split is ours
+    metrics.jsonl      training, validation and test figures by step; timing.jsonl the wall clock
+    tensorboard/       the same for TensorBoard
+    checkpoints/N/     the newest and the best; each says in its own record how to load it
+    report.md, report.json, predictions.csv, samples.png    once the run has finished
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from jaxft.checkpoint import Checkpoints
+from jaxft.config import differences, to_json
+from jaxft.errors import JaxftError
+from jaxft.models import Model, build
+from jaxft.parallel import data_mesh, replicated
+from jaxft.preprocessing import Preprocessing, on_pixels
+from jaxft.typing import ApplyFn, ModelState, Params
+
+
+def check_workdir(workdir: Path, config: ConfigDict, *, resume: bool) -> None:
+    """Makes sure that a run of `config` may use the folder; writes nothing.
+
+    Raises:
+      JaxftError: the folder holds a run and `resume` is False, or it holds a run of another config.
+    """
+    config_file = workdir / "config.json"
+    try:
+        if not config_file.exists():
+            return
+        if not resume:
+            raise JaxftError(f"{workdir} already holds a run: continue it with --resume, or give another --workdir")
+        changed = differences(json.loads(config_file.read_text()), json.loads(to_json(config)))
+    except (OSError, json.JSONDecodeError) as error:
+        raise JaxftError(f"cannot use {workdir} as workdir: {error}") from error
+    if changed:
+        more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
+        raise JaxftError(f"{workdir} holds a run of another config: {'; '.join(changed[:3])}{more}; give another --workdir")
+
+
+def claim_workdir(workdir: Path, config: ConfigDict) -> None:
+    """Makes the folder and writes the config into it: from now on it holds a run.
+
+    Raises:
+      JaxftError: the folder cannot be written.
+    """
+    config_file = workdir / "config.json"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        temporary = config_file.with_suffix(".tmp")
+        temporary.write_text(to_json(config) + "\n")
+        temporary.replace(config_file)
+    except OSError as error:
+        raise JaxftError(f"cannot use {workdir} as workdir: {error.strerror}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuned:
+    """A network from a run's checkpoint, ready to predict."""
+
+    model: Model
+    params: Params
+    model_state: ModelState
+    class_names: tuple[str, ...]
+    task: str
+    step: int
+    record: dict[str, Any]
+
+    @property
+    def apply(self) -> ApplyFn:
+        """The network on uint8 pixels [B, S, S, C]."""
+        return on_pixels(self.model.apply, self.model.preprocessing)
+
+
+def load_run(path: str | Path, *, step: int | None = None) -> FineTuned:
+    """Loads a fine-tuned network; nothing but the folder is needed.
+
+    Args:
+      path: a workdir, its `checkpoints` folder, or one checkpoint in it.
+      step: which checkpoint; None is the best (the newest where none was judged yet).
+
+    Raises:
+      JaxftError: no checkpoint there, or a damaged one.
+    """
+    path = Path(path)
+    if path.name.isdigit() and path.parent.name == "checkpoints":
+        path, step = path.parent, int(path.name)
+    directory = path if path.name == "checkpoints" else path / "checkpoints"
+    if not directory.is_dir():
+        raise JaxftError(f"no run in {path}: a workdir of `jaxft train` has a folder 'checkpoints'")
+    checkpoints = Checkpoints(directory, read_only=True)
+    try:
+        newest = checkpoints.newest()
+        if newest is None:
+            raise JaxftError(f"{directory} has no complete checkpoint yet")
+        if step is not None and step not in checkpoints.steps():
+            raise JaxftError(f"{directory} has no checkpoint {step}, only {checkpoints.steps()}")
+        chosen = step if step is not None else checkpoints.meta(newest)["standing"]["best_step"] or newest
+        record = checkpoints.meta(chosen)["run"]
+        preprocessing = Preprocessing(**_tuples(record["preprocessing"]))
+        model = dataclasses.replace(
+            build(**record["model"], size=preprocessing.size), preprocessing=preprocessing
+        )
+        sharding = replicated(data_mesh())
+        abstract = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            jax.eval_shape(model.init, jax.random.key(0)),
+        )
+        params, model_state = checkpoints.restore_weights(chosen, *abstract)
+    finally:
+        checkpoints.close()
+    return FineTuned(model, params, model_state, tuple(record["class_names"]), record["task"], chosen, record)
+
+
+def _tuples(record: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no tuples; a frozen record wants them."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}

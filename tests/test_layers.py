@@ -1,0 +1,84 @@
+"""The layers of docs/architecture.md, held by walking the imports."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "jaxft"
+
+LAYERS = [
+    {"errors", "tree", "typing", "preprocessing", "ops"},
+    {"models", "tuning", "optim", "losses", "metrics"},
+    {"weights", "data"},
+    {"parallel", "train", "tasks", "evaluate", "checkpoint"},
+    {"config", "plan", "run", "log", "progress", "workdir", "predict", "inspect", "api", "report", "cli", "__init__"},
+]
+
+DOORS = {
+    "flax.linen": {"models"},
+    "orbax": {"checkpoint"},
+    "tensorflow_datasets": {"data"},
+    "grain": {"data"},
+    "clu": {"metrics", "log", "tuning"},
+    "ml_collections": {"config", "cli", "run", "plan", "api", "inspect", "workdir"},
+    "torch": set(),
+    "tensorflow": set(),
+}
+
+
+def _part(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def _imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def _layer(part: str) -> int:
+    return next(level for level, parts in enumerate(LAYERS) if part in parts)
+
+
+def test_every_module_stands_in_a_layer():
+    placed = set().union(*LAYERS)
+    assert {_part(file) for file in FILES} <= placed
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_no_module_imports_a_higher_layer(file):
+    own = _layer(_part(file))
+    for name in _imports(file):
+        parts = name.split(".")
+        if parts[0] == "jaxft" and len(parts) > 1 and any(parts[1] in layer for layer in LAYERS):
+            assert _layer(parts[1]) <= own, f"{_part(file)} imports {name}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_heavy_dependencies_stand_behind_one_door(file):
+    for name in _imports(file):
+        for dependency, doors in DOORS.items():
+            if name == dependency or name.startswith(dependency + "."):
+                assert _part(file) in doors, f"{_part(file)} imports {name}"
+
+
+def test_importing_every_module_loads_neither_torch_nor_tensorflow():
+    modules = [".".join(("jaxft", *file.relative_to(PACKAGE).with_suffix("").parts)) for file in FILES]
+    modules = [name.removesuffix(".__init__") for name in modules]
+    code = (
+        f"import importlib, sys\nfor name in {modules!r}: importlib.import_module(name)\n"
+        "print([name for name in ('torch', 'tensorflow') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
