@@ -1,0 +1,132 @@
+"""Every lowering of the convolution, and its gradients, against a float64 loop."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxft import ops
+from jaxft.errors import JaxftError
+from jaxft.ops.conv import pair, resolve_padding
+
+CASES = {
+    "plain 3x3": ((2, 6, 5, 3), (3, 3, 3, 4), {"padding": 1}),
+    "strided 3x3 on an odd map": ((2, 7, 5, 3), (3, 3, 3, 2), {"padding": 1, "strides": 2}),
+    "SAME stride 2 on an even map": ((1, 6, 8, 2), (3, 3, 2, 2), {"padding": "SAME", "strides": 2}),
+    "1x1": ((2, 4, 3, 5), (1, 1, 5, 3), {}),
+    "1x1 stride 2 on an odd map": ((2, 5, 7, 3), (1, 1, 3, 2), {"strides": 2}),
+    "1x1 stride 2 on an even map": ((1, 4, 6, 3), (1, 1, 3, 2), {"strides": 2}),
+    "kernel larger than its map": ((2, 2, 2, 3), (3, 3, 3, 4), {"padding": 1}),
+    "kernel on a single pixel": ((3, 1, 1, 3), (3, 3, 3, 2), {"padding": 1}),
+    "5x5 on 4x4": ((1, 4, 4, 2), (5, 5, 2, 3), {"padding": 2}),
+    "7x7 on 3x3, strided": ((2, 3, 3, 2), (7, 7, 2, 3), {"padding": 3, "strides": 2}),
+    "depthwise 3x3": ((2, 5, 6, 4), (3, 3, 1, 4), {"padding": 1, "groups": 4}),
+    "depthwise 5x5 SAME stride 2": ((2, 6, 7, 3), (5, 5, 1, 3), {"padding": "SAME", "strides": 2, "groups": 3}),
+    "depthwise 3x3 stride 2 on an odd map": ((1, 5, 5, 3), (3, 3, 1, 3), {"padding": 1, "strides": 2, "groups": 3}),
+    "depthwise larger than its map": ((2, 2, 2, 3), (5, 5, 1, 3), {"padding": "SAME", "groups": 3}),
+    "grouped": ((2, 5, 5, 6), (3, 3, 2, 9), {"padding": 1, "groups": 3}),
+    "dilated": ((1, 7, 7, 2), (3, 3, 2, 2), {"padding": 2, "dilation": 2}),
+    "uneven padding": ((1, 5, 4, 2), (3, 2, 2, 3), {"padding": ((0, 2), (1, 0))}),
+}
+
+
+def reference(x, kernel, strides=1, padding=0, dilation=1, groups=1):
+    """Cross-correlation in float64 by loops over output pixels."""
+    strides, dilation = pair(strides), pair(dilation)
+    pads = resolve_padding(padding, x.shape[1:3], kernel.shape[:2], strides, dilation)
+    padded = np.pad(x, ((0, 0), *pads, (0, 0)))
+    height, width, inner, outer = kernel.shape
+    rows = (padded.shape[1] - (height - 1) * dilation[0] - 1) // strides[0] + 1
+    columns = (padded.shape[2] - (width - 1) * dilation[1] - 1) // strides[1] + 1
+    out = np.zeros((x.shape[0], rows, columns, outer))
+    for i in range(rows):
+        for j in range(columns):
+            top, left = i * strides[0], j * strides[1]
+            seen = padded[:, top : top + height * dilation[0] : dilation[0], left : left + width * dilation[1] : dilation[1]]
+            for group in range(groups):
+                own = slice(group * outer // groups, (group + 1) * outer // groups)
+                part = seen[:, :height, :width, group * inner : (group + 1) * inner]
+                out[:, i, j, own] = np.tensordot(part, kernel[..., own], 3)
+    return out
+
+
+def numeric_gradients(x, kernel, cotangent, options):
+    """The convolution is linear in each operand: one probe an entry gives the exact gradient."""
+    def probe(operand, other_first):
+        found = np.zeros_like(operand)
+        for index in np.ndindex(operand.shape):
+            unit = np.zeros_like(operand)
+            unit[index] = 1
+            y = reference(unit, kernel, **options) if other_first else reference(x, unit, **options)
+            found[index] = (y * cotangent).sum()
+        return found
+
+    return probe(x, True), probe(kernel, False)
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda name: name.replace(" ", "-"))
+def case(request):
+    shape, kernel_shape, options = CASES[request.param]
+    rng = np.random.default_rng(len(request.param))
+    x, kernel = rng.normal(size=shape), rng.normal(size=kernel_shape)
+    y = reference(x, kernel, **options)
+    cotangent = rng.normal(size=y.shape)
+    return x, kernel, options, y, cotangent, numeric_gradients(x, kernel, cotangent, options)
+
+
+@pytest.mark.parametrize("lowering", ["auto", "xla", "cpu"])
+def test_convolution_and_gradients_equal_float64(case, lowering, monkeypatch):
+    monkeypatch.setenv("JAXFT_OPS", lowering)
+    x, kernel, options, y, cotangent, (dx, dk) = case
+
+    def run(x, kernel, cotangent):
+        found, pull = jax.vjp(lambda x, kernel: ops.conv(x, kernel, **options), x, kernel)
+        return found, *pull(cotangent)
+
+    found = jax.jit(run)(*(jnp.asarray(value, jnp.float32) for value in (x, kernel, cotangent)))
+    for value, expected in zip(found, (y, dx, dk), strict=True):
+        assert value.shape == expected.shape
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_convolution_under_vmap_equals_a_loop():
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(3, 2, 4, 4, 2)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(3, 3, 1, 2)), jnp.float32)
+    convolve = lambda x: ops.conv(x, kernel, padding=1, groups=2)
+    np.testing.assert_allclose(jax.vmap(convolve)(x), jnp.stack([convolve(part) for part in x]), rtol=1e-5, atol=1e-6)
+
+
+def test_on_the_cpu_no_convolution_is_left_of_a_depthwise_one_and_elsewhere_nothing_else():
+    x, kernel = jnp.ones((1, 8, 8, 4)), jnp.ones((3, 3, 1, 4))
+    gradient = jax.jit(jax.grad(lambda x, kernel: ops.conv(x, kernel, padding=1, groups=4).sum(), argnums=(0, 1)))
+    assert "stablehlo.convolution" not in gradient.lower(x, kernel).as_text()
+    for platform in ("tpu", "cuda"):
+        text = gradient.trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
+        assert text.count("stablehlo.convolution") >= 2
+        assert "stablehlo.while" not in text
+
+
+@pytest.mark.parametrize("groups", [1, 16])
+def test_a_frozen_kernel_costs_no_kernel_gradient(groups):
+    x = jnp.ones((4, 2, 2, 16)) if groups == 1 else jnp.ones((4, 16, 16, 16))
+    kernel = jnp.ones((3, 3, 16 // groups, 16))
+    loss = lambda x, kernel: (ops.conv(x, kernel, padding=1, groups=groups) ** 2).sum()
+    flops = lambda argnums: jax.jit(jax.grad(loss, argnums)).lower(x, kernel).compile().cost_analysis()["flops"]
+    assert flops(0) < 0.8 * flops((0, 1))
+
+
+def test_bfloat16_stays_bfloat16():
+    x, kernel = jnp.ones((1, 4, 4, 2), jnp.bfloat16), jnp.ones((3, 3, 1, 2), jnp.bfloat16)
+    assert ops.conv(x, kernel, padding=1, groups=2).dtype == jnp.bfloat16
+
+
+def test_wrong_channels_padding_and_environment_are_clear_errors(monkeypatch):
+    x = jnp.ones((1, 4, 4, 3))
+    with pytest.raises(JaxftError, match="takes 2 channels, not 3"):
+        ops.conv(x, jnp.ones((3, 3, 2, 4)))
+    with pytest.raises(JaxftError, match="padding is 'VALID'"):
+        ops.conv(x, jnp.ones((3, 3, 3, 4)), padding="VALID")
+    monkeypatch.setenv("JAXFT_OPS", "fast")
+    with pytest.raises(JaxftError, match="JAXFT_OPS is 'fast'"):
+        ops.conv(x, jnp.ones((3, 3, 3, 4)))
