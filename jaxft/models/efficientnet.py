@@ -1,0 +1,154 @@
+"""EfficientNet-Lite (Tan & Le, 2019, and the TPU authors' Lite variant), named as timm names it.
+
+Lite has ReLU6 and no squeeze-and-excitation, and neither its stem nor its head is scaled with the width. It was born in
+TensorFlow: padding is SAME.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxft import ops
+from jaxft.models.layers import BatchNorm, Conv, DropPath, Head, Train, path_of
+
+#: (blocks, kernel, stride, expansion, output channels) of each stage at width and depth 1.
+STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+#: Variant -> (width factor, depth factor).
+SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}
+#: The stem's and the head's convolutions.
+STEM, TOP = 32, 1280
+EPSILON = 1e-3  # of every BatchNorm
+
+
+def scaled_stages(variant: int) -> list[tuple[int, int, int, int, int]]:
+    """`STAGES` of a variant: widths rounded to multiples of 8, depths up, the first and the last stage not deepened."""
+    width, depth = SCALES[variant]
+    found = []
+    for number, (blocks, kernel, strides, expansion, channels) in enumerate(STAGES):
+        inner = 0 < number < len(STAGES) - 1
+        deep = math.ceil(blocks * depth) if inner else blocks
+        found.append((deep, kernel, strides, expansion, _round_channels(channels * width)))
+    return found
+
+
+def _round_channels(channels: float) -> int:
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
+
+
+def relu6(x: jax.Array) -> jax.Array:
+    return jnp.clip(x, 0, 6)
+
+
+class Block(nn.Module):
+    """Inverted residual: 1x1 expansion (where there is one), depthwise, 1x1 projection without activation."""
+
+    features: int
+    kernel_size: int
+    strides: int
+    expansion: int
+    drop_path: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: Train) -> jax.Array:
+        shortcut, channels = x, x.shape[-1] * self.expansion
+        # timm numbers the normalisations of a block from 1, whether or not it expands.
+        names = iter(("bn1", "bn2", "bn3"))
+
+        def norm(x: jax.Array) -> jax.Array:
+            return BatchNorm(epsilon=EPSILON, dtype=self.dtype, name=next(names))(x, train)
+
+        if self.expansion > 1:
+            x = relu6(norm(Conv(channels, 1, bias=False, dtype=self.dtype, name="conv_pw")(x)))
+        depthwise = Conv(
+            channels, self.kernel_size, self.strides, "SAME", groups=channels, bias=False, dtype=self.dtype, name="conv_dw"
+        )
+        x = relu6(norm(depthwise(x)))
+        last = "conv_pwl" if self.expansion > 1 else "conv_pw"
+        x = norm(Conv(self.features, 1, bias=False, dtype=self.dtype, name=last)(x))
+        if self.strides == 1 and shortcut.shape == x.shape:
+            x = shortcut + DropPath(self.drop_path, of=path_of(self), name="drop_path")(x, train)
+        return x
+
+
+class Stage(nn.Module):
+    """Blocks of one shape; the first may stride."""
+
+    config: tuple[int, int, int, int, int]
+    rates: tuple[float, ...]
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: Train) -> jax.Array:
+        blocks, kernel, strides, expansion, channels = self.config
+        for number in range(blocks):
+            own = strides if number == 0 else 1
+            x = Block(channels, kernel, own, expansion, self.rates[number], self.dtype, name=str(number))(x, train)
+        return x
+
+
+class Blocks(nn.Module):
+    """The seven stages; gives the map after each."""
+
+    variant: int
+    drop_path: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: Train) -> list[jax.Array]:
+        configs = scaled_stages(self.variant)
+        total, done, maps = sum(config[0] for config in configs), 0, []
+        for number, config in enumerate(configs):
+            rates = tuple(self.drop_path * (done + i) / total for i in range(config[0]))
+            done += config[0]
+            x = Stage(config, rates, self.dtype, name=str(number))(x, train)
+            maps.append(x)
+        return maps
+
+
+class EfficientNetLite(nn.Module):
+    """Images [B, H, W, C] -> outputs."""
+
+    variant: int
+    num_classes: int
+    head: str = "linear"
+    dropout: float = 0.2
+    drop_path: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: Train) -> dict[str, jax.Array]:
+        x = Conv(STEM, 3, 2, "SAME", bias=False, dtype=self.dtype, name="conv_stem")(x)
+        x = relu6(BatchNorm(epsilon=EPSILON, dtype=self.dtype, name="bn1")(x, train))
+        found = {"stem": x}
+        maps = Blocks(self.variant, self.drop_path, self.dtype, name="blocks")(x, train)
+        found |= {f"stage{number}": map_ for number, map_ in enumerate(maps, start=1)}
+        x = Conv(TOP, 1, bias=False, dtype=self.dtype, name="conv_head")(maps[-1])
+        found["neck"] = relu6(BatchNorm(epsilon=EPSILON, dtype=self.dtype, name="bn2")(x, train))
+        features = ops.global_avg_pool(found["neck"])
+        logits = Head(self.num_classes, self.head, self.dropout, dtype=self.dtype, name="classifier")(features, train)
+        return {**found, "features": features, "logits": logits}
+
+
+def stages() -> dict[str, tuple[str, ...]]:
+    """Stage name -> globs; `neck` is the last 1x1 convolution."""
+    return {
+        "stem": ("conv_stem", "bn1"),
+        **{f"stage{number + 1}": (f"blocks/{number}",) for number in range(len(STAGES))},
+        "neck": ("conv_head", "bn2"),
+        "head": ("classifier",),
+    }

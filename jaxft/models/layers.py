@@ -1,0 +1,193 @@
+"""The layers all networks are made of. The only modules besides the networks that know flax.linen.
+
+`train` is handed down everywhere: False, True, or a `Trains` that says by module path what is in train mode.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxft import ops
+from jaxft.errors import JaxftError
+from jaxft.typing import Trains
+
+Train = bool | Trains
+
+#: He et al. (2015), over the outputs: what torchvision initialises convolutions with.
+he_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+#: torch's default for dense layers is close to this one.
+lecun = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+
+
+def training(train: Train, path: str) -> bool:
+    """Whether the module at '/' path `path` is in train mode."""
+    return train(path) if isinstance(train, Trains) else train
+
+
+def path_of(module: nn.Module) -> str:
+    """A module's own '/' path."""
+    return "/".join(module.path)
+
+
+class Conv(nn.Module):
+    """Convolution: `kernel` [h, w, C / groups, O], `bias` [O]. Parameters are f32, computing is in `dtype`."""
+
+    features: int
+    kernel_size: int
+    strides: int = 1
+    padding: int | str = 0
+    groups: int = 1
+    bias: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", he_out, shape)
+        y = ops.conv(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            strides=self.strides,
+            padding=self.padding,
+            groups=self.groups,
+        )
+        if self.bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        return y
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all but the last axis, with torch's meaning.
+
+    In train mode the batch is normalised with its biased variance, while the running variance takes the unbiased one,
+    N / (N - 1) larger, as torch does. The statistics, `mean` and `var` in the collection `batch_stats`, are f32 whatever
+    `dtype` is. A frozen one (see `Trains`) uses its running statistics and leaves them alone.
+
+    Attributes:
+      momentum: torch's: the weight of the NEW value; 0.1 is flax's 0.9.
+      epsilon: added to the variance.
+    """
+
+    momentum: float = 0.1
+    epsilon: float = 1e-5
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: Train) -> jax.Array:
+        features = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (features,))
+        bias = self.param("bias", nn.initializers.zeros, (features,))
+        mean = self.variable("batch_stats", "mean", jnp.zeros, (features,), jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, (features,), jnp.float32)
+        if training(train, path_of(self)) and not self.is_initializing():
+            wide = x.astype(jnp.float32)
+            axes = tuple(range(x.ndim - 1))
+            batch_mean = wide.mean(axes)
+            batch_var = jnp.square(wide - batch_mean).mean(axes)
+            count = x.size // features
+            unbiased = batch_var * (count / max(count - 1, 1))
+            mean.value = (1 - self.momentum) * mean.value + self.momentum * jax.lax.stop_gradient(batch_mean)
+            var.value = (1 - self.momentum) * var.value + self.momentum * jax.lax.stop_gradient(unbiased)
+        else:
+            batch_mean, batch_var = mean.value, var.value
+        factor = scale * jax.lax.rsqrt(batch_var + self.epsilon)
+        return (x * factor + (bias - batch_mean * factor)).astype(self.dtype)
+
+
+class Dense(nn.Module):
+    """A dense layer: `kernel` [D, O], `bias` [O]."""
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", lecun, (x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+
+
+class FlattenDense(nn.Module):
+    """A dense layer over a flattened map [B, size, size, C] to which its input is first pooled.
+
+    The pooling is torch's AdaptiveAvgPool2d. On a 1x1 map it would repeat one pixel `size * size` times: there the kernel is
+    summed over its positions instead, which is the same function for a fraction of the work.
+    """
+
+    features: int
+    size: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, height, width, channels = x.shape
+        kernel = self.param("kernel", lecun, (self.size * self.size * channels, self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        if (height, width) == (1, 1):
+            kernel = kernel.reshape(self.size * self.size, channels, self.features).sum(0)
+        else:
+            x = ops.adaptive_avg_pool(x, (self.size, self.size))
+        return x.reshape(batch, -1).astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+
+
+class Dropout(nn.Module):
+    """Dropout (Srivastava et al., 2014) in front of the layer at '/' path `of`: it is on where that layer trains."""
+
+    rate: float
+    of: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: Train) -> jax.Array:
+        if self.rate == 0.0 or not training(train, self.of):
+            return x
+        keep = jax.random.bernoulli(_rng(self), 1 - self.rate, x.shape)
+        return jnp.where(keep, x / (1 - self.rate), jnp.zeros((), x.dtype))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al., 2016): drops a residual branch of whole examples. `of` is its block's '/' path."""
+
+    rate: float
+    of: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: Train) -> jax.Array:
+        if self.rate == 0.0 or not training(train, self.of):
+            return x
+        shape = (x.shape[0],) + (1,) * (x.ndim - 1)
+        keep = jax.random.bernoulli(_rng(self), 1 - self.rate, shape)
+        return jnp.where(keep, x / (1 - self.rate), jnp.zeros((), x.dtype))
+
+
+def _rng(module: nn.Module) -> jax.Array:
+    if not module.has_rng("dropout"):
+        raise JaxftError(f"{path_of(module)} is random in train mode: apply needs rng=, a key")
+    return module.make_rng("dropout")
+
+
+class Head(nn.Module):
+    """The classifier on features [B, D] -> logits [B, K] f32: dropout, then one dense layer, or two with ReLU between.
+
+    The single dense layer's parameters stand directly under the head's name (`fc/kernel`), those of the two under
+    `fc/hidden` and `fc/out`.
+    """
+
+    num_classes: int
+    kind: str = "linear"
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: Train) -> jax.Array:
+        x = Dropout(self.dropout, of=path_of(self), name="dropout")(x, train)
+        if self.kind == "mlp":
+            x = nn.relu(Dense(x.shape[-1], dtype=self.dtype, name="hidden")(x))
+            x = Dropout(self.dropout, of=path_of(self), name="dropout2")(x, train)
+            return Dense(self.num_classes, dtype=self.dtype, name="out")(x).astype(jnp.float32)
+        kernel = self.param("kernel", lecun, (x.shape[-1], self.num_classes))
+        bias = self.param("bias", nn.initializers.zeros, (self.num_classes,))
+        return (x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)).astype(jnp.float32)

@@ -1,0 +1,125 @@
+"""ResNet (He et al., 2016) in torchvision's form (v1.5: the stride of a bottleneck is in its 3x3) and names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxft import ops
+from jaxft.models.layers import BatchNorm, Conv, DropPath, Head, Train, path_of
+
+#: Depth -> (blocks in each of the four stages, whether they are bottlenecks).
+DEPTHS = {
+    18: ((2, 2, 2, 2), False),
+    34: ((3, 4, 6, 3), False),
+    50: ((3, 4, 6, 3), True),
+    101: ((3, 4, 23, 3), True),
+    152: ((3, 8, 36, 3), True),
+}
+WIDTHS = (64, 128, 256, 512)
+
+
+class Downsample(nn.Module):
+    """The shortcut of a block that changes the map: 1x1 convolution and BatchNorm."""
+
+    features: int
+    strides: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: Train) -> jax.Array:
+        x = Conv(self.features, 1, self.strides, bias=False, dtype=self.dtype, name="0")(x)
+        return BatchNorm(dtype=self.dtype, name="1")(x, train)
+
+
+class Block(nn.Module):
+    """A residual block: two 3x3 convolutions, or 1x1, 3x3, 1x1 with four times the width at its end."""
+
+    width: int
+    strides: int
+    bottleneck: bool
+    downsample: bool
+    drop_path: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: Train) -> jax.Array:
+        features = self.width * 4 if self.bottleneck else self.width
+        if self.bottleneck:
+            layers = [(self.width, 1, 1), (self.width, 3, self.strides), (features, 1, 1)]
+        else:
+            layers = [(self.width, 3, self.strides), (self.width, 3, 1)]
+        shortcut = x
+        for number, (width, size, strides) in enumerate(layers, start=1):
+            x = Conv(
+                width, size, strides, padding=size // 2, bias=False, dtype=self.dtype, name=f"conv{number}"
+            )(x)
+            x = BatchNorm(dtype=self.dtype, name=f"bn{number}")(x, train)
+            if number < len(layers):
+                x = nn.relu(x)
+        if self.downsample:
+            shortcut = Downsample(features, self.strides, self.dtype, name="downsample")(shortcut, train)
+        x = DropPath(self.drop_path, of=path_of(self), name="drop_path")(x, train)
+        return nn.relu(x + shortcut)
+
+
+class Stage(nn.Module):
+    """Blocks of one width; the first may stride."""
+
+    width: int
+    rates: tuple[float, ...]
+    strides: int
+    bottleneck: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: Train) -> jax.Array:
+        for number, rate in enumerate(self.rates):
+            strides = self.strides if number == 0 else 1
+            features = self.width * 4 if self.bottleneck else self.width
+            changes = strides != 1 or x.shape[-1] != features
+            block = Block(self.width, strides, self.bottleneck, changes, rate, self.dtype, name=str(number))
+            x = block(x, train)
+        return x
+
+
+class ResNet(nn.Module):
+    """Images [B, H, W, C] -> outputs."""
+
+    depth: int
+    num_classes: int
+    head: str = "linear"
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: Train) -> dict[str, jax.Array]:
+        blocks, bottleneck = DEPTHS[self.depth]
+        x = Conv(64, 7, 2, padding=3, bias=False, dtype=self.dtype, name="conv1")(x)
+        x = nn.relu(BatchNorm(dtype=self.dtype, name="bn1")(x, train))
+        x = ops.max_pool(x, 3, 2, 1)
+        found = {"stem": x}
+        done = 0
+        for number, (count, width) in enumerate(zip(blocks, WIDTHS, strict=True), start=1):
+            # Deeper blocks are dropped more often: a linear rule, from 0 to the rate given.
+            rates = tuple(self.drop_path * (done + i) / max(sum(blocks) - 1, 1) for i in range(count))
+            done += count
+            strides = 1 if number == 1 else 2
+            x = Stage(width, rates, strides, bottleneck, self.dtype, name=f"layer{number}")(x, train)
+            found[f"stage{number}"] = x
+        features = ops.global_avg_pool(x)
+        logits = Head(self.num_classes, self.head, self.dropout, dtype=self.dtype, name="fc")(features, train)
+        return {**found, "features": features, "logits": logits}
+
+
+def stages() -> dict[str, tuple[str, ...]]:
+    """Stage name -> globs."""
+    return {
+        "stem": ("conv1", "bn1"),
+        **{f"stage{number}": (f"layer{number}",) for number in range(1, 5)},
+        "head": ("fc",),
+    }

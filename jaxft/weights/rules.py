@@ -1,0 +1,178 @@
+"""Name rules: one table converts a network's weights both ways, whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxft import tree
+from jaxft.errors import JaxftError
+
+
+@dataclasses.dataclass(frozen=True)
+class Op:
+    """How a tensor is laid out anew, and back."""
+
+    name: str
+    forward: Callable[[np.ndarray], np.ndarray]
+    inverse: Callable[[np.ndarray], np.ndarray]
+
+
+IDENTITY = Op("identity", lambda x: x, lambda x: x)
+#: torch [O, I, h, w] to HWIO.
+CONV = Op("conv", lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1))
+#: torch [O, I] to [I, O].
+DENSE = Op("dense", lambda x: x.T, lambda x: x.T)
+
+
+def flatten_chw(channels: int, height: int, width: int) -> Op:
+    """A dense kernel on a flattened map: torch flattens channels first, [O, C * H * W]; here it is [H * W * C, O]."""
+
+    def forward(x: np.ndarray) -> np.ndarray:
+        return x.reshape(-1, channels, height, width).transpose(2, 3, 1, 0).reshape(height * width * channels, -1)
+
+    def inverse(x: np.ndarray) -> np.ndarray:
+        return x.reshape(height, width, channels, -1).transpose(3, 2, 0, 1).reshape(-1, channels * height * width)
+
+    return Op(f"flatten_chw({channels}, {height}, {width})", forward, inverse)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """`src`, a foreign dotted name, becomes `dst`, a '/' path with its collection first (`params/fc/kernel`).
+
+    `{name}` in `src` matches one piece without dots and fills `{name}` in `dst`. A `dst` of None: known, and not wanted.
+    """
+
+    src: str
+    dst: str | None
+    op: Op = IDENTITY
+
+
+@dataclasses.dataclass(frozen=True)
+class Converted:
+    """A conversion that fits.
+
+    Attributes:
+      tree: `{"params": ..., "batch_stats": ...}`, without the leaves in `new`.
+      new: '/' paths of target leaves that the source does not fill, as declared.
+      ignored: source names that were not wanted.
+    """
+
+    tree: dict[str, Any]
+    new: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+
+def _pattern(template: str, separator: str) -> re.Pattern[str]:
+    parts = re.split(r"\{(\w+)\}", template)
+    text = "".join(
+        re.escape(part) if index % 2 == 0 else f"(?P<{part}>[^{re.escape(separator)}]+)" for index, part in enumerate(parts)
+    )
+    return re.compile(text)
+
+
+def _first_match(
+    name: str, rules: Sequence[tuple[re.Pattern[str], Rule]]
+) -> tuple[Rule, dict[str, str]] | None:
+    for pattern, rule in rules:
+        if found := pattern.fullmatch(name):
+            return rule, found.groupdict()
+    return None
+
+
+def convert(
+    tensors: Mapping[str, np.ndarray],
+    rules: Sequence[Rule],
+    target: Mapping[str, Any],
+    *,
+    new: Iterable[str] = (),
+    ignore: Iterable[str] = (),
+) -> Converted:
+    """Turns foreign tensors into a network's tree: total, or an error that says all that does not fit.
+
+    Args:
+      tensors: by foreign name.
+      rules: the first that matches a name counts.
+      target: `{"params": ..., "batch_stats": ...}` of arrays or shape structs.
+      new: globs over target paths that the source need not, and does not, fill; what it has for them is ignored.
+      ignore: foreign names that are not wanted.
+
+    Raises:
+      JaxftError: a tensor without a rule, a target filled twice or not at all, another shape.
+    """
+    compiled = [(_pattern(rule.src, "."), rule) for rule in rules]
+    wanted = tree.flatten(target)
+    declared = {path for path in wanted if any(tree.matches(pattern, path) for pattern in new)}
+    unwanted = set(ignore)
+    filled: dict[str, np.ndarray] = {}
+    ignored, unknown, wrong = [], [], []
+    for name, tensor in tensors.items():
+        match = _first_match(name, compiled)
+        if name in unwanted or (match is not None and match[0].dst is None):
+            ignored.append(name)
+            continue
+        if match is None:
+            unknown.append(name)
+            continue
+        rule, pieces = match
+        assert rule.dst is not None
+        path = rule.dst.format(**pieces)
+        if path in declared or any(tree.matches(pattern, path) for pattern in new):
+            ignored.append(name)
+        elif path not in wanted:
+            unknown.append(f"{name} (for {path})")
+        elif path in filled:
+            wrong.append(f"{path} is filled twice, by {name} too")
+        else:
+            value, error = _laid_out(name, tensor, rule.op, path, wanted[path])
+            filled[path] = value
+            wrong += error
+    missing = [path for path in wanted if path not in filled and path not in declared]
+    problems = [
+        f"{len(rows)} {title} ({', '.join(rows[:4])}{f', and {len(rows) - 4} more' if len(rows) > 4 else ''})"
+        for rows, title in ((wrong, "do not fit"), (missing, "missing"), (unknown, "unexpected"))
+        if rows
+    ]
+    if problems:
+        raise JaxftError("the weights are not of this network: " + "; ".join(problems))
+    return Converted(tree.unflatten(filled), tuple(sorted(declared)), tuple(ignored))
+
+
+def _laid_out(name: str, tensor: np.ndarray, op: Op, path: str, want: Any) -> tuple[np.ndarray, list[str]]:
+    shape = tuple(want.shape)
+    try:
+        value = op.forward(tensor)
+    except ValueError:
+        return tensor, [f"{name} {list(tensor.shape)} cannot be laid out as {path} {list(shape)}"]
+    if value.shape != shape:
+        return value, [f"{path} is {list(value.shape)}, not {list(shape)}"]
+    return np.ascontiguousarray(value, dtype=want.dtype), []
+
+
+def export(variables: Mapping[str, Any], rules: Sequence[Rule]) -> dict[str, np.ndarray]:
+    """The inverse of `convert`: a network's tree under foreign names.
+
+    torch counts batches in each BatchNorm; what it reads back gets a count of zero, so that a strict load is satisfied.
+
+    Raises:
+      JaxftError: a leaf without a rule.
+    """
+    compiled = [(_pattern(rule.dst, "/"), rule) for rule in rules if rule.dst is not None]
+    found: dict[str, np.ndarray] = {}
+    for path, leaf in tree.flatten(variables).items():
+        match = _first_match(path, compiled)
+        if match is None:
+            raise JaxftError(f"no rule gives '{path}' a name in the convention asked for")
+        rule, pieces = match
+        name = rule.src.format(**pieces)
+        if name in found:
+            raise JaxftError(f"two leaves would be called '{name}', '{path}' is the second")
+        found[name] = np.ascontiguousarray(rule.op.inverse(np.asarray(leaf)))
+        if name.endswith(".running_var"):
+            found[name.replace("running_var", "num_batches_tracked")] = np.zeros((), np.int64)
+    return found
