@@ -1,0 +1,180 @@
+"""torch checkpoints without torch: the zip format (since torch 1.6) and the legacy one before it.
+
+Safe by construction: see `pickle_machine`. Zip members must be stored, unique and whole, so a small file cannot inflate to a
+large one. All tensors of a file together may claim at most `MAX_BYTES`.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxft.weights.pickle_machine import STORAGES, Machine, Name, Storage, UnsafeCheckpoint, View
+
+MAX_BYTES = 1 << 35
+MAX_PICKLE = 64 << 20
+_MAGIC = 0x1950A86A20F9469CFC6C
+_PROTOCOL = 1001
+#: The first bytes of a legacy file: a pickle, of protocol 2 or later, of the magic number, a LONG1 of ten bytes.
+LEGACY_START = b"\x80"
+ZIP_START = b"PK\x03\x04"
+
+Get = Callable[[str, np.dtype, int, Any], Storage]
+
+
+def read_pth(path: Path) -> Any:
+    """The object that was saved: containers with NumPy arrays where tensors were, and inert stand-ins for what is neither.
+
+    Raises:
+      UnsafeCheckpoint: not a whole, plain torch checkpoint.
+    """
+    with path.open("rb") as file:
+        if file.read(4) == ZIP_START:
+            return _resolve(_read_zip(path))
+    return _resolve(_read_legacy(path))
+
+
+def _persistent(get: Get) -> Callable[[Any], Storage]:
+    """Persistent ids are ("storage", type, key, device, number of elements[, view])."""
+
+    def resolve(pid: Any) -> Storage:
+        if type(pid) is not tuple or len(pid) < 5 or pid[0] != "storage" or type(pid[1]) is not Name:
+            raise UnsafeCheckpoint("an unknown persistent id")
+        _, kind, key, _, numel = pid[:5]
+        dtype = STORAGES.get(kind.name)
+        if dtype is None:
+            raise UnsafeCheckpoint(f"an unknown storage, {kind.name[:60]}")
+        if type(key) is not str or len(key) > 64 or type(numel) is not int or not 0 <= numel * dtype.itemsize <= MAX_BYTES:
+            raise UnsafeCheckpoint("a storage without a proper key or size")
+        storage = get(key, dtype, numel, pid[5] if len(pid) > 5 else None)
+        if storage.dtype != dtype or storage.numel != numel:
+            raise UnsafeCheckpoint(f"storage {key} is declared twice, differently")
+        return storage
+
+    return resolve
+
+
+def _read_zip(path: Path) -> Any:
+    size = path.stat().st_size
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, struct.error, OverflowError) as error:
+        raise UnsafeCheckpoint(f"the zip archive is damaged or cut short ({error})") from error
+    with archive:
+        members: dict[str, zipfile.ZipInfo] = {}
+        for info in archive.infolist():
+            if info.filename in members:
+                raise UnsafeCheckpoint(f"the archive has two members {info.filename[:60]!r}")
+            if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size or info.flag_bits & 1:
+                raise UnsafeCheckpoint("an archive with compressed or encrypted members is no torch file")
+            members[info.filename] = info
+        if sum(info.file_size for info in members.values()) > size:
+            raise UnsafeCheckpoint("members of the archive overlap")
+        pickles = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
+        if len(pickles) != 1:
+            raise UnsafeCheckpoint("a zip archive, but not one of torch.save (no data.pkl)")
+        root = pickles[0].removesuffix("data.pkl")
+        if root + "constants.pkl" in members:
+            raise UnsafeCheckpoint("a TorchScript archive: save model.state_dict() with torch.save instead")
+        if members[pickles[0]].file_size > MAX_PICKLE:
+            raise UnsafeCheckpoint("its pickle is too large")
+
+        def member(name: str) -> bytes:
+            if name not in members:
+                raise UnsafeCheckpoint(f"the archive has no member {name[:60]!r}")
+            try:
+                return archive.read(members[name])
+            except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, ValueError, struct.error, RuntimeError) as error:
+                raise UnsafeCheckpoint(f"{name[:60]} is damaged ({error})") from error
+
+        swap = root + "byteorder" in members and member(root + "byteorder") == b"big"
+        storages: dict[str, Storage] = {}
+
+        def get(key: str, dtype: np.dtype, numel: int, view: Any) -> Storage:
+            if key not in storages:
+                raw = np.frombuffer(member(f"{root}data/{key}"), np.uint8)
+                if len(raw) < numel * dtype.itemsize:
+                    raise UnsafeCheckpoint(f"storage {key} is cut short")
+                data = raw[: numel * dtype.itemsize]
+                if swap and dtype.itemsize > 1:
+                    data = data.view(dtype).byteswap().view(np.uint8)
+                storages[key] = Storage(key, dtype, numel, data)
+            return storages[key]
+
+        return Machine(_persistent(get), MAX_BYTES).load(io.BytesIO(member(pickles[0])))
+
+
+def _read_legacy(path: Path) -> Any:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = io.BytesIO(file.read(min(size, MAX_PICKLE)))
+
+        def plain() -> Any:
+            def refuse(pid: Any) -> Storage:
+                raise UnsafeCheckpoint("a persistent id where none belongs")
+
+            return Machine(refuse, MAX_BYTES).load(head)
+
+        if plain() != _MAGIC:
+            raise UnsafeCheckpoint("no torch checkpoint (its magic number is missing)")
+        if plain() != _PROTOCOL:
+            raise UnsafeCheckpoint("a torch checkpoint of an unknown protocol")
+        system = plain()
+        if type(system) is not dict or system.get("little_endian") is not True:
+            raise UnsafeCheckpoint("a big-endian torch checkpoint of the old format is not supported: save it again")
+        storages: dict[str, Storage] = {}
+
+        def get(key: str, dtype: np.dtype, numel: int, view: Any) -> Storage:
+            if view is not None:
+                raise UnsafeCheckpoint("a storage that is a view of another is not supported: save it again with torch >= 1.6")
+            return storages.setdefault(key, Storage(key, dtype, numel))
+
+        found = Machine(_persistent(get), MAX_BYTES).load(head)
+        keys = plain()
+        if type(keys) is not list or any(type(key) is not str for key in keys) or sorted(keys) != sorted(storages):
+            raise UnsafeCheckpoint("the list of storages does not fit the tensors")
+        position = head.tell()
+        for key in keys:
+            storage = storages[key]
+            length = storage.numel * storage.dtype.itemsize
+            file.seek(position)
+            header = file.read(8)
+            if len(header) != 8 or position + 8 + length > size:
+                raise UnsafeCheckpoint("the file is cut short")
+            if struct.unpack("<q", header)[0] != storage.numel:
+                raise UnsafeCheckpoint(f"storage {key} is not of the size its tensors need")
+            storage.data = np.frombuffer(file.read(length), np.uint8)
+            position += 8 + length
+    return found
+
+
+def _resolve(found: Any) -> Any:
+    """Replaces views by arrays, in place, each container once: a pickle can share one container a million times."""
+    if type(found) is View:
+        return found.array()
+    seen: set[int] = set()
+    waiting = [found]
+    while waiting:
+        container = waiting.pop()
+        if id(container) in seen:
+            continue
+        seen.add(id(container))
+        if isinstance(container, dict | OrderedDict):
+            items: Any = list(container.items())
+        elif type(container) is list:
+            items = list(enumerate(container))
+        else:
+            continue
+        for key, value in items:
+            if type(value) is View:
+                container[key] = value.array()
+            elif isinstance(value, dict | list):
+                waiting.append(value)
+    return found
