@@ -21,7 +21,7 @@ from jaxft.preprocessing import on_pixels
 from jaxft.tasks import Task, get_task
 from jaxft.tuning import FreezeSpec, Group, make_mask
 from jaxft.typing import ApplyFn, LossFn, Mask, ModelState, Params
-from jaxft.weights import create_model
+from jaxft.weights import load_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,7 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None) -> Plan:
     outputs = len(splits.class_names) if config.data.task != "regression" else 1
     section = config.model.to_dict()
     section["pretrained"] = section["pretrained"] or None
-    made = call(create_model, section, "config.model", num_classes=outputs, seed=config.seed)
+    made = call(load_model, section, "config.model", num_classes=outputs, seed=config.seed)
     loss_options = config.loss.options.to_dict()
     loss = losses.resolve(config.loss.name, **loss_options) if config.loss.name else None
     if loss is None and loss_options:

@@ -1,0 +1,31 @@
+"""Pretrained weights: fetched, read, renamed, checked, put into a network; and written back."""
+
+from jaxft.weights.convert import ConvertReport, convert_file, save_safetensors
+from jaxft.weights.load import LoadReport, Loaded, create_model, load_model
+from jaxft.weights.pickle_machine import UnsafeCheckpoint
+from jaxft.weights.readers import read, read_with_metadata
+from jaxft.weights.rules import CONV, DENSE, IDENTITY, Converted, Op, Rule, convert, export, flatten_chw
+from jaxft.weights.sources import fetch
+
+__all__ = [
+    "CONV",
+    "DENSE",
+    "IDENTITY",
+    "ConvertReport",
+    "Converted",
+    "LoadReport",
+    "Loaded",
+    "Op",
+    "Rule",
+    "UnsafeCheckpoint",
+    "convert",
+    "convert_file",
+    "create_model",
+    "export",
+    "fetch",
+    "flatten_chw",
+    "load_model",
+    "read",
+    "read_with_metadata",
+    "save_safetensors",
+]

