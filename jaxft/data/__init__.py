@@ -1,0 +1,24 @@
+"""Data: where examples come from, how they are split, decoded, ordered and batched. NumPy on the host, no TensorFlow."""
+
+from jaxft.data.decode import BadImage, decode
+from jaxft.data.open import open_data
+from jaxft.data.pipeline import eval_batches, train_batches
+from jaxft.data.sources import Arrays, Files, Source, Splits, predict_source
+from jaxft.data.transforms import AUGMENTS, Augment, eval_transform, train_transform
+
+__all__ = [
+    "AUGMENTS",
+    "Arrays",
+    "Augment",
+    "BadImage",
+    "Files",
+    "Source",
+    "Splits",
+    "decode",
+    "eval_batches",
+    "eval_transform",
+    "open_data",
+    "predict_source",
+    "train_batches",
+    "train_transform",
+]

@@ -1,0 +1,131 @@
+"""What an example is before it is decoded: picture and label, by number."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from jaxft.data.decode import BadImage, decode
+from jaxft.errors import JaxftError
+
+EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
+
+
+class Source(Protocol):
+    """Examples by number: `source[i]` is (picture, label); the picture is bytes, a path or uint8 pixels.
+
+    `labels` is [N] int32 (classes), [N, K] f32 (multi-label) or [N] f32 (regression); `names` tells examples apart.
+    """
+
+    @property
+    def labels(self) -> np.ndarray: ...
+    @property
+    def names(self) -> Sequence[str]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> tuple[bytes | Path | np.ndarray, Any]: ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Files:
+    """Picture files below a folder."""
+
+    root: Path
+    names: Sequence[str]
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> tuple[Path, Any]:
+        return self.root / self.names[index], self.labels[index]
+
+    def subset(self, chosen: Sequence[int] | np.ndarray) -> Files:
+        return Files(self.root, [self.names[index] for index in chosen], self.labels[np.asarray(chosen, int)])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Arrays:
+    """Pictures in memory: uint8 [N, H, W] or [N, H, W, C], or a sequence of such pictures."""
+
+    images: Any
+    labels: np.ndarray
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, Any]:
+        return np.asarray(self.images[index]), self.labels[index]
+
+    def subset(self, chosen: Sequence[int] | np.ndarray) -> Arrays:
+        chosen = np.asarray(chosen, int)
+        images = self.images[chosen] if isinstance(self.images, np.ndarray) else [self.images[i] for i in chosen]
+        return Arrays(images, self.labels[chosen], [self.names[i] for i in chosen])
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """A data set.
+
+    Attributes:
+      train, val, test: the splits there are.
+      class_names: in the order of the labels; of a regression, the name of the value.
+      fingerprint: sha256 over names and labels of all splits: the same data have the same one on any machine.
+      notes: what a user should know, a line each.
+    """
+
+    train: Source | None
+    val: Source | None
+    test: Source | None
+    class_names: tuple[str, ...]
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+
+
+def fingerprint(splits: dict[str, Source | None], class_names: Sequence[str]) -> str:
+    """See `Splits.fingerprint`."""
+    digest = hashlib.sha256("\0".join(class_names).encode())
+    for split, source in splits.items():
+        if source is not None:
+            digest.update(f"\0\0{split}\0{len(source)}".encode())
+            digest.update("\0".join(source.names).encode())
+            digest.update(np.ascontiguousarray(source.labels).tobytes())
+    return digest.hexdigest()
+
+
+def predict_source(
+    paths: Sequence[str | Path], *, channels: int = 3
+) -> tuple[Files, list[tuple[str, str]]]:
+    """Pictures to classify: files, and all pictures below folders, in the order given and by name within a folder.
+
+    Returns:
+      The readable ones, and (name, reason) of the others.
+
+    Raises:
+      JaxftError: a path that does not exist, a folder without pictures.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file())
+            if not inside:
+                raise JaxftError(f"the folder {path} holds no pictures ({', '.join(sorted(EXTENSIONS))})")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise JaxftError(f"no picture or folder '{path}'")
+    good: list[str] = []
+    bad: list[tuple[str, str]] = []
+    for path in found:
+        try:
+            decode(path, channels)
+            good.append(str(path))
+        except BadImage as error:
+            bad.append((str(path), str(error)))
+    return Files(Path(), good, np.zeros(len(good), np.int32)), bad
