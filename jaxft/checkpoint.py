@@ -23,7 +23,7 @@ from jaxft.train import TrainState
 # Orbax reports each save and each handler it tries at level INFO and WARNING through absl.
 logging.getLogger("absl").setLevel(logging.ERROR)
 
-_ITEMS = ("step", "rng", "params", "model_state", "opt_state", "ema")
+_ITEMS = ("clock", "params", "model_state", "opt_state", "ema")
 
 
 class Checkpoints:
@@ -97,7 +97,8 @@ class Checkpoints:
         parts = _parts(target)
         self._check(step, parts)
         found = self._restore(step, {name: ocp.args.StandardRestore(part) for name, part in parts.items()})
-        return dataclasses.replace(target, **{name: found[name] for name in parts})
+        clock = found["clock"]
+        return dataclasses.replace(target, **clock, **{name: found[name] for name in parts if name != "clock"})
 
     def restore_weights(self, step: int, params: Any, model_state: Any) -> tuple[Any, Any]:
         """Restores what a prediction needs: parameters (averaged ones where there are) and statistics.
@@ -111,7 +112,7 @@ class Checkpoints:
         self._check(step, parts)
         found = self._restore(step, {name: ocp.args.StandardRestore(part) for name, part in parts.items()})
         restored = found["params"]
-        averaged = self._manager.item_metadata(step)["ema"]
+        averaged = _item(self._manager.item_metadata(step), "ema")
         if averaged is not None:
             flat = tree.flatten(params)
             wanted = tree.unflatten({path: flat[path] for path in tree.flatten(averaged.tree)})
@@ -123,8 +124,9 @@ class Checkpoints:
         """Compares names and shapes before any array is read, so that a mismatch is a readable line."""
         metadata = self._manager.item_metadata(step)
         for name in ("params", "model_state"):
-            if name in parts and metadata[name] is not None:
-                found = tree.diff(parts[name], dict(metadata[name].tree), dtypes=False)
+            item = _item(metadata, name)
+            if name in parts and item is not None:
+                found = tree.diff(parts[name], dict(item.tree), dtypes=False)
                 if found:
                     raise JaxftError(f"checkpoint {step} in {self._directory} is of another network: {found}")
 
@@ -140,8 +142,14 @@ class Checkpoints:
 
 def _parts(state: TrainState) -> dict[str, Any]:
     """The items of a state. A part without arrays has no item: Orbax refuses empty trees."""
-    parts = {name: getattr(state, name) for name in _ITEMS}
+    parts = {name: getattr(state, name) for name in _ITEMS if name != "clock"}
+    parts["clock"] = {"step": state.step, "rng": state.rng}
     return {name: part for name, part in parts.items() if jax.tree.leaves(part)}
+
+
+def _item(metadata: Any, name: str) -> Any:
+    """An item's metadata; None where the checkpoint has no such item."""
+    return metadata[name] if name in metadata.keys() else None  # noqa: SIM118 - not a mapping, it only has keys
 
 
 def _save_error(step: int, directory: Path, error: Exception) -> SaveError:

@@ -122,8 +122,8 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False) -> R
                 judging = step % plan.eval_every == 0 or step == phase.stop
                 over = step == phase.stop
                 if judging:
+                    jax.block_until_ready(state.step)  # the training's own time ends here
                     with watch.paused():
-                        jax.block_until_ready(state.step)
                         found = _evaluate(eval_step, eval_params(state), state.model_state, plan.splits.val, plan, config, mesh)
                     log.metrics(step, "val", found.metrics)
                     gained = _judge(standing, found.metrics, config, step)

@@ -40,7 +40,7 @@ def _everything(workdir):
     folder = workdir / "checkpoints"
     newest = max(int(path.name) for path in folder.iterdir() if path.name.isdigit())
     arrays = {}
-    for item in ("params", "model_state", "opt_state", "ema", "rng", "step"):
+    for item in ("clock", "params", "model_state", "opt_state", "ema"):
         with ocp.PyTreeCheckpointer() as reader:
             restored = reader.restore((folder / str(newest) / item).absolute())
         for path, leaf in jax.tree_util.tree_flatten_with_path(restored)[0]:
