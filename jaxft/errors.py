@@ -15,8 +15,8 @@ class SaveError(RuntimeError):
 
 
 def near(name: str, options: Iterable[str], *, most: int = 3) -> str:
-    """Returns `"; did you mean 'a' or 'b'?"` for the options that look like `name`, or `""` where none does."""
+    """Returns `" (did you mean 'a' or 'b'?)"` for the options that look like `name`, or `""` where none does."""
     options = list(options)
     lowered = {option.lower(): option for option in options}
     found = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=most, cutoff=0.5)]
-    return f"; did you mean {' or '.join(repr(match) for match in found)}?" if found else ""
+    return f" (did you mean {' or '.join(repr(match) for match in found)}?)" if found else ""

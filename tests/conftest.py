@@ -1,8 +1,12 @@
 """Eight simulated CPU devices for every test; what is not sharded runs on the first."""
 
 import os
+import sys
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Test files are imported by path; what they share is imported by name from here.
+sys.path.insert(0, str(Path(__file__).parent))
 
 import jax
 

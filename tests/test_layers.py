@@ -14,7 +14,7 @@ LAYERS = [
     {"models", "tuning", "optim", "losses", "metrics"},
     {"weights", "data"},
     {"parallel", "train", "tasks", "evaluate", "checkpoint"},
-    {"config", "plan", "run", "log", "progress", "workdir", "predict", "inspect", "api", "report", "cli", "__init__"},
+    {"config", "plan", "run", "log", "progress", "workdir", "predict", "inspect", "api", "report", "cli", "__init__", "__main__"},
 ]
 
 DOORS = {

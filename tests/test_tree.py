@@ -34,7 +34,7 @@ def test_globs_match_whole_segments(pattern, path, named):
 
 
 def test_a_pattern_that_matches_nothing_names_what_is_near():
-    with pytest.raises(JaxftError, match=r"'fd' matches no parameter; did you mean .*'fc'"):
+    with pytest.raises(JaxftError, match=r"'fd' matches no parameter .did you mean .*'fc'"):
         tree.find("fd", tree.paths(TREE))
 
 
