@@ -119,7 +119,7 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False) -> R
                 step += 1
                 watch.step()
 
-                judging = step % plan.eval_every == 0 or step == phase.stop
+                judging = (step - phase.start) % plan.eval_every == 0 or step == phase.stop
                 over = step == phase.stop
                 if judging:
                     jax.block_until_ready(state.step)  # the training's own time ends here

@@ -43,6 +43,7 @@ AUGMENTS = {
     "none": Augment(crop_scale=None, flip=False),
     "crop_flip": Augment(),
     "crop": Augment(flip=False),
+    "mild_flip": Augment(crop_scale=(0.5, 1.0)),
     "light": Augment(crop_scale=(0.7, 1.0), crop_ratio=(0.9, 1 / 0.9), flip=False),
     "pad_flip": Augment(crop_scale=None, pad=4),
 }
