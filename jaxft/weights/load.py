@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,8 +18,11 @@ from jaxft.preprocessing import Preprocessing
 from jaxft.typing import ModelState, Params
 from jaxft.weights import tables
 from jaxft.weights.readers import read_with_metadata
-from jaxft.weights.rules import Rule, convert, destination
+from jaxft.weights.rules import Rule, convert, destinations
 from jaxft.weights.sources import fetch, file_sha256
+
+#: jaxft's names, as `convert_file` writes them.
+OWN_NAMES = (Rule("params/{path}", "params/{path}"), Rule("batch_stats/{path}", "batch_stats/{path}"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +33,10 @@ class LoadReport:
       source: where from; "" for random weights.
       sha256: of the file.
       licence: of the weights; "" where it is not known.
-      loaded, new: numbers of leaves taken from the file and initialised afresh.
+      loaded: number of leaves taken from the file.
+      new: parameters initialised afresh.
       ignored: tensors of the file that were not wanted.
+      unwrapped: what stood around the tensors in the file: keys gone down, prefixes cut.
     """
 
     source: str
@@ -38,13 +45,15 @@ class LoadReport:
     loaded: int = 0
     new: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    unwrapped: str = ""
 
     def __str__(self) -> str:
         if not self.source:
             return "random initialisation"
         licence = f", licence {self.licence}" if self.licence else ""
+        inside = f", inside {self.unwrapped}" if self.unwrapped else ""
         new = f"; new: {', '.join(self.new)}" if self.new else ""
-        return f"{self.loaded} tensors from {self.source} (sha256 {self.sha256[:12]}{licence}){new}"
+        return f"{self.loaded} tensors from {self.source} (sha256 {self.sha256[:12]}{licence}{inside}){new}"
 
 
 class Loaded(NamedTuple):
@@ -71,8 +80,8 @@ def create_model(name: str, num_classes: int | None = None, pretrained: str | No
 
     Args:
       name: one of `jaxft.list_models()`.
-      num_classes: width of the logits; None is the weights' own, or 1,000. Another number than the weights' makes the head
-        new; all other parameters are loaded.
+      num_classes: width of the logits; None is the weights' own, or 1,000. Another number than the weights' makes the
+        head new; all other parameters are loaded.
       pretrained: a tag of the network (`imagenet`), a file, a URL, `package:` or `hf:` source; None starts from random
         weights.
       **options: see `load_model`.
@@ -102,20 +111,17 @@ def load_model(
     Args:
       name, num_classes, pretrained: see `create_model`.
       head: "linear" or "mlp".
-      in_channels: of the image; the first convolution is adapted: summed over its channels for 1, repeated and rescaled for
-        more than 3, as timm does.
+      in_channels: of the image; the first convolution is adapted: summed over its channels for 1, repeated and
+        rescaled for more than 3, as timm does.
       dropout, drop_path: rates; None is the network's own.
       dtype: what is computed in.
       size: input size in pixels; None is the one that goes with the weights.
       seed: of everything initialised afresh.
     """
     record = _record(name, pretrained)
-    if num_classes is None:
-        num_classes = record.num_classes if record else None
     options = {"head": head, "in_channels": in_channels, "dropout": dropout, "drop_path": drop_path, "dtype": dtype}
+    # Options first: a bad one is found before anything is downloaded.
     model = build(name, num_classes, **options, size=size)  # type: ignore[arg-type]
-    if record is not None:
-        model = dataclasses.replace(model, preprocessing=_preprocessing(record.preprocessing, in_channels, size))
     rng = jax.random.key(seed)
     if pretrained is None:
         params, model_state = jax.jit(model.init)(rng)
@@ -124,20 +130,29 @@ def load_model(
     source = record.source if record else pretrained
     path = fetch(source, sha256=record.sha256 if record else None)
     tensors, metadata = read_with_metadata(path)
-    table = _table(name, tensors, record)
+    digest = file_sha256(path)
+    if record is None:  # a published file, given by its path
+        record = next((known for known in pretrained_records(name) if digest.startswith(known.sha256)), None)
+    table = table_for(name, tensors, record)
+    if num_classes is None and (own := head_of(model, tensors, table)):
+        model = build(name, own[1], **options, size=size)  # type: ignore[arg-type]
+    preprocessing = record.preprocessing if record else _preprocessing(metadata, path) or model.preprocessing
+    preprocessing = preprocessing.with_channels(in_channels)
+    model = dataclasses.replace(model, preprocessing=preprocessing.with_size(size) if size else preprocessing)
     # Shapes first: a mismatch is found before any memory is spent.
     params, model_state = jax.eval_shape(model.init, rng)
     new, old_head = _new_leaves(model, tensors, table, params)
-    adapted = _adapt_first_convolution(tensors, table, model, params)
+    adapted = _adapt_first_convolution(tensors, table, model)
     found = convert(adapted, table, {"params": params, **model_state}, new=new, ignore=old_head)
     complete = _fill(found.tree, model, rng, found.new)
     report = LoadReport(
         source=source,
-        sha256=file_sha256(path),
+        sha256=digest,
         licence=record.licence if record else metadata.get("licence", ""),
         loaded=len(tree.flatten(found.tree)),
         new=tuple(path.removeprefix("params/") for path in found.new),
         ignored=found.ignored,
+        unwrapped=metadata.get("unwrapped", ""),
     )
     state = {key: value for key, value in complete.items() if key != "params"}
     return Loaded(model, complete["params"], state, report)
@@ -152,29 +167,58 @@ def _record(name: str, given: str | None) -> Pretrained | None:
         return pretrained(name, given)
     if ":" not in given and "/" not in given and "." not in given:
         tags = [record.tag for record in records]
-        raise JaxftError(f"{name} has no weights '{given}'{near(given, tags)}; it has {', '.join(tags) or 'none'} (or give a file)")
+        raise JaxftError(
+            f"{name} has no weights '{given}'{near(given, tags)}; it has {', '.join(tags) or 'none'} (or give a file)"
+        )
     return None
 
 
-def _preprocessing(own: Preprocessing, channels: int, size: int | None) -> Preprocessing:
-    own = own.with_channels(channels)
-    return own if size is None else own.with_size(size)
+def _preprocessing(metadata: Mapping[str, str], path: Path) -> Preprocessing | None:
+    """What a file that `convert_file` wrote says of its images."""
+    if "preprocessing" not in metadata:
+        return None
+    try:
+        fields: dict[str, Any] = json.loads(metadata["preprocessing"])
+        return Preprocessing(
+            **{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+        )
+    except (ValueError, TypeError, AttributeError) as error:
+        raise JaxftError(f"{path}: its metadata has a preprocessing that cannot be read ({error})") from error
 
 
-def _table(name: str, tensors: Mapping[str, np.ndarray], record: Pretrained | None) -> tuple[Rule, ...]:
-    """The record's table, or the one that knows the most of the file's names."""
+def table_for(name: str, tensors: Mapping[str, np.ndarray], record: Pretrained | None = None) -> tuple[Rule, ...]:
+    """The record's table, jaxft's own names, or the table of the network that knows the most of the file's names."""
     if record is not None:
         return tables.rules(name, record.convention)
     if any(key.startswith("params/") for key in tensors):
-        return tuple(Rule(key, key) for key in tensors)
+        return OWN_NAMES
     candidates = [tables.rules(name, convention) for convention in tables.conventions(name)]
-    return max(candidates, key=lambda table: len(_paths(tensors, table)))
+    return max(candidates, key=lambda table: len(destinations(tensors, table)))
 
 
-def _paths(tensors: Mapping[str, np.ndarray], table: tuple[Rule, ...]) -> dict[str, str]:
-    """Foreign name -> target path, for the names the table knows."""
-    found = {key: destination(key, table) for key in tensors}
-    return {key: path for key, path in found.items() if path is not None}
+def head_of(model: Model, tensors: Mapping[str, np.ndarray], table: tuple[Rule, ...]) -> tuple[str, int] | None:
+    """The kind and the number of classes of the head in a file; None where it has none."""
+    for key, path in destinations(tensors, table).items():
+        if path.endswith("/bias") and not path.endswith("/hidden/bias") and _in_head(model, path):
+            return "mlp" if path.endswith("/out/bias") else "linear", int(tensors[key].size)
+    return None
+
+
+def channels_of(
+    model: Model, tensors: Mapping[str, np.ndarray], table: tuple[Rule, ...]
+) -> tuple[str, int, int] | None:
+    """The first convolution of a file: its name, the axis of its input channels, and how many there are."""
+    path = f"params/{model.first_conv}"
+    for key, found in destinations(tensors, table).items():
+        if found == path and tensors[key].ndim == 4:
+            # torch keeps input channels on axis 1 of OIHW, jaxft on axis 2 of HWIO.
+            axis = 2 if table is OWN_NAMES else 1
+            return key, axis, tensors[key].shape[axis]
+    return None
+
+
+def _in_head(model: Model, path: str) -> bool:
+    return any(tree.matches(f"params/{pattern}", path) for pattern in model.stages["head"])
 
 
 def _new_leaves(
@@ -185,9 +229,7 @@ def _new_leaves(
     A head is taken whole or not at all: its kernel without its bias would be neither old nor new.
     """
     wanted = {f"params/{path}": leaf for path, leaf in tree.flatten(params).items() if model.stage_of(path) == "head"}
-    paths = _paths(tensors, table)
-    patterns = [f"params/{pattern}" for pattern in model.stages["head"]]
-    heads = {key: path for key, path in paths.items() if any(tree.matches(pattern, path) for pattern in patterns)}
+    heads = {key: path for key, path in destinations(tensors, table).items() if _in_head(model, path)}
     have = {path: tensors[key].shape for key, path in heads.items()}
     fits = have.keys() == wanted.keys() and all(
         sorted(have[path]) == sorted(leaf.shape) for path, leaf in wanted.items()
@@ -196,17 +238,14 @@ def _new_leaves(
 
 
 def _adapt_first_convolution(
-    tensors: Mapping[str, np.ndarray], table: tuple[Rule, ...], model: Model, params: Mapping[str, Any]
+    tensors: Mapping[str, np.ndarray], table: tuple[Rule, ...], model: Model
 ) -> Mapping[str, np.ndarray]:
-    path = f"params/{model.first_conv}"
-    key = next((key for key, found in _paths(tensors, table).items() if found == path), None)
-    if key is None:
+    """Gives the first convolution the model's number of input channels: timm's rule (`adapt_input_conv`)."""
+    found = channels_of(model, tensors, table)
+    if found is None or found[2] == model.in_channels or found[2] == 0:
         return tensors
-    # torch keeps input channels on axis 1 of OIHW, jaxft on axis 2 of HWIO.
-    kernel, axis = tensors[key], 2 if key == path else 1
-    have, want = kernel.shape[axis], model.in_channels
-    if kernel.ndim != 4 or have == want:
-        return tensors
+    (key, axis, have), want = found, model.in_channels
+    kernel = tensors[key]
     if want == 1:
         adapted = kernel.sum(axis, keepdims=True)
     else:

@@ -1,8 +1,12 @@
-"""An abstract machine for the pickles inside torch checkpoints. It imports nothing and calls nothing that a file names.
+"""An abstract machine for the pickles in torch checkpoints. It imports nothing and calls nothing that a file names.
 
-`pickletools.genops` turns the bytes into opcodes; this machine interprets an allow-list of them over plain containers. A GLOBAL
-pushes an inert `Name`; REDUCE of a name is a switch over the few constructors that tensors are made of, and of any other name an
-inert `Opaque`, so that a checkpoint with an optimizer, an argparse.Namespace or somebody's class beside its tensors still reads.
+`pickletools.genops` turns the bytes into opcodes; this machine interprets an allow-list of them over plain containers.
+A GLOBAL pushes an inert `Name`; REDUCE of a name is a switch over the few constructors that tensors are made of, and of
+any other name an inert `Opaque`, so that a checkpoint with an optimizer, an argparse.Namespace or somebody's class
+beside its tensors still reads.
+
+Work is bounded by the length of the file: opcodes are counted, and so is what one opcode copies of a container that
+stands in the file once. Nothing walks into a container: by references, a small file can hold one of any size.
 """
 
 from __future__ import annotations
@@ -13,38 +17,25 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import IO, Any
 
-import ml_dtypes
 import numpy as np
 
 from jaxft.errors import JaxftError
+from jaxft.weights.torch_types import DTYPES, Storage, View
 
 
 class UnsafeCheckpoint(JaxftError):
     """A file that is not a whole, plain torch checkpoint: damaged, or made to do harm."""
 
 
-#: Limits of one pickle. A ResNet-152 with optimizer state needs some 60,000 opcodes.
-MAX_OPCODES = 20_000_000
-MAX_KEY_BITS = 60  # int keys beyond this can be made to collide in a dict
-MAX_DIMENSIONS = 16
+#: Opcodes of one pickle, and items copied by calls. A ResNet-152 with optimizer state needs some 60,000.
+MAX_WORK = 4_000_000
+#: Python hashes an int modulo 2**61 - 1: longer ones can be made to collide in a dict, which then takes quadratic time.
+MAX_KEY_BITS = 60
+#: Nor are tuples hashed with a secret: those that are keys are few.
+MAX_TUPLE_KEYS = 10_000
 MAX_TUPLE_KEY = 8
-
-_DTYPES = {
-    "float64": "f8", "float32": "f4", "float16": "f2", "int64": "i8", "int32": "i4", "int16": "i2", "int8": "i1",
-    "uint8": "u1", "uint16": "u2", "uint32": "u4", "uint64": "u8", "bool": "?", "complex64": "c8", "complex128": "c16",
-}  # fmt: skip
-DTYPES: dict[str, np.dtype] = {f"torch.{name}": np.dtype(code) for name, code in _DTYPES.items()}
-for _name in ("bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"):
-    DTYPES[f"torch.{_name}"] = np.dtype(getattr(ml_dtypes, _name))
-
-_STORAGES = {
-    "Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16", "Long": "int64", "Int": "int32",
-    "Short": "int16", "Char": "int8", "Byte": "uint8", "Bool": "bool", "ComplexFloat": "complex64",
-    "ComplexDouble": "complex128",
-}  # fmt: skip
-STORAGES = {f"torch.{name}Storage": DTYPES[f"torch.{dtype}"] for name, dtype in _STORAGES.items()}
-STORAGES["torch.storage.UntypedStorage"] = np.dtype("u1")
-STORAGES |= {name: dtype for name, dtype in DTYPES.items() if "float8" in name}
+MAX_MEMO = 1 << 32
+MAX_DIMENSIONS = 16
 
 
 class Name:
@@ -65,33 +56,6 @@ class Opaque:
         self.name = name
 
 
-class Storage:
-    """Bytes of a tensor's memory, `numel` elements of `dtype`. In the old format they follow the pickle, so may come late."""
-
-    __slots__ = ("data", "dtype", "key", "numel")
-
-    def __init__(self, key: str, dtype: np.dtype, numel: int, data: np.ndarray | None = None):
-        self.key, self.dtype, self.numel, self.data = key, dtype, numel, data
-
-
-class View:
-    """A tensor: offset, shape and strides, in elements, into a storage. All checked against the storage's size."""
-
-    __slots__ = ("dtype", "offset", "shape", "storage", "strides")
-
-    def __init__(self, storage: Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype):
-        self.storage, self.offset, self.shape, self.strides, self.dtype = storage, offset, shape, strides, dtype
-
-    def array(self) -> np.ndarray:
-        if 0 in self.shape:
-            return np.zeros(self.shape, self.dtype)
-        size = self.dtype.itemsize
-        # NumPy checks the bounds once more.
-        return np.ndarray(
-            self.shape, self.dtype, self.storage.data, self.offset * size, tuple(step * size for step in self.strides)
-        )
-
-
 class _Mark:
     pass
 
@@ -104,13 +68,15 @@ class _NumpyDtype:
 
 
 _MARK = _Mark()
-_PUSHED = frozenset(
-    "BININT BININT1 BININT2 INT LONG LONG1 LONG4 BINFLOAT FLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8 UNICODE "
-    "SHORT_BINSTRING BINSTRING STRING BINBYTES SHORT_BINBYTES BINBYTES8".split()
-)
+_PUSHED = frozenset({
+    "BINBYTES", "BINBYTES8", "BINFLOAT", "BININT", "BININT1", "BININT2", "BINSTRING", "BINUNICODE", "BINUNICODE8",
+    "FLOAT", "INT", "LONG", "LONG1", "LONG4", "SHORT_BINBYTES", "SHORT_BINSTRING", "SHORT_BINUNICODE", "STRING",
+    "UNICODE",
+})  # fmt: skip
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_SET": set}
-_NUMPY_CODES = frozenset("f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 b1".split())
+_NUMPY_CODES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"})
+_CONTAINERS = frozenset({"collections.OrderedDict", "torch.Size", "builtins.set", "__builtin__.set"})
 _MALFORMED = (
     IndexError, KeyError, ValueError, TypeError, struct.error, OverflowError, AttributeError, EOFError, RecursionError,
     MemoryError, UnicodeError,
@@ -121,15 +87,17 @@ class Machine:
     """Interprets one pickle.
 
     Args:
-      persistent: turns a persistent id into a `Storage`.
+      persistent: turns a persistent id into a `Storage`, or the `Name` of a class.
       budget: bytes that all tensors together may claim; a tensor of stride 0 claims what it would hold.
     """
 
-    def __init__(self, persistent: Callable[[Any], Storage], budget: int):
+    def __init__(self, persistent: Callable[[Any], Any], budget: int):
         self._persistent = persistent
         self._budget = budget
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
+        self._work = 0
+        self._tuple_keys = 0
 
     def load(self, file: IO[bytes]) -> Any:
         """The object of the pickle that starts here; `file` is left behind its STOP.
@@ -137,12 +105,9 @@ class Machine:
         Raises:
           UnsafeCheckpoint: anything but a plain pickle.
         """
-        count = 0
         try:
             for opcode, argument, _ in pickletools.genops(file):
-                count += 1
-                if count > MAX_OPCODES:
-                    raise UnsafeCheckpoint(f"more than {MAX_OPCODES} opcodes")
+                self._spend(1)
                 if opcode.name == "STOP":
                     if len(self._stack) != 1 or self._stack[0] is _MARK:
                         raise UnsafeCheckpoint("the pickle does not end in one object")
@@ -154,11 +119,18 @@ class Machine:
             raise UnsafeCheckpoint(f"the pickle is malformed ({type(error).__name__}: {str(error)[:80]})") from error
         raise UnsafeCheckpoint("the pickle has no end")
 
+    def _spend(self, work: int) -> None:
+        self._work += work
+        if self._work > MAX_WORK:
+            raise UnsafeCheckpoint(f"its pickle takes more than {MAX_WORK} steps")
+
     def _run(self, name: str, argument: Any) -> None:
         stack = self._stack
         if name in _PUSHED:
             stack.append(argument)
         elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
+            if not 0 <= argument < MAX_MEMO:
+                raise UnsafeCheckpoint("a memo index out of range")
             self._memo[argument] = stack[-1]
         elif name == "MEMOIZE":
             self._memo[len(self._memo)] = stack[-1]
@@ -234,16 +206,16 @@ class Machine:
             if type(target) not in (dict, OrderedDict) or len(items) % 2:
                 raise UnsafeCheckpoint(f"{name} on a {type(target).__name__}")
             for key, value in zip(items[::2], items[1::2], strict=True):
-                target[_key(key)] = value
+                target[self._key(key)] = value
         elif name == "ADDITEMS" and type(target) is set:
-            target.update(_key(item) for item in items)
+            target.update(self._key(item) for item in items)
         elif name != "ADDITEMS" and type(target) is list:
             target.extend(items)
         else:
             raise UnsafeCheckpoint(f"{name} on a {type(target).__name__}")
 
     def _build(self, state: Any, target: Any) -> None:
-        """Attributes set on an object. Only a NumPy dtype's byte order matters; `_metadata` of a state dict does not."""
+        """Attributes set on an object. Only a NumPy dtype's byte order matters, not the `_metadata` of a state dict."""
         if type(target) is _NumpyDtype:
             if type(state) is not tuple or len(state) < 2 or state[1] not in ("<", ">", "|", "="):
                 raise UnsafeCheckpoint("a NumPy dtype without a byte order")
@@ -258,27 +230,56 @@ class Machine:
         if name in ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor") and count >= 4:
             return self._tensor(*arguments[:4])
         if name == "torch._utils._rebuild_tensor_v3" and count >= 7:
-            dtype = DTYPES.get(getattr(arguments[6], "name", ""))
+            dtype = DTYPES.get(arguments[6].name) if type(arguments[6]) is Name else None
             if dtype is None:
                 raise UnsafeCheckpoint("a tensor of an unknown dtype")
-            return self._tensor(*arguments[:4], dtype=dtype)
+            return self._tensor(*arguments[:4], dtype)
+        if name == "torch._tensor._rebuild_from_type_v2" and count == 4:
+            return self._call(arguments[0], arguments[2])  # a tensor with attributes of its own
         if name.startswith("torch._utils._rebuild_parameter") and count and type(arguments[0]) is View:
             return arguments[0]
-        if name == "collections.OrderedDict" and count <= 1:
-            pairs = arguments[0] if count else []
-            return OrderedDict((_key(key), value) for key, value in pairs)
-        if name == "torch.Size" and count == 1:
-            return tuple(int(size) for size in arguments[0])
-        if name in ("builtins.set", "__builtin__.set") and count <= 1:
-            return {_key(item) for item in (arguments[0] if count else ())}
-        if name == "_codecs.encode" and count == 2 and arguments[1] == "latin1":
-            return arguments[0].encode("latin1")
-        if name == "numpy.dtype" and count:
-            code = str(arguments[0]).lstrip("<>|=")
-            return _NumpyDtype(code) if code in _NUMPY_CODES else Opaque(name)
         if name in ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar") and count == 2:
             return _scalar(*arguments)
+        if name == "numpy.dtype" and count and type(arguments[0]) is str:
+            code = arguments[0][:8].lstrip("<>|=")
+            return _NumpyDtype(code) if code in _NUMPY_CODES else Opaque(name)
+        if name in _CONTAINERS and count <= 1:
+            return self._container(name, arguments[0] if count else [])
+        if name == "_codecs.encode" and count == 2 and type(arguments[0]) is str and arguments[1] == "latin1":
+            self._spend(len(arguments[0]) // 64)
+            return arguments[0].encode("latin1")
         return Opaque(name)
+
+    def _container(self, name: str, items: Any) -> Any:
+        """An OrderedDict, set or torch.Size, which copies a list that may stand in the file once and be used often."""
+        if type(items) not in (list, tuple):
+            raise UnsafeCheckpoint(f"a {name} of a {type(items).__name__}")
+        self._spend(len(items))
+        if name == "collections.OrderedDict":
+            return OrderedDict((self._key(key), value) for key, value in items)
+        if name == "torch.Size":
+            return tuple(items)
+        return {self._key(item) for item in items}
+
+    def _key(self, key: Any) -> Any:
+        """Keys that hash cheaply and cannot be made to collide by the thousand."""
+        if isinstance(key, np.generic):
+            key = key.item()
+        if type(key) is tuple:
+            self._tuple_keys += 1
+            if (
+                len(key) > MAX_TUPLE_KEY
+                or self._tuple_keys > MAX_TUPLE_KEYS
+                or any(type(part) is tuple for part in key)
+            ):
+                raise UnsafeCheckpoint("too many or too long tuples as keys")
+            return tuple(self._key(part) for part in key)
+        if type(key) is int and abs(key) >= 1 << MAX_KEY_BITS:
+            raise UnsafeCheckpoint("an integer key out of range")
+        # The stand-ins hash by identity.
+        if type(key) in (str, bytes, bool, int, float, type(None), Name, Opaque):
+            return key
+        raise UnsafeCheckpoint(f"a key of type {type(key).__name__}")
 
     def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any, dtype: np.dtype | None = None) -> View:
         """Checks a view in Python's own integers, which do not overflow."""
@@ -291,34 +292,26 @@ class Machine:
         if any(type(number) is not int or not 0 <= number < 1 << 62 for number in numbers):
             raise UnsafeCheckpoint("a tensor whose shape, strides or offset are not sizes")
         dtype = dtype or storage.dtype
-        count = 1
-        for size in shape:
+        count, bound, last = 1, dtype.itemsize, offset
+        for size, step in zip(shape, strides, strict=True):
             count *= size
-        last = offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True)) if count else offset - 1
+            bound *= max(size, 1)
+            last += (size - 1) * step
         room = storage.numel * storage.dtype.itemsize // dtype.itemsize
-        if last >= room or offset > room:
-            raise UnsafeCheckpoint(f"a tensor reaches to element {last} of a storage of {room}")
+        if offset > room or (count and last >= room):
+            raise UnsafeCheckpoint(f"a tensor reaches to element {max(last, offset)} of a storage of {room}")
+        if bound >= 1 << 62:  # an empty tensor may have sides that no array can have
+            raise UnsafeCheckpoint("a tensor whose sides are too long")
         self._budget -= count * dtype.itemsize
         if self._budget < 0:
-            raise UnsafeCheckpoint("the tensors claim more memory than is allowed")
+            raise UnsafeCheckpoint("the tensors claim more memory than a file of this size may")
         return View(storage, offset, shape, strides, dtype)
-
-
-def _key(key: Any) -> Any:
-    """Keys that hash cheaply and cannot be made to collide by the thousand."""
-    if type(key) is tuple and len(key) <= MAX_TUPLE_KEY and all(type(part) is not tuple for part in key):
-        return tuple(_key(part) for part in key)
-    if type(key) is int and abs(key) >= 1 << MAX_KEY_BITS:
-        raise UnsafeCheckpoint("an integer key out of range")
-    if type(key) in (str, bytes, bool, int, float, type(None)):
-        return key
-    raise UnsafeCheckpoint(f"a key of type {type(key).__name__}")
 
 
 def _scalar(dtype: Any, raw: Any) -> Any:
     if type(dtype) is not _NumpyDtype or type(raw) is not bytes:
         raise UnsafeCheckpoint("a NumPy scalar without a dtype")
-    kind = np.dtype(dtype.code).newbyteorder(dtype.order if dtype.order in "<>" else "=")
+    kind = np.dtype(dtype.code).newbyteorder(">" if dtype.order == ">" else "<")
     if len(raw) != kind.itemsize:
         raise UnsafeCheckpoint("a NumPy scalar of the wrong size")
     return np.frombuffer(raw, kind)[0]

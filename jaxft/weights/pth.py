@@ -1,7 +1,7 @@
 """torch checkpoints without torch: the zip format (since torch 1.6) and the legacy one before it.
 
-Safe by construction: see `pickle_machine`. Zip members must be stored, unique and whole, so a small file cannot inflate to a
-large one. All tensors of a file together may claim at most `MAX_BYTES`.
+Safe by construction: see `pickle_machine`. Zip members must be stored, unique and whole, so that a small file cannot
+inflate to a large one. A tensor of stride 0 can: all tensors of a file together may claim `_budget` bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxft.weights.pickle_machine import STORAGES, Machine, Name, Storage, UnsafeCheckpoint, View
+from jaxft.weights.pickle_machine import Machine, Name, UnsafeCheckpoint
+from jaxft.weights.torch_types import STORAGES, Storage, View
 
 MAX_BYTES = 1 << 35
 MAX_PICKLE = 64 << 20
@@ -26,11 +27,17 @@ _PROTOCOL = 1001
 LEGACY_START = b"\x80"
 ZIP_START = b"PK\x03\x04"
 
+#: What `zipfile` raises on a damaged archive.
+_DAMAGED = (
+    zipfile.BadZipFile, EOFError, NotImplementedError, OSError, ValueError, struct.error, RuntimeError, OverflowError,
+    IndexError,
+)  # fmt: skip
+
 Get = Callable[[str, np.dtype, int, Any], Storage]
 
 
 def read_pth(path: Path) -> Any:
-    """The object that was saved: containers with NumPy arrays where tensors were, and inert stand-ins for what is neither.
+    """The object that was saved: containers with NumPy arrays where tensors were, inert stand-ins for what is neither.
 
     Raises:
       UnsafeCheckpoint: not a whole, plain torch checkpoint.
@@ -41,18 +48,29 @@ def read_pth(path: Path) -> Any:
     return _resolve(_read_legacy(path))
 
 
-def _persistent(get: Get) -> Callable[[Any], Storage]:
-    """Persistent ids are ("storage", type, key, device, number of elements[, view])."""
+def _budget(size: int) -> int:
+    """Bytes the tensors of a file may claim: tied ones claim theirs each, an expanded one as if it were written out."""
+    return min(MAX_BYTES, (64 << 20) + 16 * size)
 
-    def resolve(pid: Any) -> Storage:
-        if type(pid) is not tuple or len(pid) < 5 or pid[0] != "storage" or type(pid[1]) is not Name:
+
+def _persistent(get: Get) -> Callable[[Any], Any]:
+    """Persistent ids are ("storage", type, key, device, number of elements[, view]) or ("module", class, ...)."""
+
+    def resolve(pid: Any) -> Any:
+        if type(pid) is not tuple or len(pid) < 2 or type(pid[1]) is not Name:
+            raise UnsafeCheckpoint("an unknown persistent id")
+        if pid[0] == "module":
+            return pid[1]
+        if pid[0] != "storage" or len(pid) < 5:
             raise UnsafeCheckpoint("an unknown persistent id")
         _, kind, key, _, numel = pid[:5]
         dtype = STORAGES.get(kind.name)
         if dtype is None:
             raise UnsafeCheckpoint(f"an unknown storage, {kind.name[:60]}")
-        if type(key) is not str or len(key) > 64 or type(numel) is not int or not 0 <= numel * dtype.itemsize <= MAX_BYTES:
-            raise UnsafeCheckpoint("a storage without a proper key or size")
+        if type(key) is not str or len(key) > 64:
+            raise UnsafeCheckpoint("a storage without a proper key")
+        if type(numel) is not int or not 0 <= numel * dtype.itemsize <= MAX_BYTES:
+            raise UnsafeCheckpoint("a storage without a proper size")
         storage = get(key, dtype, numel, pid[5] if len(pid) > 5 else None)
         if storage.dtype != dtype or storage.numel != numel:
             raise UnsafeCheckpoint(f"storage {key} is declared twice, differently")
@@ -65,7 +83,7 @@ def _read_zip(path: Path) -> Any:
     size = path.stat().st_size
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, struct.error, OverflowError) as error:
+    except _DAMAGED as error:
         raise UnsafeCheckpoint(f"the zip archive is damaged or cut short ({error})") from error
     with archive:
         members: dict[str, zipfile.ZipInfo] = {}
@@ -91,10 +109,11 @@ def _read_zip(path: Path) -> Any:
                 raise UnsafeCheckpoint(f"the archive has no member {name[:60]!r}")
             try:
                 return archive.read(members[name])
-            except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, ValueError, struct.error, RuntimeError) as error:
+            except _DAMAGED as error:
                 raise UnsafeCheckpoint(f"{name[:60]} is damaged ({error})") from error
 
-        swap = root + "byteorder" in members and member(root + "byteorder") == b"big"
+        if root + "byteorder" in members and member(root + "byteorder") != b"little":
+            raise UnsafeCheckpoint("a big-endian torch checkpoint is not supported: save it again on another machine")
         storages: dict[str, Storage] = {}
 
         def get(key: str, dtype: np.dtype, numel: int, view: Any) -> Storage:
@@ -102,13 +121,10 @@ def _read_zip(path: Path) -> Any:
                 raw = np.frombuffer(member(f"{root}data/{key}"), np.uint8)
                 if len(raw) < numel * dtype.itemsize:
                     raise UnsafeCheckpoint(f"storage {key} is cut short")
-                data = raw[: numel * dtype.itemsize]
-                if swap and dtype.itemsize > 1:
-                    data = data.view(dtype).byteswap().view(np.uint8)
-                storages[key] = Storage(key, dtype, numel, data)
+                storages[key] = Storage(key, dtype, numel, raw[: numel * dtype.itemsize])
             return storages[key]
 
-        return Machine(_persistent(get), MAX_BYTES).load(io.BytesIO(member(pickles[0])))
+        return Machine(_persistent(get), _budget(size)).load(io.BytesIO(member(pickles[0])))
 
 
 def _read_legacy(path: Path) -> Any:
@@ -120,7 +136,7 @@ def _read_legacy(path: Path) -> Any:
             def refuse(pid: Any) -> Storage:
                 raise UnsafeCheckpoint("a persistent id where none belongs")
 
-            return Machine(refuse, MAX_BYTES).load(head)
+            return Machine(refuse, 0).load(head)
 
         if plain() != _MAGIC:
             raise UnsafeCheckpoint("no torch checkpoint (its magic number is missing)")
@@ -128,15 +144,15 @@ def _read_legacy(path: Path) -> Any:
             raise UnsafeCheckpoint("a torch checkpoint of an unknown protocol")
         system = plain()
         if type(system) is not dict or system.get("little_endian") is not True:
-            raise UnsafeCheckpoint("a big-endian torch checkpoint of the old format is not supported: save it again")
+            raise UnsafeCheckpoint("a big-endian torch checkpoint is not supported: save it again on another machine")
         storages: dict[str, Storage] = {}
 
         def get(key: str, dtype: np.dtype, numel: int, view: Any) -> Storage:
             if view is not None:
-                raise UnsafeCheckpoint("a storage that is a view of another is not supported: save it again with torch >= 1.6")
+                raise UnsafeCheckpoint("storages that are views of others are not supported: save it with torch >= 1.6")
             return storages.setdefault(key, Storage(key, dtype, numel))
 
-        found = Machine(_persistent(get), MAX_BYTES).load(head)
+        found = Machine(_persistent(get), _budget(size)).load(head)
         keys = plain()
         if type(keys) is not list or any(type(key) is not str for key in keys) or sorted(keys) != sorted(storages):
             raise UnsafeCheckpoint("the list of storages does not fit the tensors")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxft import tree
@@ -46,7 +48,7 @@ def flatten_chw(channels: int, height: int, width: int) -> Op:
 class Rule:
     """`src`, a foreign dotted name, becomes `dst`, a '/' path with its collection first (`params/fc/kernel`).
 
-    `{name}` in `src` matches one piece without dots and fills `{name}` in `dst`. A `dst` of None: known, and not wanted.
+    `{name}` in `src` matches one piece without dots and fills `{name}` in `dst`. A `dst` of None: known, not wanted.
     """
 
     src: str
@@ -73,14 +75,13 @@ class Converted:
 def _pattern(template: str, separator: str) -> re.Pattern[str]:
     parts = re.split(r"\{(\w+)\}", template)
     text = "".join(
-        re.escape(part) if index % 2 == 0 else f"(?P<{part}>[^{re.escape(separator)}]+)" for index, part in enumerate(parts)
+        re.escape(part) if index % 2 == 0 else f"(?P<{part}>[^{re.escape(separator)}]+)"
+        for index, part in enumerate(parts)
     )
     return re.compile(text)
 
 
-def _first_match(
-    name: str, rules: Sequence[tuple[re.Pattern[str], Rule]]
-) -> tuple[Rule, dict[str, str]] | None:
+def _first_match(name: str, rules: Sequence[tuple[re.Pattern[str], Rule]]) -> tuple[Rule, dict[str, str]] | None:
     for pattern, rule in rules:
         if found := pattern.fullmatch(name):
             return rule, found.groupdict()
@@ -102,20 +103,22 @@ def convert(
       rules: the first that matches a name counts.
       target: `{"params": ..., "batch_stats": ...}` of arrays or shape structs.
       new: globs over target paths that the source need not, and does not, fill; what it has for them is ignored.
-      ignore: foreign names that are not wanted.
+      ignore: foreign names, or globs over them, that are not wanted.
 
     Raises:
-      JaxftError: a tensor without a rule, a target filled twice or not at all, another shape.
+      JaxftError: a tensor without a rule, a target filled twice or not at all, another shape, integers for weights.
     """
     compiled = [(_pattern(rule.src, "."), rule) for rule in rules]
     wanted = tree.flatten(target)
     declared = {path for path in wanted if any(tree.matches(pattern, path) for pattern in new)}
     unwanted = set(ignore)
+    globs = [pattern for pattern in unwanted if "*" in pattern]
     filled: dict[str, np.ndarray] = {}
     ignored, unknown, wrong = [], [], []
     for name, tensor in tensors.items():
         match = _first_match(name, compiled)
-        if name in unwanted or (match is not None and match[0].dst is None):
+        dropped = name in unwanted or any(fnmatch.fnmatchcase(name, pattern) for pattern in globs)
+        if dropped or (match is not None and match[0].dst is None):
             ignored.append(name)
             continue
         if match is None:
@@ -153,13 +156,20 @@ def _laid_out(name: str, tensor: np.ndarray, op: Op, path: str, want: Any) -> tu
         return tensor, [f"{name} {list(tensor.shape)} cannot be laid out as {path} {list(shape)}"]
     if value.shape != shape:
         return value, [f"{path} is {list(value.shape)}, not {list(shape)}"]
+    if jax.dtypes.issubdtype(want.dtype, np.floating) and not jax.dtypes.issubdtype(value.dtype, np.floating):
+        return value, [f"{path} is {value.dtype.name}, not {np.dtype(want.dtype).name}"]
     return np.ascontiguousarray(value, dtype=want.dtype), []
 
 
-def destination(name: str, rules: Sequence[Rule]) -> str | None:
-    """Where the rules put a foreign name; None where they ignore or do not know it."""
-    match = _first_match(name, [(_pattern(rule.src, "."), rule) for rule in rules])
-    return None if match is None or match[0].dst is None else match[0].dst.format(**match[1])
+def destinations(names: Iterable[str], rules: Sequence[Rule]) -> dict[str, str]:
+    """Foreign name -> target path, for the names that the rules know and want."""
+    compiled = [(_pattern(rule.src, "."), rule) for rule in rules]
+    found = {}
+    for name in names:
+        match = _first_match(name, compiled)
+        if match is not None and match[0].dst is not None:
+            found[name] = match[0].dst.format(**match[1])
+    return found
 
 
 def export(variables: Mapping[str, Any], rules: Sequence[Rule]) -> dict[str, np.ndarray]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import os
-import tempfile
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -15,6 +15,7 @@ from jaxft.errors import JaxftError
 
 #: Seconds to connect, and between two pieces of an answer.
 _TIMEOUT = (10, 60)
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def cache_folder() -> Path:
@@ -24,7 +25,9 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jaxft"
 
 
-def fetch(source: str | Path, *, sha256: str | None = None, cache: Path | None = None, offline: bool | None = None) -> Path:
+def fetch(
+    source: str | Path, *, sha256: str | None = None, cache: Path | None = None, offline: bool | None = None
+) -> Path:
     """The local file of a source, downloaded into the cache if need be.
 
     Args:
@@ -39,8 +42,8 @@ def fetch(source: str | Path, *, sha256: str | None = None, cache: Path | None =
     """
     text = str(source)
     offline = os.environ.get("JAXFT_OFFLINE", "") not in ("", "0") if offline is None else offline
-    if sha256 is not None and (len(sha256) < 8 or not set(sha256) <= set("0123456789abcdef")):
-        raise JaxftError(f"sha256 '{sha256}' is not at least 8 lower-case hex digits")
+    if sha256 is not None and (not 8 <= len(sha256) <= 64 or not set(sha256) <= set("0123456789abcdef")):
+        raise JaxftError(f"sha256 '{sha256}' is not 8 to 64 lower-case hex digits")
     if text.startswith("package:"):
         path = _from_package(text.removeprefix("package:"))
     elif text.startswith(("https://", "http://")):
@@ -64,7 +67,11 @@ def file_sha256(path: Path) -> str:
 
 def _check(path: Path, found: str, expected: str) -> None:
     if not found.startswith(expected):
-        raise JaxftError(f"{path} has sha256 {found}, expected {expected}{'' if len(expected) == 64 else '...'}: it is another file")
+        raise JaxftError(f"{path} has sha256 {found}, expected {_shown(expected)}: it is another file")
+
+
+def _shown(sha256: str) -> str:
+    return sha256 if len(sha256) == 64 else f"{sha256}..."
 
 
 def _from_package(text: str) -> Path:
@@ -80,28 +87,34 @@ def _from_package(text: str) -> Path:
 
 
 def _from_url(url: str, sha256: str | None, cache: Path, offline: bool) -> Path:
-    name = unquote(Path(urlsplit(url).path).name) or "weights"
+    parts = urlsplit(url)
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        raise JaxftError(
+            f"{url} is not encrypted: give its https address, or download it by hand and give the file's path"
+        )
+    name = unquote(Path(parts.path).name).replace("/", "_") or "weights"
     # Two URLs may end in one name.
     path = cache / "downloads" / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
     if path.is_file():
-        if sha256 is None or file_sha256(path).startswith(sha256):
+        found = file_sha256(path)
+        if sha256 is None or found.startswith(sha256):
             return path
-        path.unlink()  # left by an earlier version of the file, or damaged since
+        if offline:  # an earlier version of the file, or damaged since: without JAXFT_OFFLINE it is downloaded anew
+            _check(path, found, sha256)
     if offline:
         raise JaxftError(f"{url} is not in the cache ({path}), and JAXFT_OFFLINE forbids to download it")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as file:
-            temporary = Path(file.name)
-    except OSError as error:
-        raise JaxftError(f"cannot write to the cache {path.parent} ({error.strerror}): set JAXFT_CACHE") from error
-    try:
         found = _download(url, temporary)
         if sha256 is not None and not found.startswith(sha256):
-            raise JaxftError(f"{url} has sha256 {found}, expected {sha256}{'' if len(sha256) == 64 else '...'}: not kept")
+            raise JaxftError(f"{url} has sha256 {found}, expected {_shown(sha256)}: not kept")
         temporary.replace(path)
+    except OSError as error:
+        raise JaxftError(f"cannot write to the cache {path.parent} ({error.strerror}): set JAXFT_CACHE") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that is not there, or not ours, holds no file to remove
+            temporary.unlink(missing_ok=True)
     return path
 
 
@@ -109,22 +122,23 @@ def _download(url: str, path: Path) -> str:
     """Writes what a URL answers to `path`; returns its sha256."""
     digest, size = hashlib.sha256(), 0
     try:
-        with requests.get(url, stream=True, timeout=_TIMEOUT) as answer:
-            answer.raise_for_status()
+        # identity: else Content-Length counts compressed bytes.
+        with requests.get(url, stream=True, timeout=_TIMEOUT, headers={"Accept-Encoding": "identity"}) as answer:
+            if not answer.ok:
+                raise JaxftError(f"{url} answers {answer.status_code} {answer.reason}")
             expected = answer.headers.get("Content-Length")
             with path.open("wb") as file:
                 for piece in answer.iter_content(1 << 20):
                     file.write(piece)
                     digest.update(piece)
                     size += len(piece)
-    except requests.HTTPError as error:
-        raise JaxftError(f"{url} answers {error.response.status_code} {error.response.reason}") from error
+    except requests.exceptions.ChunkedEncodingError as error:
+        raise JaxftError(f"{url} was cut short after {size} bytes: try again") from error
     except requests.RequestException as error:
-        raise JaxftError(f"cannot download {url}: {type(error).__name__}; download it by hand and give the file's path") from error
-    except OSError as error:
-        raise JaxftError(f"cannot write {path} ({error.strerror})") from error
+        reason = type(error).__name__
+        raise JaxftError(f"cannot download {url} ({reason}): download it by hand and give the file's path") from error
     if expected is not None and "Content-Encoding" not in answer.headers and size != int(expected):
-        raise JaxftError(f"{url} was cut short: {size} of {expected} bytes")
+        raise JaxftError(f"{url} was cut short after {size} of {expected} bytes: try again")
     return digest.hexdigest()
 
 

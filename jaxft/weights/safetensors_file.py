@@ -1,0 +1,111 @@
+"""safetensors files, read and written: https://github.com/huggingface/safetensors, section Format.
+
+The library's NumPy reader lacks some dtypes, so the format, which is small, is read here in full.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import safetensors.numpy
+
+from jaxft.errors import JaxftError
+
+MAX_HEADER = 100 << 20  # bytes, as in the reference implementation
+_DTYPES: dict[str, np.dtype] = {
+    code: np.dtype(name)
+    for code, name in {
+        "F64": "f8", "F32": "f4", "F16": "f2", "I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1", "U64": "u8",
+        "U32": "u4", "U16": "u2", "U8": "u1", "BOOL": "?", "C64": "c8", "BF16": ml_dtypes.bfloat16,
+        "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2,
+        "F8_E4M3FNUZ": ml_dtypes.float8_e4m3fnuz, "F8_E5M2FNUZ": ml_dtypes.float8_e5m2fnuz,
+        "F8_E8M0": ml_dtypes.float8_e8m0fnu,
+    }.items()
+}  # fmt: skip
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Tensors, in the order of the file's header, and metadata.
+
+    Raises:
+      JaxftError: damaged, cut short, or with a dtype that is not known.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(MAX_HEADER, size - 8):
+            raise JaxftError("the safetensors header is damaged, or the file cut short")
+        try:
+            header = json.loads(file.read(length))
+        except (ValueError, RecursionError) as error:
+            raise JaxftError(f"the safetensors header is damaged ({str(error)[:80]})") from error
+        if not isinstance(header, dict):
+            raise JaxftError("the safetensors header is damaged")
+        metadata = header.pop("__metadata__", {})
+        if not isinstance(metadata, dict):
+            raise JaxftError("the safetensors metadata is damaged")
+        entries = {name: _entry(name, entry) for name, entry in header.items()}
+        _check_layout([(begin, end) for _, _, begin, end in entries.values()], size - 8 - length)
+        found = {}
+        for name, (dtype, shape, begin, end) in entries.items():
+            file.seek(8 + length + begin)
+            found[name] = np.frombuffer(file.read(end - begin), dtype).reshape(shape)
+    return found, {str(key): str(value) for key, value in metadata.items()}
+
+
+def _entry(name: str, entry: Any) -> tuple[np.dtype, tuple[int, ...], int, int]:
+    try:
+        code, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise JaxftError(f"the safetensors entry '{name[:60]}' is damaged") from error
+    dtype = _DTYPES.get(code) if isinstance(code, str) else None
+    if dtype is None:
+        raise JaxftError(f"the safetensors entry '{name[:60]}' is of an unknown dtype ({str(code)[:20]})")
+    # An empty tensor may claim sides that no array can have.
+    if any(type(number) is not int or not 0 <= number < 1 << 48 for number in (*shape, begin, end)) or len(shape) > 16:
+        raise JaxftError(f"the safetensors entry '{name[:60]}' is damaged")
+    if end - begin != math.prod(shape) * dtype.itemsize or math.prod(max(side, 1) for side in shape) >= 1 << 58:
+        raise JaxftError(f"the safetensors entry '{name[:60]}' has another size than its shape")
+    return dtype, shape, begin, end
+
+
+def _check_layout(spans: list[tuple[int, int]], room: int) -> None:
+    """Tensors fill the data without holes or overlaps: else a small file could hold any number of large ones."""
+    position = 0
+    for begin, end in sorted(spans):
+        if begin != position:
+            raise JaxftError("the safetensors entries overlap, or leave holes")
+        position = end
+    if position > room:
+        raise JaxftError(f"the file is cut short ({room} of {position} bytes of data)")
+    if position < room:
+        raise JaxftError(f"the file has {room - position} bytes behind its last tensor")
+
+
+def save_safetensors(
+    path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes a safetensors file, whole or not at all: under another name first, then renamed.
+
+    Raises:
+      JaxftError: the file cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # The format wants rows in C order.
+    contiguous = {key: np.ascontiguousarray(value).reshape(np.shape(value)) for key, value in tensors.items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        safetensors.numpy.save_file(contiguous, str(temporary), metadata=dict(metadata or {}))
+        os.replace(temporary, path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise JaxftError(f"cannot write {path}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
