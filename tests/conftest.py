@@ -6,7 +6,8 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Test files are imported by path; what they share is imported by name from here.
-sys.path.insert(0, str(Path(__file__).parent))
+_TESTS = Path(__file__).parent
+sys.path[:0] = [str(_TESTS), str(_TESTS / "models")]
 
 import jax
 

@@ -178,10 +178,9 @@ def _preprocessing(metadata: Mapping[str, str], path: Path) -> Preprocessing | N
     if "preprocessing" not in metadata:
         return None
     try:
-        fields: dict[str, Any] = json.loads(metadata["preprocessing"])
-        return Preprocessing(
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-        )
+        fields = json.loads(metadata["preprocessing"]).items()
+        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields}
+        return Preprocessing(**values)
     except (ValueError, TypeError, AttributeError) as error:
         raise JaxftError(f"{path}: its metadata has a preprocessing that cannot be read ({error})") from error
 

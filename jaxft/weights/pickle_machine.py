@@ -70,8 +70,8 @@ class _NumpyDtype:
 _MARK = _Mark()
 _PUSHED = frozenset({
     "BINBYTES", "BINBYTES8", "BINFLOAT", "BININT", "BININT1", "BININT2", "BINSTRING", "BINUNICODE", "BINUNICODE8",
-    "FLOAT", "INT", "LONG", "LONG1", "LONG4", "SHORT_BINBYTES", "SHORT_BINSTRING", "SHORT_BINUNICODE", "STRING",
-    "UNICODE",
+    "BYTEARRAY8", "FLOAT", "INT", "LONG", "LONG1", "LONG4", "SHORT_BINBYTES", "SHORT_BINSTRING", "SHORT_BINUNICODE",
+    "STRING", "UNICODE",
 })  # fmt: skip
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_SET": set}
@@ -142,7 +142,7 @@ class Machine:
             stack.append(_CONSTANTS[name])
         elif name in _EMPTY:
             stack.append(_EMPTY[name]())
-        elif name in ("LIST", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
+        elif name in ("LIST", "TUPLE", "FROZENSET", "TUPLE1", "TUPLE2", "TUPLE3"):
             self._sequence(name)
         elif name in ("SETITEM", "SETITEMS", "DICT", "APPEND", "APPENDS", "ADDITEMS"):
             self._fill(name)
@@ -155,6 +155,11 @@ class Machine:
             stack.append(Name(f"{module}.{attribute}"))
         elif name in ("REDUCE", "NEWOBJ"):
             arguments, function = stack.pop(), stack.pop()
+            stack.append(self._call(function, arguments))
+        elif name == "NEWOBJ_EX":
+            keywords, arguments, function = stack.pop(), stack.pop(), stack.pop()
+            if type(keywords) is not dict:
+                raise UnsafeCheckpoint("a call with keywords that are none")
             stack.append(self._call(function, arguments))
         elif name == "BUILD":
             self._build(stack.pop(), stack[-1])
@@ -178,7 +183,7 @@ class Machine:
         raise UnsafeCheckpoint("a mark is missing")
 
     def _sequence(self, name: str) -> None:
-        if name in ("LIST", "TUPLE"):
+        if name in ("LIST", "TUPLE", "FROZENSET"):
             items = self._pop_mark()
         else:
             length = int(name[-1])
@@ -186,7 +191,10 @@ class Machine:
             if len(items) != length:
                 raise UnsafeCheckpoint("the stack is too short")
             del self._stack[-length:]
-        self._stack.append(items if name == "LIST" else tuple(items))
+        if name == "FROZENSET":
+            self._stack.append(frozenset(self._key(item) for item in items))
+        else:
+            self._stack.append(items if name == "LIST" else tuple(items))
 
     def _fill(self, name: str) -> None:
         stack = self._stack
@@ -233,7 +241,8 @@ class Machine:
             dtype = DTYPES.get(arguments[6].name) if type(arguments[6]) is Name else None
             if dtype is None:
                 raise UnsafeCheckpoint("a tensor of an unknown dtype")
-            return self._tensor(*arguments[:4], dtype)
+            storage, offset, shape, strides = arguments[:4]
+            return self._tensor(storage, offset, shape, strides, dtype)
         if name == "torch._tensor._rebuild_from_type_v2" and count == 4:
             return self._call(arguments[0], arguments[2])  # a tensor with attributes of its own
         if name.startswith("torch._utils._rebuild_parameter") and count and type(arguments[0]) is View:

@@ -21,6 +21,7 @@ from jaxft.weights.torch_types import STORAGES, Storage, View
 
 MAX_BYTES = 1 << 35
 MAX_PICKLE = 64 << 20
+_LOCAL_HEADER = 30  # bytes before the name of a zip member
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 #: The first bytes of a legacy file: a pickle, of protocol 2 or later, of the magic number, a LONG1 of ten bytes.
@@ -86,21 +87,14 @@ def _read_zip(path: Path) -> Any:
     except _DAMAGED as error:
         raise UnsafeCheckpoint(f"the zip archive is damaged or cut short ({error})") from error
     with archive:
-        members: dict[str, zipfile.ZipInfo] = {}
-        for info in archive.infolist():
-            if info.filename in members:
-                raise UnsafeCheckpoint(f"the archive has two members {info.filename[:60]!r}")
-            if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size or info.flag_bits & 1:
-                raise UnsafeCheckpoint("an archive with compressed or encrypted members is no torch file")
-            members[info.filename] = info
-        if sum(info.file_size for info in members.values()) > size:
-            raise UnsafeCheckpoint("members of the archive overlap")
+        members = {info.filename: info for info in archive.infolist()}
         pickles = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
         if len(pickles) != 1:
             raise UnsafeCheckpoint("a zip archive, but not one of torch.save (no data.pkl)")
         root = pickles[0].removesuffix("data.pkl")
         if root + "constants.pkl" in members:
             raise UnsafeCheckpoint("a TorchScript archive: save model.state_dict() with torch.save instead")
+        _check_members(archive.infolist(), size)
         if members[pickles[0]].file_size > MAX_PICKLE:
             raise UnsafeCheckpoint("its pickle is too large")
 
@@ -125,6 +119,22 @@ def _read_zip(path: Path) -> Any:
             return storages[key]
 
         return Machine(_persistent(get), _budget(size)).load(io.BytesIO(member(pickles[0])))
+
+
+def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
+    """Members as torch writes them: stored, each name once, side by side."""
+    if len({info.filename for info in members}) != len(members):
+        raise UnsafeCheckpoint("the archive has two members of one name")
+    for info in members:
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size or info.flag_bits & 1:
+            raise UnsafeCheckpoint("an archive with compressed or encrypted members is no torch file")
+    end = 0
+    for info in sorted(members, key=lambda info: info.header_offset):
+        if info.header_offset < end:
+            raise UnsafeCheckpoint("members of the archive overlap")
+        end = info.header_offset + _LOCAL_HEADER + info.file_size
+    if end > size:
+        raise UnsafeCheckpoint("the archive is cut short")
 
 
 def _read_legacy(path: Path) -> Any:

@@ -1,10 +1,12 @@
 """safetensors files, read and written: https://github.com/huggingface/safetensors, section Format.
 
-The library's NumPy reader lacks some dtypes, so the format, which is small, is read here in full.
+The format is small, and stands here in full: the library's NumPy functions lack some dtypes, and write the metadata in
+another order each time, so that one set of weights would have many hashes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -14,7 +16,6 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-import safetensors.numpy
 
 from jaxft.errors import JaxftError
 
@@ -29,6 +30,9 @@ _DTYPES: dict[str, np.dtype] = {
         "F8_E8M0": ml_dtypes.float8_e8m0fnu,
     }.items()
 }  # fmt: skip
+
+
+_CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -94,18 +98,37 @@ def save_safetensors(
 ) -> None:
     """Writes a safetensors file, whole or not at all: under another name first, then renamed.
 
+    The same tensors and metadata give the same bytes.
+
     Raises:
-      JaxftError: the file cannot be written.
+      JaxftError: a dtype the format does not have, or the file cannot be written.
     """
     path = Path(path)
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    header |= dict.fromkeys(tensors)
+    # Wide dtypes first, so that each tensor is aligned to its own.
+    order = sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)
+    position = 0
+    for name in order:
+        dtype, shape = tensors[name].dtype.newbyteorder("<"), tensors[name].shape
+        if dtype not in _CODES:
+            raise JaxftError(f"'{name}' is {dtype}, which safetensors does not have; it has {', '.join(_DTYPES)}")
+        begin, position = position, position + tensors[name].nbytes
+        header[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [begin, position]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    # The format wants rows in C order.
-    contiguous = {key: np.ascontiguousarray(value).reshape(np.shape(value)) for key, value in tensors.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.numpy.save_file(contiguous, str(temporary), metadata=dict(metadata or {}))
+        with temporary.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for name in order:
+                file.write(tensors[name].astype(tensors[name].dtype.newbyteorder("<"), copy=False).tobytes())
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise JaxftError(f"cannot write {path}: {error}") from error
+    except OSError as error:
+        raise JaxftError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that could not be made holds no file to remove
+            temporary.unlink(missing_ok=True)

@@ -35,7 +35,8 @@ def unwrap(found: Any) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     if isinstance(found, Opaque):
         raise UnsafeCheckpoint(f"it holds an object ({found.name[:80]}), not a state dict: {_SAVE_IT}")
     if not isinstance(found, Mapping):
-        raise UnsafeCheckpoint(f"it holds a {type(found).__name__}, not a state dict: {_SAVE_IT}")
+        kind = "tensor" if isinstance(found, np.ndarray) else type(found).__name__
+        raise UnsafeCheckpoint(f"it holds a {kind}, not a state dict: {_SAVE_IT}")
     steps: list[str] = []
     for _ in range(_MAX_NESTING):
         key = next((key for key in _NESTED if isinstance(found.get(key), Mapping) and _has_tensors(found[key])), None)

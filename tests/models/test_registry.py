@@ -1,0 +1,126 @@
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxft import models, tree
+from jaxft.errors import JaxftError
+from jaxft.tuning import FreezeSpec, make_mask, trains
+
+COUNTS = json.loads((Path(__file__).parent / "fixtures" / "parameter_counts.json").read_text())
+
+
+def _abstract(model):
+    return jax.eval_shape(model.init, jax.random.key(0))
+
+
+@pytest.mark.parametrize("name", models.list_models())
+def test_parameter_counts_are_the_published_ones_and_every_parameter_has_one_stage(name):
+    model = models.build(name)
+    params, state = _abstract(model)
+    assert tree.count(params) == COUNTS[name]
+    paths = tree.paths(params)
+    for path in paths:
+        named = [stage for stage, globs in model.stages.items() if any(tree.matches(glob, path) for glob in globs)]
+        assert len(named) == 1, path
+    assert list(model.stages)[-1] == "head"
+    assert model.first_conv in paths
+    assert {path.rsplit("/", 1)[0] for path in tree.paths(state.get("batch_stats", {}))} <= {path.rsplit("/", 1)[0] for path in paths}
+
+
+def test_vgg16_with_ten_classes_has_134301514_parameters_and_only_classifier_6_is_its_head():
+    model = models.build("vgg16", 10)
+    params, _ = _abstract(model)
+    assert tree.count(params) == 134_301_514
+    mask = make_mask(FreezeSpec.parse("head"), params, model.stages)
+    trained, _ = tree.split(params, mask)
+    assert tree.paths(trained) == ["classifier/6/bias", "classifier/6/kernel"]
+
+
+@pytest.mark.parametrize("name", ["vgg11_bn", "resnet18", "efficientnet_lite0"])
+@pytest.mark.parametrize(("head", "channels", "size"), [("linear", 3, 64), ("mlp", 1, 33), ("linear", 5, 32)])
+def test_outputs_have_logits_features_and_a_map_a_stage(name, head, channels, size):
+    model = models.build(name, 7, head=head, in_channels=channels, size=size)
+    params, state = _abstract(model)
+    image = jax.ShapeDtypeStruct((2, size, size, channels), jnp.float32)
+    outputs, _ = jax.eval_shape(lambda p, s, x: model.apply(p, s, x), params, state, image)
+    assert outputs["logits"].shape == (2, 7)
+    assert outputs["features"].ndim == 2
+    assert set(model.stages) - {"head"} <= outputs.keys()
+    assert len(model.preprocessing.mean) == channels
+
+
+@pytest.fixture(scope="module")
+def lite():
+    model = models.build("efficientnet_lite0", 5, size=32, drop_path=0.2)
+    params, state = jax.jit(model.init)(jax.random.key(0))
+    image = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
+    return model, params, state, image
+
+
+def test_with_a_frozen_backbone_statistics_stay_and_features_are_those_of_inference(lite):
+    model, params, state, image = lite
+    on = trains(make_mask(FreezeSpec.parse("head"), params, model.stages))
+    outputs, new = jax.jit(lambda p, s, x: model.apply(p, s, x, train=on, rng=jax.random.key(2)))(params, state, image)
+    expected, _ = jax.jit(lambda p, s, x: model.apply(p, s, x))(params, state, image)
+    np.testing.assert_array_equal(outputs["features"], expected["features"])
+    for path, leaf in tree.flatten(new).items():
+        np.testing.assert_array_equal(leaf, tree.flatten(state)[path], err_msg=path)
+    assert not np.array_equal(outputs["logits"], expected["logits"])  # the head's own dropout is on
+
+
+def test_a_partly_trained_network_updates_only_the_statistics_of_trained_modules(lite):
+    model, params, state, image = lite
+    on = trains(make_mask(FreezeSpec.parse("from:stage6"), params, model.stages))
+    _, new = jax.jit(lambda p, s, x: model.apply(p, s, x, train=on, rng=jax.random.key(2)))(params, state, image)
+    for path, leaf in tree.flatten(new["batch_stats"]).items():
+        moved = not np.array_equal(leaf, tree.flatten(state["batch_stats"])[path])
+        assert moved is (model.stage_of(path) in ("stage6", "stage7", "neck")), path
+
+
+def test_bfloat16_computes_in_bfloat16_and_gives_float32_logits_and_statistics():
+    model = models.build("resnet18", 5, size=32, dtype="bfloat16")
+    params, state = jax.jit(model.init)(jax.random.key(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves((params, state))} == {jnp.dtype("float32")}
+    image = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
+    apply = jax.jit(lambda p, s, x: model.apply(p, s, x, train=True))
+    outputs, new = apply(params, state, image)
+    assert outputs["stage4"].dtype == jnp.bfloat16
+    assert outputs["logits"].dtype == jnp.float32
+    assert {leaf.dtype for leaf in jax.tree.leaves(new)} == {jnp.dtype("float32")}
+
+
+def test_random_layers_without_a_key_are_a_clear_error(lite):
+    model, params, state, image = lite
+    with pytest.raises(JaxftError, match="apply needs rng="):
+        model.apply(params, state, image, train=True)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: models.build("vgg61"), r"no network is called 'vgg61' .did you mean .*'vgg16'"),
+        (lambda: models.build("vgg16", drop_path=0.1), "vgg16 has no drop_path"),
+        (lambda: models.build("vgg16", dropout=1.5), r"dropout is 1.5: it must lie in \[0, 1\)"),
+        (lambda: models.build("vgg16", head="conv"), "not 'linear' or 'mlp'"),
+        (lambda: models.build("vgg16", dtype="float16"), "not 'float32' or 'bfloat16'"),
+        (lambda: models.build("vgg16", size=16), "needs at least 32 pixels"),
+        (lambda: models.pretrained("resnet50", "imagnet"), "has no weights 'imagnet' .did you mean 'imagenet'"),
+    ],
+)
+def test_what_does_not_exist_is_a_clear_error(call, message):
+    with pytest.raises(JaxftError, match=message):
+        call()
+
+
+def test_every_record_of_pretrained_weights_is_whole():
+    for name in models.list_models():
+        records = models.pretrained_records(name)
+        assert records[0].tag == "imagenet"
+        for record in records:
+            assert record.source.startswith(("https://", "package:"))
+            assert len(record.sha256) >= 8
+            assert len(record.preprocessing.mean) == 3
