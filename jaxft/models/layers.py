@@ -17,6 +17,12 @@ from jaxft.typing import Trains
 
 Train = bool | Trains
 
+
+def at_least_f32(x: jax.Array) -> jax.Array:
+    """`x` in f32, or f64 where it is: statistics and logits are never narrower, whatever a network computes in."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 #: He et al. (2015), over the outputs: what torchvision initialises convolutions with.
 he_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 #: torch's default for dense layers is close to this one.
@@ -64,8 +70,8 @@ class BatchNorm(nn.Module):
     """Batch normalisation over all but the last axis, with torch's meaning.
 
     In train mode the batch is normalised with its biased variance, while the running variance takes the unbiased one,
-    N / (N - 1) larger, as torch does. The statistics, `mean` and `var` in the collection `batch_stats`, are f32 whatever
-    `dtype` is. A frozen one (see `Trains`) uses its running statistics and leaves them alone.
+    N / (N - 1) larger, as torch does. The statistics, `mean` and `var` in the collection `batch_stats`, are never narrower
+    than f32. A frozen one (see `Trains`) uses its running statistics and leaves them alone.
 
     Attributes:
       momentum: torch's: the weight of the NEW value; 0.1 is flax's 0.9.
@@ -84,7 +90,7 @@ class BatchNorm(nn.Module):
         mean = self.variable("batch_stats", "mean", jnp.zeros, (features,), jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, (features,), jnp.float32)
         if training(train, path_of(self)) and not self.is_initializing():
-            wide = x.astype(jnp.float32)
+            wide = at_least_f32(x)
             axes = tuple(range(x.ndim - 1))
             batch_mean = wide.mean(axes)
             batch_var = jnp.square(wide - batch_mean).mean(axes)
@@ -187,7 +193,7 @@ class Head(nn.Module):
         if self.kind == "mlp":
             x = nn.relu(Dense(x.shape[-1], dtype=self.dtype, name="hidden")(x))
             x = Dropout(self.dropout, of=path_of(self), name="dropout2")(x, train)
-            return Dense(self.num_classes, dtype=self.dtype, name="out")(x).astype(jnp.float32)
+            return at_least_f32(Dense(self.num_classes, dtype=self.dtype, name="out")(x))
         kernel = self.param("kernel", lecun, (x.shape[-1], self.num_classes))
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,))
-        return (x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)).astype(jnp.float32)
+        return at_least_f32(x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype))

@@ -197,7 +197,8 @@ def build(
       head: "linear", or "mlp" (dense, ReLU, dense).
       in_channels: of the image.
       dropout, drop_path: rates in [0, 1); None is the network's own.
-      dtype: "float32" or "bfloat16": what is computed in. Parameters are float32, logits too.
+      dtype: "float32" or "bfloat16": what is computed in. Parameters are float32, logits too. "float64", for comparisons of
+        gradients, needs JAX_ENABLE_X64.
       size: input size in pixels; None is the network's own.
 
     Raises:
@@ -206,8 +207,10 @@ def build(
     architecture = architecture_of(name)
     if head not in ("linear", "mlp"):
         raise JaxftError(f"head is '{head}', not 'linear' or 'mlp'")
-    if dtype not in ("float32", "bfloat16"):
-        raise JaxftError(f"dtype is '{dtype}', not 'float32' or 'bfloat16'")
+    if dtype not in ("float32", "bfloat16", "float64"):
+        raise JaxftError(f"dtype is '{dtype}', not 'float32', 'bfloat16' or 'float64'")
+    if dtype == "float64" and not jax.config.jax_enable_x64:
+        raise JaxftError("dtype 'float64' needs JAX's 64-bit mode: set JAX_ENABLE_X64=1")
     classes = 1000 if num_classes is None else num_classes
     if classes < 1 or in_channels < 1:
         raise JaxftError(f"num_classes ({classes}) and in_channels ({in_channels}) must be at least 1")

@@ -81,7 +81,7 @@ def _window_means(extent: int, count: int) -> np.ndarray:
 
 def global_avg_pool(x: jax.Array) -> jax.Array:
     """[B, C] of x's dtype from [B, H, W, C], summed in f32."""
-    return x.astype(jnp.float32).mean((1, 2)).astype(x.dtype)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean((1, 2)).astype(x.dtype)
 
 
 def _pads(x: jax.Array, window: Pair, strides: Pair, padding: int | Pads, ceil_mode: bool) -> Pads:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -47,7 +48,7 @@ with open(out + ".json", "w") as file:
 """
 
 
-def read_h5(path: Path, *, seconds: int = SECONDS) -> dict[str, np.ndarray]:
+def read_h5(path: Path, *, seconds: float = SECONDS) -> dict[str, np.ndarray]:
     """All numeric datasets of a Keras 3 `.weights.h5` or a legacy Keras `.h5`, by their path in the file.
 
     Raises:
@@ -56,7 +57,7 @@ def read_h5(path: Path, *, seconds: int = SECONDS) -> dict[str, np.ndarray]:
     most = max(64 << 20, MAX_RATIO * path.stat().st_size)
     with tempfile.TemporaryDirectory() as folder:
         out = str(Path(folder) / "found")
-        limits = [str(_FLOOR + 3 * most), str(seconds), str(most)]
+        limits = [str(_FLOOR + 3 * most), str(math.ceil(seconds)), str(most)]
         # -P: a numpy.py in the current folder is not NumPy. One thread: each reserves address space.
         command = [sys.executable, "-P", "-c", _CHILD, str(path), out, *limits]
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

@@ -158,7 +158,7 @@ def _laid_out(name: str, tensor: np.ndarray, op: Op, path: str, want: Any) -> tu
         return value, [f"{path} is {list(value.shape)}, not {list(shape)}"]
     if jax.dtypes.issubdtype(want.dtype, np.floating) and not jax.dtypes.issubdtype(value.dtype, np.floating):
         return value, [f"{path} is {value.dtype.name}, not {np.dtype(want.dtype).name}"]
-    return np.ascontiguousarray(value, dtype=want.dtype), []
+    return np.asarray(value, want.dtype, order="C"), []
 
 
 def destinations(names: Iterable[str], rules: Sequence[Rule]) -> dict[str, str]:
@@ -190,7 +190,7 @@ def export(variables: Mapping[str, Any], rules: Sequence[Rule]) -> dict[str, np.
         name = rule.src.format(**pieces)
         if name in found:
             raise JaxftError(f"two leaves would be called '{name}', '{path}' is the second")
-        found[name] = np.ascontiguousarray(rule.op.inverse(np.asarray(leaf)))
+        found[name] = np.asarray(rule.op.inverse(np.asarray(leaf)), order="C")
         if name.endswith(".running_var"):
             found[name.replace("running_var", "num_batches_tracked")] = np.zeros((), np.int64)
     return found

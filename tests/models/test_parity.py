@@ -1,28 +1,42 @@
 """VGG-16, ResNet-50 and EfficientNet-Lite0 against torchvision and timm on the same weights: inference, stages, one SGD step,
 twenty SGD steps."""
 
-import functools
+import dataclasses
 from pathlib import Path
 
-import seeded_networks as made
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 import seeded
+import seeded_networks as made
 
 from jaxft.losses import softmax_cross_entropy
+from jaxft.models import build
 from jaxft.weights.rules import export
 
 FIXTURES = Path(__file__).parent / "fixtures"
 RATE, MOMENTUM, DECAY = 0.01, 0.9, 5e-4
 TOLERANCE = 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Sizes as in scripts/make_model_fixtures.py. The training step of a deep network is compared in float64: see there."""
+
+    convention: str
+    size: int
+    batch: int
+    step_size: int
+    step_batch: int
+    dtype: str
+
+
 CASES = {
-    "vgg16": ("vgg16", "torchvision", 64, 2),
-    "vgg16_224": ("vgg16", "torchvision", 224, 1),
-    "resnet50": ("resnet50", "torchvision", 96, 4),
-    "efficientnet_lite0": ("efficientnet_lite0", "timm", 64, 8),
+    "vgg16": Case("torchvision", 224, 1, 64, 2, "float32"),
+    "resnet50": Case("torchvision", 96, 2, 48, 4, "float64"),
+    "efficientnet_lite0": Case("timm", 96, 2, 48, 4, "float64"),
 }
 
 
@@ -30,72 +44,9 @@ def torch_sgd(rate):
     return optax.chain(optax.add_decayed_weights(DECAY), optax.trace(MOMENTUM), optax.scale(-rate))
 
 
-@functools.lru_cache(maxsize=1)
-def _computed(case):
-    """Everything the tests of one network look at, from one compilation each."""
-    name, convention, size, batch = CASES[case]
-    model, params, state, table = made.seeded_network(name, convention, size=size)
-    images, labels = jnp.asarray(seeded.images(1, batch, size)), jnp.asarray(seeded.labels(1, batch, 10))
-    outputs, same = jax.jit(lambda p, s, x: model.apply(p, s, x))(params, state, images)
-    assert same.keys() == state.keys()
+def _step(model, tx):
+    """One SGD step in train mode: `(params, state, opt_state, images, labels) -> (params, state, opt_state, loss, gradients)`."""
 
-    @jax.jit
-    def step(params, state):
-        def mean_loss(params):
-            outputs, new = model.apply(params, state, images, train=True, rng=jax.random.key(0))
-            return softmax_cross_entropy(outputs, {"label": labels}).mean(), new
-
-        (loss, new), grads = jax.value_and_grad(mean_loss, has_aux=True)(params)
-        tx = torch_sgd(RATE)
-        updates, _ = tx.update(grads, tx.init(params), params)
-        return loss, grads, optax.apply_updates(params, updates), new
-
-    loss, grads, after, new = step(params, state)
-    grads = export({"params": grads}, table)
-    after = export({"params": after, **new}, table)
-    return outputs, float(loss), grads, after
-
-
-@pytest.fixture(scope="module", params=CASES)
-def case(request):
-    return np.load(FIXTURES / f"{request.param}.npz"), _computed(request.param)
-
-
-def test_logits_equal_the_original(case):
-    fixture, (outputs, *_) = case
-    expected = fixture["logits"]
-    assert np.abs(outputs["logits"] - expected).max() <= TOLERANCE * np.abs(expected).max()
-
-
-def test_every_stage_equals_the_original(case):
-    fixture, (outputs, *_) = case
-    stages = [key.split("|")[1] for key in fixture.files if key.startswith("stage|")]
-    assert len(stages) >= 5
-    for stage in stages:
-        seeded.assert_digest(stage, outputs[stage], fixture[f"stage|{stage}"], TOLERANCE)
-
-
-def test_one_training_step_equals_the_original_in_gradients_parameters_and_statistics(case):
-    fixture, (_, loss, grads, after) = case
-    np.testing.assert_allclose(loss, fixture["loss"], rtol=TOLERANCE)
-    names = {part: {key.split("|")[1] for key in fixture.files if key.startswith(part + "|")} for part in ("grad", "after")}
-    assert names["grad"] == grads.keys()
-    assert names["after"] == {key for key in after if not key.endswith("num_batches_tracked")}
-    for name in names["grad"]:
-        # A bias in front of a BatchNorm has gradient zero but for rounding: nothing to compare there.
-        if fixture[f"grad|{name}"][0] > 1e-5:
-            seeded.assert_digest(name, grads[name], fixture[f"grad|{name}"], TOLERANCE)
-    for name in names["after"]:
-        seeded.assert_digest(name, after[name], fixture[f"after|{name}"], TOLERANCE)
-
-
-@pytest.mark.parametrize("name", ["vgg16_bn", "resnet18"])
-def test_twenty_steps_of_sgd_give_the_originals_loss_curve(name):
-    expected = np.load(FIXTURES / f"{name}_curve.npz")["losses"]
-    model, params, state, _ = made.seeded_network(name, "torchvision", seed=2, size=32, make=seeded.calm_state_dict)
-    tx = torch_sgd(RATE)
-
-    @functools.partial(jax.jit, donate_argnums=(0, 1, 2))
     def step(params, state, opt_state, images, labels):
         def mean_loss(params):
             outputs, new = model.apply(params, state, images, train=True, rng=jax.random.key(0))
@@ -103,14 +54,65 @@ def test_twenty_steps_of_sgd_give_the_originals_loss_curve(name):
 
         (loss, new), grads = jax.value_and_grad(mean_loss, has_aux=True)(params)
         updates, opt_state = tx.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), new, opt_state, loss
+        return optax.apply_updates(params, updates), new, opt_state, loss, grads
 
+    return step
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    name, case = request.param, CASES[request.param]
+    return np.load(FIXTURES / f"{name}.npz"), case, made.seeded_network(name, case.convention, size=case.size)
+
+
+def test_logits_and_every_stage_equal_the_original(case):
+    fixture, case, (model, params, state, _) = case
+    outputs, same = jax.jit(lambda p, s, x: model.apply(p, s, x))(params, state, seeded.images(1, case.batch, case.size))
+    assert same.keys() == state.keys()
+    expected = fixture["logits"]
+    assert np.abs(outputs["logits"] - expected).max() <= TOLERANCE * np.abs(expected).max()
+    stages = [key.split("|")[1] for key in fixture.files if key.startswith("stage|")]
+    assert len(stages) >= 5
+    for stage in stages:
+        seeded.assert_digest(stage, outputs[stage], fixture[f"stage|{stage}"], TOLERANCE)
+
+
+def test_one_training_step_equals_the_original_in_gradients_parameters_and_statistics(case):
+    fixture, case, (model, params, state, table) = case
+    tx = torch_sgd(RATE)
+    images, labels = seeded.images(1, case.step_batch, case.step_size), seeded.labels(1, case.step_batch, 10)
+    with jax.enable_x64(case.dtype == "float64"):
+        model = build(model.name, 10, dropout=0.0, dtype=case.dtype)
+        params, state, images = jax.tree.map(lambda x: jnp.asarray(x, case.dtype), (params, state, images))
+        step = jax.jit(_step(model, tx), donate_argnums=(0, 1, 2))
+        after, new, _, loss, grads = step(params, state, tx.init(params), images, labels)
+        assert {leaf.dtype for leaf in jax.tree.leaves((after, new, grads))} == {jnp.dtype(case.dtype)}
+        grads, after = export({"params": grads}, table), export({"params": after, **new}, table)
+    np.testing.assert_allclose(float(loss), fixture["loss"], rtol=TOLERANCE)
+    names = {part: {key.split("|")[1] for key in fixture.files if key.startswith(part + "|")} for part in ("grad", "after")}
+    assert names["grad"] == grads.keys()
+    assert names["after"] == {key for key in after if not key.endswith("num_batches_tracked")}
+    largest = max(fixture[f"grad|{name}"][0] for name in names["grad"])
+    for name in names["grad"]:
+        if fixture[f"grad|{name}"][0] > 1e-12 * largest:
+            seeded.assert_digest(name, grads[name], fixture[f"grad|{name}"], TOLERANCE)
+        else:  # a bias whose sum the next BatchNorm takes off again: zero but for rounding
+            assert np.linalg.norm(grads[name]) < 1e-12 * largest, name
+    for name in names["after"]:
+        seeded.assert_digest(name, after[name], fixture[f"after|{name}"], TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["vgg16_bn", "resnet18"])
+def test_twenty_steps_of_sgd_give_the_originals_loss_curve(name):
+    fixture = np.load(FIXTURES / f"{name}_curve.npz")
+    model, params, state, _ = made.seeded_network(name, "torchvision", seed=2, size=32, make=seeded.trained_state_dict)
+    tx = torch_sgd(float(fixture["rate"]))
+    step = jax.jit(_step(model, tx), donate_argnums=(0, 1, 2))
     params, state = jax.tree.map(jnp.array, (params, state))
-    opt_state = tx.init(params)
-    found = []
-    for number in range(len(expected)):
+    opt_state, found = tx.init(params), []
+    for number in range(20):
         images, labels = seeded.images(2, 32, 32, number % 4), seeded.labels(2, 32, 10, number % 4)
-        params, state, opt_state, loss = step(params, state, opt_state, images, labels)
+        params, state, opt_state, loss, _ = step(params, state, opt_state, images, labels)
         found.append(float(loss))
-    assert found[-1] < 0.95 * found[0]
-    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    assert found[-1] < 0.85 * found[0]
+    np.testing.assert_allclose(found, fixture["losses"], rtol=1e-3)

