@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from jaxft import tree
 from jaxft.errors import JaxftError, SaveError
 from jaxft.train import TrainState
 
-# Orbax reports each save and each handler it tries at level INFO and WARNING through absl.
-logging.getLogger("absl").setLevel(logging.ERROR)
+# Orbax reports each save and each handler it tries through absl, and a failure, which is raised too, with a traceback a thread.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 _ITEMS = ("clock", "params", "model_state", "opt_state", "ema")
 
@@ -31,6 +32,7 @@ class Checkpoints:
 
     def __init__(self, directory: Path, *, read_only: bool = False):
         self._directory = directory
+        self._saving = 0
         options = ocp.CheckpointManagerOptions(
             create=not read_only, read_only=read_only, enable_async_checkpointing=not read_only
         )
@@ -55,27 +57,46 @@ class Checkpoints:
         Raises:
           SaveError: this save cannot start, or the one before it did not end well.
         """
-        step = int(state.step)
+        # Only when the one before is surely complete may older ones go.
+        self.finish(best_step=best_step)
+        self._saving = int(state.step)
         try:
-            self._manager.wait_until_finished()
-            # Only now is the one before surely complete, so only now may older ones go.
-            for old in self.steps()[:-1]:
-                if old != best_step:
-                    self._manager.delete(old)
+            self._check_space(sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
             items = {name: ocp.args.StandardSave(part) for name, part in _parts(state).items()}
-            self._manager.save(step, args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(meta)), force=True)
+            self._manager.save(self._saving, args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(meta)), force=True)
         except (OSError, ValueError, RuntimeError) as error:
-            raise _save_error(step, self._directory, error) from error
+            raise self._save_error(error) from error
 
     def finish(self, *, best_step: int | None) -> None:
         """Waits for the last save and leaves only the newest and the best."""
         try:
             self._manager.wait_until_finished()
+            for old in self.steps()[:-1]:
+                if old != best_step:
+                    self._manager.delete(old)
         except (OSError, ValueError, RuntimeError) as error:
-            raise _save_error(self.newest() or 0, self._directory, error) from error
-        for old in self.steps()[:-1]:
-            if old != best_step:
-                self._manager.delete(old)
+            raise self._save_error(error) from error
+
+    def _check_space(self, needed: int) -> None:
+        """A disk that cannot hold the checkpoint is said before it is filled up."""
+        free = shutil.disk_usage(self._directory).free
+        if free < needed:
+            raise OSError(errno.ENOSPC, f"needs {needed / 1e6:.0f} MB, has {free / 1e6:.0f} MB")
+
+    def _save_error(self, error: Exception) -> SaveError:
+        """Says why a save failed. What it left behind is removed: on a full disk above all that is in the way."""
+        for leftover in self._directory.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        text = str(error).splitlines()[0][:200] if str(error) else repr(error)
+        chain: list[BaseException] = [error]
+        while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+            chain.append(cause)
+        full = any(isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT) for cause in chain)
+        where = f"checkpoint {self._saving} was not saved"
+        if full or "RESOURCE_EXHAUSTED" in text or "No space left" in text:
+            size = f" ({error.strerror})" if isinstance(error, OSError) else ""
+            return SaveError(f"the disk of {self._directory} is full{size}: {where}; free space and use --resume")
+        return SaveError(f"{where} in {self._directory}: {text}")
 
     def close(self) -> None:
         self._manager.close()
@@ -150,15 +171,3 @@ def _parts(state: TrainState) -> dict[str, Any]:
 def _item(metadata: Any, name: str) -> Any:
     """An item's metadata; None where the checkpoint has no such item."""
     return metadata[name] if name in metadata.keys() else None  # noqa: SIM118 - not a mapping, it only has keys
-
-
-def _save_error(step: int, directory: Path, error: Exception) -> SaveError:
-    chain: BaseException | None = error
-    while chain is not None:
-        if isinstance(chain, OSError) and chain.errno in (errno.ENOSPC, errno.EDQUOT):
-            return SaveError(f"the disk of {directory} is full: checkpoint {step} was not saved; free space and use --resume")
-        chain = chain.__cause__ or chain.__context__
-    text = str(error)
-    if "RESOURCE_EXHAUSTED" in text or "No space left" in text:
-        return SaveError(f"the disk of {directory} is full: checkpoint {step} was not saved; free space and use --resume")
-    return SaveError(f"checkpoint {step} was not saved in {directory}: {text.splitlines()[0][:200] if text else error!r}")

@@ -111,24 +111,32 @@ def phase(*, train: str = "full", freeze: str = "", length: str = "5 epochs", **
 
 def check_config(config: ConfigDict) -> None:
     """Raises JaxftError for a section or key that `default_config` does not have, naming the nearest one."""
-    _check(config, default_config(), "config")
+    known = default_config()
+    known.phases = ConfigDict()
+    _check(config, known, "config")
+    for name, section in config.phases.items():
+        where = f"config.phases.{name}"
+        if not isinstance(section, ConfigDict):
+            raise JaxftError(f"{where} is {section!r}, not a section: make it with jaxft.config.phase()")
+        _check(section, phase(), where)
+        for key in section.optim:
+            if key not in known.optim:
+                raise JaxftError(f"{where}.optim has no key '{key}'{near(key, known.optim)}")
 
 
-def _check(given: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
+def _check(given: ConfigDict, known: ConfigDict, where: str) -> None:
+    """A section that is empty in `known` takes any key."""
     for key in given:
-        if where == "config.phases":
-            _check(given[key], phase(), f"{where}.{key}")
-        elif where.endswith(".options"):
-            continue
-        elif where.startswith("config.phases.") and where.endswith(".optim"):
-            if key not in default_config().optim:
-                raise JaxftError(f"{where} has no key '{key}'{near(key, default_config().optim)}")
-        elif key not in known:
+        if key not in known:
             raise JaxftError(f"{where} has no key '{key}'{near(key, known)}")
-        elif isinstance(given[key], Mapping) and isinstance(known[key], Mapping):
-            _check(given[key], known[key], f"{where}.{key}")
-    if missing := [key for key in known if key not in given and where != "config.phases"]:
-        raise JaxftError(f"{where} lacks '{missing[0]}': start a recipe from jaxft.config.default_config()")
+    for key, section in known.items():
+        if key not in given:
+            raise JaxftError(f"{where} lacks '{key}': start a recipe from jaxft.config.default_config()")
+        if isinstance(section, ConfigDict):
+            if not isinstance(given[key], ConfigDict):
+                raise JaxftError(f"{where}.{key} is {given[key]!r}, not a section")
+            if section:
+                _check(given[key], section, f"{where}.{key}")
 
 
 def call(function: Callable[..., Any], section: Mapping[str, Any], where: str, **more: Any) -> Any:
@@ -155,7 +163,7 @@ class Clock:
         """`duration` is "200 steps", "2 epochs", "0.5 epochs", "10000 examples", or an int of steps."""
         if isinstance(duration, int):
             return duration
-        found = _DURATION.fullmatch(duration)
+        found = _DURATION.fullmatch(str(duration))
         if not found:
             raise JaxftError(f"{where} is '{duration}': a duration is written '200 steps', '2 epochs' or '5000 examples'")
         amount, unit = float(found[1]), found[2].rstrip("s")

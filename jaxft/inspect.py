@@ -80,8 +80,7 @@ def compile_abstract(plan: Plan, phase: Phase, config: ConfigDict) -> Any:
     )
     state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), state)
     size, batch, sharding = plan.model.preprocessing.size, config.input.batch_size, batch_sharding(mesh)
-    assert plan.splits.train is not None
-    label = plan.splits.train.labels
+    label = plan.train.labels
     shapes = {
         "image": ((batch, size, size, plan.model.in_channels), jnp.uint8),
         "label": ((batch, *label.shape[1:]), label.dtype),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jaxft.errors import JaxftError
+from jaxft.files import write_whole
 
 
 class ScalarWriter(Protocol):
@@ -28,9 +29,7 @@ class JsonLines:
     def __init__(self, path: Path, resume_step: int | None = None):
         lines = path.read_text().splitlines() if resume_step is not None and path.exists() else []
         kept = [line for line in lines if _step_of(line, path) <= (resume_step or 0)]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(line + "\n" for line in kept))
-        temporary.replace(path)
+        write_whole(path, "".join(line + "\n" for line in kept))
         self._file = path.open("a")
 
     def write(self, step: int, **values: Any) -> None:
@@ -41,12 +40,15 @@ class JsonLines:
         self._file.close()
 
 
+_BEGIN = '{"step"'
+
+
 def _step_of(line: str, path: Path) -> float:
     try:
         return json.loads(line)["step"]
     except (json.JSONDecodeError, KeyError, TypeError):
-        # A kill can cut the last line short; it belongs to a step that will be run again.
-        if line.startswith('{"step"') or not line:
+        # A kill can cut the last line short, anywhere; it belongs to a step that will be run again.
+        if line.startswith(_BEGIN) or _BEGIN.startswith(line):
             return float("inf")
         raise JaxftError(f"{path} is not a metric log: {line[:60]!r}; move it away to go on") from None
 
@@ -57,7 +59,12 @@ class TensorBoard:
     def __init__(self, directory: Path, resume_step: int | None):
         from tensorboardX import SummaryWriter
 
-        self._writer = SummaryWriter(str(directory), purge_step=None if resume_step is None else resume_step + 1)
+        # Files are named by the second they are begun in: a quick resume must not write over what was there.
+        self._writer = SummaryWriter(
+            str(directory),
+            purge_step=None if resume_step is None else resume_step + 1,
+            filename_suffix="" if resume_step is None else f".resumed{resume_step}",
+        )
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         for name, value in scalars.items():

@@ -61,19 +61,20 @@ def model_outputs(logits: jax.Array, label: jax.Array, loss: jax.Array, mask: ja
       mask: [B].
     """
     found = {"loss": loss, "mask": mask, "logits": logits, "label": label}
-    if label.ndim == 1 and jnp.issubdtype(label.dtype, jnp.integer):
-        chosen = jnp.take_along_axis(logits, label[:, None], axis=-1)
-        # Rank of the label: classes with a larger logit, and equal ones that stand before it (as argmax and top_k break ties).
-        before = jnp.arange(logits.shape[-1]) < label[:, None]
-        rank = ((logits > chosen) | ((logits == chosen) & before)).sum(-1)
-        # A NaN is larger than nothing: rows with one count as wrong.
-        finite = jnp.isfinite(logits).all(-1)
-        found["correct"], found["correct5"] = (rank == 0) & finite, (rank < 5) & finite
-    elif label.ndim == 2:
-        found["labels_right"] = ((logits > 0) == (label > 0.5)).mean(-1)
-        found["correct"] = logits.argmax(-1) == label.argmax(-1)
-    else:
+    if label.ndim == 1 and not jnp.issubdtype(label.dtype, jnp.integer):
         found["absolute_error"] = jnp.abs(logits.reshape(label.shape) - label)
+        return found
+    # A NaN is larger than nothing: what holds one counts as wrong, as does a label beyond the classes.
+    number = ~jnp.isnan(logits)
+    if label.ndim == 2:
+        found["labels_right"] = (((logits > 0) == (label > 0.5)) & number).mean(-1)
+        label = label.argmax(-1)  # of soft labels, the class with the largest share
+    chosen = jnp.take_along_axis(logits, label[:, None], axis=-1)
+    # Rank of the label: classes with a larger logit, and equal ones that stand before it, as argmax and top_k rank.
+    before = jnp.arange(logits.shape[-1]) < label[:, None]
+    rank = ((logits > chosen) | ((logits == chosen) & before)).sum(-1)
+    valid = number.all(-1) & (label >= 0) & (label < logits.shape[-1])
+    found["correct"], found["correct5"] = (rank == 0) & valid, (rank < 5) & valid
     return found
 
 

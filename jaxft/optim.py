@@ -107,7 +107,7 @@ def make_optimizer(
       lr, total_steps, schedule, warmup_steps, end_lr, step_every, step_factor: see `make_schedule`.
       momentum, nesterov: of sgd.
       b1, b2, eps: of adam and adamw.
-      weight_decay: on leaves whose group has it.
+      weight_decay: on leaves whose group has it; not of a "module:function", whose own goes into `options`.
       clip_norm: None does not clip.
       groups: see `jaxft.tuning.assign`; None decays kernels only.
       options: further arguments of a "module:function".
@@ -129,6 +129,10 @@ def make_optimizer(
         step_every=step_every,
         step_factor=step_factor,
     )
+    if options and name in _NAMES:
+        raise JaxftError(f"options ({', '.join(options)}) are for a 'module:function'; optimizer '{name}' takes none")
+    if weight_decay and ":" in name:
+        raise JaxftError(f"weight_decay does not reach the optimizer '{name}': set it to 0 and give it in options")
     trainable, _ = tree.split(params, mask)
     found = assign(groups, params)
     decayed = tree.map_with_path(lambda path, _: found[path].weight_decay, trainable)

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 from jaxft import losses
 from jaxft.config import Clock, call, check_config, to_json
-from jaxft.data import Splits, open_data
-from jaxft.errors import JaxftError
+from jaxft.data import Source, Splits, open_data
+from jaxft.errors import JaxftError, near
 from jaxft.models import Model
 from jaxft.optim import Schedule, make_optimizer
 from jaxft.preprocessing import on_pixels
@@ -41,10 +41,13 @@ class Phase:
 class Plan:
     """A run, ready to go. `params` and `model_state` are the network before the first step.
 
-    `record` says in JSON all that is needed to use a checkpoint without the config; `eval_every` and its like are in steps.
+    `record` says in JSON all that is needed to use a checkpoint without the config; `eval_every` and its like are in steps;
+    `selection` is how `Standing.judge` finds the best step.
     """
 
     splits: Splits
+    train: Source
+    val: Source
     model: Model
     params: Params
     model_state: ModelState
@@ -56,6 +59,7 @@ class Plan:
     log_every: int
     eval_every: int
     checkpoint_every: int | None
+    selection: dict[str, Any]
     record: dict[str, Any]
 
     @property
@@ -73,7 +77,7 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None) -> Plan:
 
     Args:
       config: see `jaxft.config.default_config`.
-      manifest: where a split made by us is written, or read from if it is there.
+      manifest: a split made by us before, to be made again.
 
     Raises:
       JaxftError: for anything in the config, the data or the weights that does not fit.
@@ -95,6 +99,8 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None) -> Plan:
     every = config.train.checkpoint_every
     return Plan(
         splits=splits,
+        train=splits.train,
+        val=splits.val,
         model=made.model,
         params=made.params,
         model_state=made.model_state,
@@ -106,8 +112,20 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None) -> Plan:
         log_every=_interval(clock, config.train.log_every, "config.train.log_every"),
         eval_every=_interval(clock, config.train.eval_every, "config.train.eval_every"),
         checkpoint_every=None if every is None else _interval(clock, every, "config.train.checkpoint_every"),
+        selection=_selection(config, task),
         record=_record(config, splits, made.model),
     )
+
+
+def _selection(config: ConfigDict, task: Task) -> dict[str, Any]:
+    monitor, mode, figures = config.train.monitor, config.train.mode, list(task.metrics.__annotations__)
+    if monitor not in figures:
+        raise JaxftError(
+            f"config.train.monitor is '{monitor}'{near(monitor, figures)}; the validation figures are {', '.join(figures)}"
+        )
+    if mode not in ("max", "min"):
+        raise JaxftError(f"config.train.mode is '{mode}', not 'max' or 'min'")
+    return {"monitor": monitor, "mode": mode, "min_delta": config.train.min_delta}
 
 
 def _interval(clock: Clock, duration: str | int, where: str) -> int:

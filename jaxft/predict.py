@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,14 @@ import jax
 import numpy as np
 
 from jaxft.config import call
-from jaxft.data import Source, eval_batches, open_data, predict_source
+from jaxft.data import eval_batches, open_data, predict_source
 from jaxft.errors import JaxftError
-from jaxft.evaluate import Evaluation, evaluate, scores
+from jaxft.evaluate import evaluate_source, scores
 from jaxft.parallel import data_mesh, put_batch
 from jaxft.report import Judged, judge
-from jaxft.tasks import Task, get_task
+from jaxft.tasks import get_task
 from jaxft.train import make_eval_step
-from jaxft.typing import Batch
-from jaxft.workdir import FineTuned, load_run
+from jaxft.workdir import FineTuned, load_run, splits_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,13 +60,13 @@ class RunEvaluation:
 
 
 def evaluate_run(
-    workdir: str | Path, *, split: str = "val", data: str | None = None, batch_size: int = 64
+    workdir: str | Path, *, split: str | None = None, data: str | None = None, batch_size: int = 64
 ) -> RunEvaluation:
     """Judges a run's best checkpoint.
 
     Args:
       workdir: see `jaxft.load_run`.
-      split: "train", "val" or "test" of the run's own data, or of `data`.
+      split: "train", "val" or "test"; None is "val" of the run's own data, and all of `data` where that comes in one piece.
       data: another source with the same classes; None is the run's own.
       batch_size: rounded up to a multiple of the devices.
 
@@ -76,36 +75,28 @@ def evaluate_run(
     """
     tuned = load_run(workdir)
     section = dict(tuned.record["config"]["data"])
-    manifest = Path(workdir) / "splits.json"
     if data is not None:
-        section["source"] = data
-    splits = call(open_data, section, "config.data", manifest=manifest if data is None and manifest.exists() else None)
+        section |= {"source": data, "val_fraction": 0.0, "test_fraction": 0.0}
+    splits = call(open_data, section, "config.data", manifest=splits_file(Path(workdir)) if data is None else None)
     if tuple(splits.class_names) != tuned.class_names:
         raise JaxftError(
             f"the network knows {len(tuned.class_names)} classes ({', '.join(tuned.class_names[:4])}, ...), the data has "
             f"{len(splits.class_names)} ({', '.join(splits.class_names[:4])}, ...): they must be the same, in the same order"
         )
-    source: Source | None = getattr(splits, split)
-    if source is None:
-        raise JaxftError(f"'{section['source']}' has no {split} split")
+    there = {name: part for name in ("train", "val", "test") if (part := getattr(splits, name)) is not None}
+    if split is None:
+        if data is not None and len(there) > 1:
+            raise JaxftError(f"'{data}' has the splits {', '.join(there)}: choose one with --split")
+        split = "val" if data is None else next(iter(there))
+    if split not in there:
+        raise JaxftError(f"'{section['source']}' has no {split} split, only {', '.join(there)}")
+    source = there[split]
     task = get_task(tuned.task, tuned.model.num_classes)
-    found = evaluate_network(tuned, task, source, batch_size=batch_size)
-    return RunEvaluation(split, tuned.step, judge(found, task, tuned.class_names), len(source))
-
-
-def evaluate_network(tuned: FineTuned, task: Task, source: Source, *, batch_size: int) -> Evaluation:
-    """Runs a network over every example of `source` once."""
-    mesh = data_mesh()
-    batch_size = -(-batch_size // mesh.size) * mesh.size
     step = jax.jit(make_eval_step(tuned.apply, task.loss, metrics=task.metrics))
-    batches = eval_batches(
-        source, tuned.model.preprocessing, batch_size=batch_size, channels=tuned.model.in_channels
+    found = evaluate_source(
+        step, tuned.params, tuned.model_state, source, tuned.model, batch_size=batch_size, mesh=data_mesh()
     )
-
-    def put(batch: Mapping[str, np.ndarray]) -> Batch:
-        return put_batch(batch, mesh)
-
-    return evaluate(step, tuned.params, tuned.model_state, batches, expect=len(source), put=put)
+    return RunEvaluation(split, tuned.step, judge(found, task, tuned.class_names), len(source))
 
 
 def predict_files(tuned: FineTuned, paths: Sequence[str | Path], *, batch_size: int = 64) -> Predictions:

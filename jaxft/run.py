@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,24 +15,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxft import tree
 from jaxft.checkpoint import Checkpoints
 from jaxft.config import call
-from jaxft.data import Source, eval_batches, train_batches
+from jaxft.data import Source, train_batches
 from jaxft.errors import JaxftError
-from jaxft.evaluate import Evaluation, evaluate
+from jaxft.evaluate import Evaluation, evaluate_source
 from jaxft.log import RunLog
-from jaxft.metrics import to_floats
+from jaxft.metrics import merge, to_floats
 from jaxft.parallel import check_batch_size, data_mesh, put_batch, replicate, replicated
 from jaxft.plan import Phase, Plan, make_plan
 from jaxft.progress import Progress, Stopwatch, catch_stop_signals
 from jaxft.report import Judged, judge, write_report, write_samples
+from jaxft.standing import Standing
 from jaxft.train import TrainState, create_state, eval_params, make_eval_step, make_train_step
-from jaxft.typing import Batch, ModelState, Params
+from jaxft.typing import ModelState, Params
 from jaxft.workdir import check_workdir, claim_workdir
 
 
@@ -57,17 +58,6 @@ class Result:
     after: Judged | None = None
 
 
-@dataclasses.dataclass
-class Standing:
-    """What the loop knows besides the state. It is saved with each checkpoint: with it a resumed run goes on exactly."""
-
-    phase: str  # whose optimizer state the checkpoint holds
-    best_step: int | None = None
-    best: float | None = None
-    stale: int = 0  # evaluations in this phase since the last gain
-    collected: list[list[float]] | None = None  # the training metrics since the last log line, leaf by leaf
-
-
 def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False) -> Result:
     """Runs a config in `workdir`, or continues what was begun there.
 
@@ -84,12 +74,14 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False) -> R
     check_batch_size(config.input.batch_size, mesh, "config.input.batch_size")
     check_batch_size(config.input.batch_size // config.train.accum_steps, mesh, "batch_size / accum_steps")
     workdir = Path(workdir)
-    check_workdir(workdir, config, resume=resume)
-    plan = make_plan(config, manifest=workdir / "splits.json")
-    claim_workdir(workdir, config)
+    plan = make_plan(config, manifest=check_workdir(workdir, config, resume=resume))
+    claim_workdir(workdir, config, plan.splits)
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir / "checkpoints")))
-        state, standing = _restore(config, plan, mesh, checkpoints) or _begin(config, plan, mesh)
+        state, standing = _restore(config, plan, mesh, checkpoints) or (
+            _enter(config, plan.phases[0], mesh, plan.params, plan.model_state, 0),
+            Standing(plan.phases[0].name),
+        )
         step = int(state.step)
         log = stack.enter_context(contextlib.closing(_open_log(config, workdir, step)))
         progress = stack.enter_context(contextlib.closing(Progress(plan.total_steps, done=step)))
@@ -103,13 +95,11 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False) -> R
             if step >= phase.stop:
                 continue
             if standing.phase != phase.name:
-                # A phase starts with a fresh optimizer: its trainable part, and so its state, is another.
-                state = dataclasses.replace(state, opt_state=_opt_state(state.params, phase, mesh))
-                state = dataclasses.replace(state, ema=_averages(config, state.params, phase, mesh))
+                state = _enter(config, phase, mesh, state.params, state.model_state, step)
                 standing = dataclasses.replace(standing, phase=phase.name, stale=0)
             progress.say(_describe(phase, plan))
             train_step = jit_train_step(plan, phase, config)
-            collected = _unpack(standing.collected, plan)
+            collected = standing.collection(plan.task.train_metrics)
             watch = Stopwatch(config.input.batch_size)
             while step < phase.stop:
                 with watch.waiting():
@@ -124,9 +114,9 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False) -> R
                 if judging:
                     jax.block_until_ready(state.step)  # the training's own time ends here
                     with watch.paused():
-                        found = _evaluate(eval_step, eval_params(state), state.model_state, plan.splits.val, plan, config, mesh)
+                        found = _evaluate(eval_step, eval_params(state), state.model_state, plan.val, plan, config, mesh)
                     log.metrics(step, "val", found.metrics)
-                    gained = _judge(standing, found.metrics, config, step)
+                    gained = standing.judge(found.metrics, step, **plan.selection)
                     best = "best so far" if gained else f"best is step {standing.best_step}"
                     progress.say(f"step {step}  validation  {_figures(found.metrics)}  {best}")
                     patience = config.train.patience
@@ -135,7 +125,7 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False) -> R
                         over = True
 
                 if step % plan.log_every == 0 or over:
-                    values = _to_floats(collected)
+                    values = to_floats(merge(jax.device_get(collected)))  # here alone the loop waits for the device
                     values["lr"] = float(phase.schedule(step - 1 - phase.start))
                     collected = []
                     timing = watch.read()
@@ -158,7 +148,7 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False) -> R
                 stopping = stop_asked() and step < plan.total_steps
                 due = plan.checkpoint_every is not None and step % plan.checkpoint_every == 0
                 if judging or due or stopping:
-                    standing.collected = _pack(collected)
+                    standing.collect(collected)
                     meta = {"run": plan.record, "standing": dataclasses.asdict(standing)}
                     checkpoints.save(state, meta, best_step=standing.best_step)
                 if stopping:
@@ -188,12 +178,11 @@ def jit_train_step(plan: Plan, phase: Phase, config: ConfigDict) -> Callable[...
     return jax.jit(step, donate_argnums=0)
 
 
-def _begin(config: ConfigDict, plan: Plan, mesh: Mesh) -> tuple[TrainState, Standing]:
-    phase = plan.phases[0]
-    make = lambda params, model_state: _state(config, phase, params, model_state)
+def _enter(config: ConfigDict, phase: Phase, mesh: Mesh, params: Params, model_state: ModelState, step: int) -> TrainState:
+    """A phase starts with a fresh optimizer and fresh averages: its trainable part, and so their shape, is another."""
     # Jitted with its shardings, so that no state is ever whole on one device first.
-    state = jax.jit(make, out_shardings=replicated(mesh))(plan.params, plan.model_state)
-    return state, Standing(phase.name)
+    make = jax.jit(functools.partial(_state, config, phase), out_shardings=replicated(mesh))
+    return dataclasses.replace(make(params, model_state), step=replicate(jnp.int32(step), mesh))
 
 
 def _restore(
@@ -210,9 +199,7 @@ def _restore(
         )
     standing = Standing(**meta["standing"])
     phase = next(phase for phase in plan.phases if phase.name == standing.phase)
-    state = jax.eval_shape(
-        lambda params, model_state: _state(config, phase, params, model_state), plan.params, plan.model_state
-    )
+    state = jax.eval_shape(functools.partial(_state, config, phase), plan.params, plan.model_state)
     placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), state)
     return checkpoints.restore(step, placed), standing
 
@@ -220,19 +207,6 @@ def _restore(
 def _state(config: ConfigDict, phase: Phase, params: Params, model_state: ModelState) -> TrainState:
     rng = jax.random.key(config.seed)
     return create_state(params, model_state, phase.tx, phase.mask, rng=rng, ema=config.train.ema_decay is not None)
-
-
-def _opt_state(params: Params, phase: Phase, mesh: Mesh) -> Any:
-    trainable, _ = tree.split(params, phase.mask)
-    return jax.jit(phase.tx.init, out_shardings=replicated(mesh))(trainable)
-
-
-def _averages(config: ConfigDict, params: Params, phase: Phase, mesh: Mesh) -> Params | None:
-    if config.train.ema_decay is None:
-        return None
-    trainable, _ = tree.split(params, phase.mask)
-    # A copy: the step donates parameters and averages, which must not share memory.
-    return jax.jit(lambda leaves: jax.tree.map(jnp.copy, leaves), out_shardings=replicated(mesh))(trainable)
 
 
 def _open_log(config: ConfigDict, workdir: Path, step: int) -> RunLog:
@@ -252,7 +226,7 @@ def _train_batches(config: ConfigDict, plan: Plan, step: int) -> Any:
         train_batches,
         section,
         "config.input",
-        source=plan.splits.train,
+        source=plan.train,
         preprocessing=plan.model.preprocessing,
         channels=plan.model.in_channels,
         seed=config.seed,
@@ -263,71 +237,12 @@ def _train_batches(config: ConfigDict, plan: Plan, step: int) -> Any:
 
 
 def _evaluate(
-    eval_step: Callable[..., Any],
-    params: Params,
-    model_state: ModelState,
-    source: Source,
-    plan: Plan,
-    config: ConfigDict,
-    mesh: Mesh,
+    eval_step: Callable[..., Any], params: Params, model_state: ModelState, source: Source, plan: Plan, config: ConfigDict, mesh: Mesh
 ) -> Evaluation:
-    batches = eval_batches(
-        source,
-        plan.model.preprocessing,
-        batch_size=-(-config.input.eval_batch_size // mesh.size) * mesh.size,
-        channels=plan.model.in_channels,
-        host=jax.process_index(),
-        hosts=jax.process_count(),
-        threads=config.input.threads,
+    batch_size, threads = config.input.eval_batch_size, config.input.threads
+    return evaluate_source(
+        eval_step, params, model_state, source, plan.model, batch_size=batch_size, mesh=mesh, threads=threads
     )
-
-    def put(batch: Mapping[str, np.ndarray]) -> Batch:
-        return put_batch(batch, mesh)
-
-    return evaluate(eval_step, params, model_state, batches, expect=len(source), put=put)
-
-
-def _judge(standing: Standing, metrics: Mapping[str, float], config: ConfigDict, step: int) -> bool:
-    """Compares with the best so far; returns whether this evaluation gains by more than `min_delta`."""
-    name, mode = config.train.monitor, config.train.mode
-    if name not in metrics:
-        raise JaxftError(f"config.train.monitor is '{name}', not one of the validation figures: {', '.join(metrics)}")
-    if mode not in ("max", "min"):
-        raise JaxftError(f"config.train.mode is '{mode}', not 'max' or 'min'")
-    value = metrics[name] if mode == "max" else -metrics[name]
-    gained = math.isfinite(value) and (standing.best is None or value > standing.best + config.train.min_delta)
-    if gained or standing.best_step is None:
-        standing.best, standing.best_step = (value if gained else None), step
-    standing.stale = 0 if gained else standing.stale + 1
-    return gained
-
-
-def _merge(collected: list[Any]) -> Any:
-    merged = collected[0]
-    for metrics in collected[1:]:
-        merged = merged.merge(metrics)
-    return merged
-
-
-def _to_floats(collected: list[Any]) -> dict[str, float]:
-    """The only place where the loop waits for the device: at log points."""
-    return to_floats(_merge(jax.device_get(collected)))
-
-
-def _pack(collected: list[Any]) -> list[list[float]] | None:
-    """Sums since the last log line, as numbers that JSON keeps exactly."""
-    if not collected:
-        return None
-    return [np.asarray(leaf, np.float64).ravel().tolist() for leaf in jax.tree.leaves(_merge(jax.device_get(collected)))]
-
-
-def _unpack(packed: list[list[float]] | None, plan: Plan) -> list[Any]:
-    if packed is None:
-        return []
-    empty = jax.eval_shape(plan.task.train_metrics.empty)
-    leaves, treedef = jax.tree.flatten(empty)
-    values = [np.asarray(value, leaf.dtype).reshape(leaf.shape) for value, leaf in zip(packed, leaves, strict=True)]
-    return [jax.tree.unflatten(treedef, values)]
 
 
 def _describe(phase: Phase, plan: Plan) -> str:
@@ -356,8 +271,7 @@ def _finish(
     log: RunLog,
 ) -> Result:
     """Opens the test split, once, for the network as it began and for the best checkpoint."""
-    split, source = ("test", plan.splits.test) if plan.splits.test is not None else ("val", plan.splits.val)
-    assert source is not None
+    split, source = ("test", plan.splits.test) if plan.splits.test is not None else ("val", plan.val)
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), (state.params, state.model_state)
     )

@@ -20,15 +20,20 @@ from ml_collections import ConfigDict
 
 from jaxft.checkpoint import Checkpoints
 from jaxft.config import differences, to_json
+from jaxft.data import Splits, write_manifest
 from jaxft.errors import JaxftError
+from jaxft.files import write_whole
 from jaxft.models import Model, build
 from jaxft.parallel import data_mesh, replicated
 from jaxft.preprocessing import Preprocessing, on_pixels
 from jaxft.typing import ApplyFn, ModelState, Params
 
 
-def check_workdir(workdir: Path, config: ConfigDict, *, resume: bool) -> None:
+def check_workdir(workdir: Path, config: ConfigDict, *, resume: bool) -> Path | None:
     """Makes sure that a run of `config` may use the folder; writes nothing.
+
+    Returns:
+      The list of splits of the run that is to be continued; None where there is none.
 
     Raises:
       JaxftError: the folder holds a run and `resume` is False, or it holds a run of another config.
@@ -36,7 +41,7 @@ def check_workdir(workdir: Path, config: ConfigDict, *, resume: bool) -> None:
     config_file = workdir / "config.json"
     try:
         if not config_file.exists():
-            return
+            return None
         if not resume:
             raise JaxftError(f"{workdir} already holds a run: continue it with --resume, or give another --workdir")
         changed = differences(json.loads(config_file.read_text()), json.loads(to_json(config)))
@@ -45,20 +50,25 @@ def check_workdir(workdir: Path, config: ConfigDict, *, resume: bool) -> None:
     if changed:
         more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
         raise JaxftError(f"{workdir} holds a run of another config: {'; '.join(changed[:3])}{more}; give another --workdir")
+    return splits_file(workdir)
 
 
-def claim_workdir(workdir: Path, config: ConfigDict) -> None:
-    """Makes the folder and writes the config into it: from now on it holds a run.
+def splits_file(workdir: Path) -> Path | None:
+    """The run's list of splits, where they were made by us."""
+    file = workdir / "splits.json"
+    return file if file.exists() else None
+
+
+def claim_workdir(workdir: Path, config: ConfigDict, splits: Splits) -> None:
+    """Makes the folder and writes splits and config into it: from now on it holds a run.
 
     Raises:
       JaxftError: the folder cannot be written.
     """
-    config_file = workdir / "config.json"
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        temporary = config_file.with_suffix(".tmp")
-        temporary.write_text(to_json(config) + "\n")
-        temporary.replace(config_file)
+        if splits.ours:
+            write_manifest(workdir / "splits.json", splits.ours, splits.settings)
+        write_whole(workdir / "config.json", to_json(config) + "\n")
     except OSError as error:
         raise JaxftError(f"cannot use {workdir} as workdir: {error.strerror}") from error
 

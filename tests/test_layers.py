@@ -10,11 +10,11 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "jaxft"
 
 LAYERS = [
-    {"errors", "tree", "typing", "preprocessing", "ops"},
+    {"errors", "files", "tree", "typing", "preprocessing", "ops"},
     {"models", "tuning", "optim", "losses", "metrics"},
     {"weights", "data"},
     {"parallel", "train", "tasks", "evaluate", "checkpoint"},
-    {"config", "plan", "run", "log", "progress", "workdir", "predict", "inspect", "api", "report", "cli", "__init__", "__main__"},
+    {"config", "plan", "run", "standing", "log", "progress", "workdir", "predict", "inspect", "api", "report", "cli", "__init__", "__main__"},
 ]
 
 DOORS = {

@@ -7,6 +7,7 @@ Exit codes: 0 finished, 1 failed (a bug, or something that could not be saved), 
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ from jaxft.cli.config import UsageError, split_overrides
 from jaxft.errors import JaxftError, SaveError, near
 
 FINISHED, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 75
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 _COMMANDS = {
     "train": "fine-tune a network by a config",
@@ -47,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     made["inspect"].add_argument("--params", action="store_true", help="print every parameter, not only the stages")
 
     made["eval"].add_argument("--workdir", required=True, help="folder of a run, or one of its checkpoints")
-    made["eval"].add_argument("--split", default="val", choices=("train", "val", "test"))
+    made["eval"].add_argument("--split", choices=("train", "val", "test"), help="val, or all of --data, if not given")
     made["eval"].add_argument("--data", help="other data than the run's own: a folder, csv:FILE, tfds:NAME")
     made["eval"].add_argument("--batch-size", type=int, default=64)
     made["eval"].add_argument("--json", action="store_true", help="print JSON")
@@ -81,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.command is None:
             parser.print_help()
             return USAGE
-        if overrides and options.command not in ("train", "inspect"):
+        if overrides and "config" not in options:
             raise UsageError(f"jaxft {options.command} takes no config: {overrides[0]}")
         # Commands are imported only when asked for: `jaxft --help` needs no JAX.
         from jaxft.cli import commands
@@ -92,6 +94,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE
     except SaveError as error:
         print(f"jaxft: {_one_line(error)}", file=sys.stderr)
+        return FAILED
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"jaxft: nothing more can be written: {error.strerror}{where}; make room and use --resume", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print("jaxft: stopped; the newest checkpoint is whole: go on with --resume", file=sys.stderr)

@@ -4,6 +4,7 @@ from jaxft.data.decode import BadImage, decode
 from jaxft.data.open import open_data
 from jaxft.data.pipeline import eval_batches, train_batches
 from jaxft.data.sources import Arrays, Files, Source, Splits, predict_source
+from jaxft.data.splits import write_manifest
 from jaxft.data.transforms import AUGMENTS, Augment, eval_transform, train_transform
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "predict_source",
     "train_batches",
     "train_transform",
+    "write_manifest",
 ]

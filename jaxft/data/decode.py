@@ -1,8 +1,8 @@
 """From a picture's bytes to uint8 pixels: never silently wrong.
 
-Pillow alone clips 16-bit greys at 255, turns float images to zero, ignores EXIF rotation, drops alpha and decodes a small file
-into gigabytes. Here: 16 bits are scaled, rotation is applied, transparent pixels lie on white, and what is too large, cut
-short or of an unknown kind is a `BadImage` with a reason.
+Pillow alone clips 16-bit greys at 255, turns float images to zero, ignores EXIF rotation, drops alpha, decodes a small
+file into gigabytes and does not look at a PNG's checksums. Here: 16 bits are scaled, rotation is applied, transparent
+pixels lie on white, and what is too large, cut short, damaged or of an unknown kind is a `BadImage` with a reason.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from jaxft.errors import JaxftError
 
@@ -21,6 +21,20 @@ MAX_PIXELS = 100_000_000
 #: Pillow's guard against bombs is replaced by ours, which needs no warning.
 Image.MAX_IMAGE_PIXELS = None
 ImageFile.LOAD_TRUNCATED_IMAGES = False
+#: Pillow warns of metadata it repairs. `catch_warnings` in many threads would in the end silence everybody's warnings.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+#: What is opened, whatever a file is called: Pillow would start Ghostscript for a PostScript file named .jpg.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+#: By the EXIF orientation. `ImageOps.exif_transpose` would write all tags anew, and fail where one is odd.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class BadImage(JaxftError):
@@ -45,10 +59,12 @@ def decode(image: bytes | Path | np.ndarray, channels: int = 3) -> np.ndarray:
     if channels not in (1, 3):
         raise BadImage(f"a picture file gives 1 or 3 channels, not {channels}: pass arrays")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of metadata it repairs
-            with Image.open(image if isinstance(image, Path) else io.BytesIO(image)) as opened:
+        with _open(image) as opened:
+            if opened.format != "PNG":
                 return _decode(opened, channels)
+            opened.verify()  # the checksums of its chunks; the file must then be opened anew
+        with _open(image) as opened:
+            return _decode(opened, channels)
     except BadImage:
         raise
     except UnidentifiedImageError as error:
@@ -56,8 +72,12 @@ def decode(image: bytes | Path | np.ndarray, channels: int = 3) -> np.ndarray:
         raise BadImage("the file is empty" if size == 0 else "not a picture in a known format") from error
     except FileNotFoundError as error:
         raise BadImage("the file does not exist") from error
-    except (OSError, ValueError, SyntaxError, EOFError, TypeError, IndexError, KeyError, OverflowError, MemoryError) as error:
+    except Exception as error:  # whatever Pillow stumbles over: struct.error, SyntaxError, OSError, MemoryError, ...
         raise BadImage(f"cannot be decoded ({str(error)[:100] or type(error).__name__})") from error
+
+
+def _open(image: bytes | Path) -> Image.Image:
+    return Image.open(image if isinstance(image, Path) else io.BytesIO(image), formats=_FORMATS)
 
 
 def _pixels(image: np.ndarray, channels: int) -> np.ndarray:
@@ -75,15 +95,16 @@ def _pixels(image: np.ndarray, channels: int) -> np.ndarray:
 
 def _decode(opened: Image.Image, channels: int) -> np.ndarray:
     width, height = opened.size
-    if width * height > MAX_PIXELS and opened.format == "JPEG":
-        # A JPEG can be decoded at 1/2, 1/4 or 1/8 for a fraction of the memory.
-        factor = (width * height / MAX_PIXELS) ** 0.5
-        opened.draft(opened.mode, (int(width / factor), int(height / factor)))
+    if width * height > MAX_PIXELS and opened.format in ("JPEG", "MPO"):
+        # A JPEG can be decoded at 1/2, 1/4 or 1/8 for a fraction of the memory; Pillow goes no lower than it is asked.
+        by = next((by for by in (2, 4) if -(-width // by) * -(-height // by) <= MAX_PIXELS), 8)
+        opened.draft(opened.mode, (width // by, height // by))
         width, height = opened.size
     if width * height > MAX_PIXELS:
         raise BadImage(f"{width}x{height} pixels are more than {MAX_PIXELS:,}")
     opened.load()
-    image = ImageOps.exif_transpose(opened)
+    turn = _UPRIGHT.get(opened.getexif().get(ExifTags.Base.Orientation, 1))
+    image = opened if turn is None else opened.transpose(turn)
     if image.mode.startswith("I;16") or image.mode == "I":
         grey = _sixteen_bits(np.asarray(image))
     elif image.mode == "F":

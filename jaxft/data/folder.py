@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,11 @@ def _folders(root: Path) -> list[Path]:
         raise JaxftError(f"cannot read the folder '{root}': {error.strerror}") from error
 
 
+def _hidden(path: Path) -> bool:
+    """What editors and operating systems leave behind: `.ipynb_checkpoints/`, `._photo.jpg`."""
+    return any(part.startswith(".") for part in path.parts)
+
+
 def _read_classes(folder: Path, class_names: Sequence[str], root: Path) -> Files:
     found = [path.name for path in _folders(folder)]
     if missing := [name for name in class_names if name not in found]:
@@ -56,7 +62,9 @@ def _read_classes(folder: Path, class_names: Sequence[str], root: Path) -> Files
     labels: list[int] = []
     for label, name in enumerate(class_names):
         files = sorted(
-            path for path in (folder / name).rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file()
+            path
+            for path in (folder / name).rglob("*")
+            if path.suffix.lower() in EXTENSIONS and path.is_file() and not _hidden(path.relative_to(folder))
         )
         if not files:
             raise JaxftError(f"the class folder '{folder / name}' holds no pictures ({', '.join(sorted(EXTENSIONS))})")
@@ -75,7 +83,7 @@ def read_csv(file: Path, task: str) -> tuple[dict[str, Files], tuple[str, ...]]:
       JaxftError: no such file, no rows, missing columns, a label of another kind, an unknown split.
     """
     try:
-        with file.open(newline="") as opened:
+        with file.open(newline="", encoding="utf-8-sig") as opened:  # spreadsheets put a byte order mark first
             reader = csv.DictReader(opened)
             columns = list(reader.fieldnames or ())
             rows = list(reader)
@@ -85,6 +93,9 @@ def read_csv(file: Path, task: str) -> tuple[dict[str, Files], tuple[str, ...]]:
         raise JaxftError(f"'{file}' needs the columns path,label[,split]; it has {', '.join(columns) or 'none'}")
     if not rows:
         raise JaxftError(f"'{file}' has no rows")
+    for number, row in enumerate(rows):
+        if not row["path"]:
+            raise JaxftError(f"'{file}' line {number + 2}: no path")
     labels, class_names = _labels(rows, columns, task, file)
     if task == "classify" and len(class_names) < 2:
         raise JaxftError(f"'{file}' has one class only ('{class_names[0]}'): there is nothing to tell apart")
@@ -101,22 +112,35 @@ def read_csv(file: Path, task: str) -> tuple[dict[str, Files], tuple[str, ...]]:
     return {split: everything.subset(numbers) for split, numbers in chosen.items()}, class_names
 
 
+def _number(text: str, allowed: Callable[[float], bool]) -> float:
+    value = float(text)
+    if not allowed(value):
+        raise ValueError(f"found '{text}'")
+    return value
+
+
 def _labels(
     rows: Sequence[dict[str, str]], columns: Sequence[str], task: str, file: Path
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     if task == "regression":
         try:
-            return np.array([float(row["label"]) for row in rows], np.float32), ("value",)
+            values = [_number(row["label"], math.isfinite) for row in rows]
+            return np.array(values, np.float32), ("value",)
         except (TypeError, ValueError) as error:
             raise JaxftError(f"'{file}': a label of a regression must be a number ({error})") from error
     if task == "multilabel" and "label" not in columns:
         names = [column for column in columns if column not in ("path", "split")]
+        if not names:
+            raise JaxftError(f"'{file}' has no column of a class, and no column 'label'")
         try:
-            return np.array([[float(row[name]) for name in names] for row in rows], np.float32), tuple(names)
+            flags = [[_number(row[name], (0, 1).__contains__) for name in names] for row in rows]
+            return np.array(flags, np.float32), tuple(names)
         except (TypeError, ValueError) as error:
             raise JaxftError(f"'{file}': columns of classes must hold 0 or 1 ({error})") from error
     given = [[part.strip() for part in (row["label"] or "").split(";") if part.strip()] for row in rows]
     names = sorted({name for row in given for name in row})
+    if not names:
+        raise JaxftError(f"'{file}' has no label in any row")
     if task == "multilabel":
         return np.array([[name in row for name in names] for row in given], np.float32), tuple(names)
     for number, row in enumerate(given):

@@ -12,7 +12,7 @@ from jaxft.data.check import drop_bad
 from jaxft.data.decode import decode
 from jaxft.data.folder import read_csv, read_folder
 from jaxft.data.sources import Arrays, Files, Source, Splits, fingerprint
-from jaxft.data.splits import duplicates_across, read_manifest, stratified, write_manifest
+from jaxft.data.splits import duplicates_across, read_manifest, stratified
 from jaxft.errors import JaxftError, near
 
 TASKS = ("classify", "multilabel", "regression")
@@ -40,7 +40,7 @@ def open_data(
         a test split, `val_fraction` of the training data validates.
       split_seed: of that split.
       max_bad_fraction: share of unreadable pictures that may be left out.
-      manifest: where our own split is written down, or read from if it is there.
+      manifest: a split of ours written down before (see `write_manifest`), to be made again; None splits anew.
       data_dir: folder of tensorflow-datasets.
       class_names: of arrays; None numbers them.
 
@@ -61,15 +61,23 @@ def open_data(
             found[split], more = drop_bad(found[split], split, max_bad_fraction)
             notes += more
     settings = {"val_fraction": val_fraction, "test_fraction": test_fraction, "split_seed": split_seed}
-    splits, more = _split(found, settings, manifest)
-    notes += more
+    splits, ours = _split(found, settings, manifest)
+    if ours:
+        notes.append("split by us: " + ", ".join(f"{len(part)} {split}" for split, part in ours.items()))
     files = {split: part for split, part in splits.items() if isinstance(part, Files)}
     if len(files) > 1:
         notes += duplicates_across(files)
     if splits.get("test") is None:
         notes.append("there is no test split: the final figures are on the validation split, which selection has seen")
     ordered = {split: splits.get(split) for split in ("train", "val", "test")}
-    return Splits(**ordered, class_names=names, fingerprint=fingerprint(ordered, names), notes=tuple(notes))
+    return Splits(
+        **ordered,
+        class_names=names,
+        fingerprint=fingerprint(ordered, names),
+        notes=tuple(notes),
+        ours=ours,
+        settings=settings,
+    )
 
 
 def _by_text(source: str, task: str, data_dir: str | None) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -106,7 +114,12 @@ def _by_arrays(
     for split, (images, labels) in pieces.items():
         if split not in ("train", "val", "test", "all"):
             raise JaxftError(f"'{split}' is no split: arrays come as train, val and test")
-        labels = np.asarray(labels).astype(np.int32 if task == "classify" else np.float32)
+        given = np.asarray(labels)
+        if given.dtype.kind not in "biuf":
+            raise JaxftError(f"{split}: labels must be numbers, not {given.dtype}")
+        if task == "classify" and (given % 1 != 0).any():
+            raise JaxftError(f"{split}: labels of the task 'classify' must be whole numbers")
+        labels = given.astype(np.int32 if task == "classify" else np.float32)
         if len(images) != len(labels) or not len(labels):
             raise JaxftError(f"{split}: {len(images)} images and {len(labels)} labels; there must be as many, and some")
         if labels.ndim != (2 if task == "multilabel" else 1):
@@ -126,14 +139,14 @@ def _by_arrays(
 
 def _split(
     found: dict[str, Any], settings: Mapping[str, Any], manifest: Path | None
-) -> tuple[dict[str, Source | None], list[str]]:
-    """Splits off what is missing; what is split by us is written down."""
+) -> tuple[dict[str, Source], dict[str, Source]]:
+    """Splits off what is missing. Returns all splits, and those made by us."""
     whole = found.get("all", found.get("train"))
     if whole is None:
         raise JaxftError("the data have no training split")
     if "val" in found:
-        return dict(found), []
-    if manifest is not None and manifest.exists():
+        return dict(found), {}
+    if manifest is not None:
         chosen = read_manifest(manifest, whole, settings)
     else:
         rest = np.arange(len(whole))
@@ -146,12 +159,5 @@ def _split(
             keep, part = stratified(whole.labels[rest], share, settings["split_seed"])
             rest, chosen["val"] = rest[keep], rest[part]
         chosen["train"] = rest
-    ours: dict[str, Source | None] = {split: _subset(whole, chosen[split]) for split in ("train", "val", "test") if split in chosen}
-    if manifest is not None and not manifest.exists():
-        write_manifest(manifest, ours, settings)
-    sizes = ", ".join(f"{len(part)} {split}" for split, part in ours.items() if part is not None)
-    return {**{split: part for split, part in found.items() if split != "all"}, **ours}, [f"split by us: {sizes}"]
-
-
-def _subset(source: Any, chosen: np.ndarray) -> Source:
-    return source.subset(chosen)
+    ours: dict[str, Source] = {split: whole.subset(chosen[split]) for split in ("train", "val", "test") if split in chosen}
+    return {**{split: part for split, part in found.items() if split != "all"}, **ours}, ours

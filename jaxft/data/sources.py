@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -77,6 +77,7 @@ class Splits:
       class_names: in the order of the labels; of a regression, the name of the value.
       fingerprint: sha256 over names and labels of all splits: the same data have the same one on any machine.
       notes: what a user should know, a line each.
+      ours: the splits made by us, empty where the data came split, and `settings`, what they were made with.
     """
 
     train: Source | None
@@ -85,6 +86,8 @@ class Splits:
     class_names: tuple[str, ...]
     fingerprint: str
     notes: tuple[str, ...] = ()
+    ours: Mapping[str, Source] = dataclasses.field(default_factory=dict)
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def fingerprint(splits: dict[str, Source | None], class_names: Sequence[str]) -> str:

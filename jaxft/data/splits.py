@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxft.data.sources import Files
 from jaxft.errors import JaxftError
+from jaxft.files import write_whole
 
 
 def stratified(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -47,10 +48,7 @@ def write_manifest(path: Path, splits: Mapping[str, Any], settings: Mapping[str,
     """
     record = {"settings": dict(settings), "splits": {name: list(source.names) for name, source in splits.items()}}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(record, indent=1) + "\n")
-        temporary.replace(path)
+        write_whole(path, json.dumps(record, indent=1) + "\n")
     except OSError as error:
         raise JaxftError(f"cannot write the list of splits {path}: {error.strerror}") from error
 
@@ -63,18 +61,18 @@ def read_manifest(path: Path, everything: Any, settings: Mapping[str, Any]) -> d
     """
     try:
         record = json.loads(path.read_text())
-        written = record["splits"]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        written, made_with = record["splits"], record["settings"]
+        listed = {str(name) for names in written.values() for name in names}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise JaxftError(f"the list of splits {path} is damaged ({error}): remove it to split anew") from error
-    if record["settings"] != dict(settings):
-        raise JaxftError(f"{path} was made with {record['settings']}, now asked for {dict(settings)}: remove it to split anew")
+    if made_with != dict(settings):
+        raise JaxftError(f"{path} was made with {made_with}, now asked for {dict(settings)}: remove it to split anew")
     position = {name: number for number, name in enumerate(everything.names)}
-    listed = {name for names in written.values() for name in names}
     gone, came = sorted(listed - position.keys()), sorted(position.keys() - listed)
     if gone or came:
         parts = [f"{len(rows)} {what} ({', '.join(rows[:3])})" for rows, what in ((gone, "went"), (came, "came")) if rows]
         raise JaxftError(f"the data changed since {path} was written: {'; '.join(parts)}; remove it to split anew")
-    return {split: np.array([position[name] for name in names], int) for split, names in written.items()}
+    return {split: np.array([position[str(name)] for name in names], int) for split, names in written.items()}
 
 
 def duplicates_across(splits: Mapping[str, Files]) -> list[str]:

@@ -82,14 +82,15 @@ def read_tfds(name: str, *, data_dir: str | None) -> tuple[dict[str, Source], tu
     if not _prepared(builder):
         _prepare(builder, full, in_own=dataset in OWN)
     features = builder.info.features
-    if "image" not in features or "label" not in features:
-        raise JaxftError(f"tfds:{full} has {', '.join(features)}; an 'image' and a 'label' are needed")
+    label = features["label"] if "label" in features else None
+    if "image" not in features or not isinstance(label, tfds.features.ClassLabel):
+        raise JaxftError(f"tfds:{full} has {', '.join(features)}; an 'image' and a 'label' of one class are needed")
     splits: dict[str, Source] = {
         _SPLIT_NAMES.get(split, split): _open_split(builder, split)
         for split in builder.info.splits
         if split in ("train", "validation", "test")
     }
-    return splits, tuple(features["label"].names)
+    return splits, tuple(label.names)
 
 
 _SPLIT_NAMES = {"validation": "val"}
@@ -110,5 +111,5 @@ def _prepare(builder: Any, full: str, *, in_own: bool) -> None:
         raise JaxftError(
             f"tfds:{full} could not be prepared without TensorFlow ({type(error).__name__}: {str(error).splitlines()[0][:120]}): "
             f"prepare it once, on any machine, with pip install 'jaxft[tf]' and tfds build {full} "
-            f"--file_format=array_record --data_dir={builder.data_dir}"
+            f"--file_format=array_record --data_dir={builder._data_dir_root}"
         ) from error

@@ -2,6 +2,6 @@
 
 from jaxft.evaluate import scores
 from jaxft.evaluate.bootstrap import bootstrap_difference, bootstrap_interval
-from jaxft.evaluate.evaluate import Evaluation, evaluate
+from jaxft.evaluate.evaluate import Evaluation, evaluate, evaluate_source
 
-__all__ = ["Evaluation", "bootstrap_difference", "bootstrap_interval", "evaluate", "scores"]
+__all__ = ["Evaluation", "bootstrap_difference", "bootstrap_interval", "evaluate", "evaluate_source", "scores"]

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
+from jaxft.data import Source, eval_batches
 from jaxft.metrics import merge, to_floats
+from jaxft.models import Model
+from jaxft.parallel import put_batch
 from jaxft.typing import Batch, ModelState, Params
+
+HostBatch = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,10 +43,10 @@ def evaluate(
     eval_step: Callable[..., Any],
     params: Params,
     model_state: ModelState,
-    batches: Iterable[Mapping[str, np.ndarray]],
+    batches: Iterable[HostBatch],
     *,
     expect: int,
-    put: Callable[[Mapping[str, np.ndarray]], Batch] = lambda batch: batch,
+    put: Callable[[HostBatch], Batch] = dict,  # type: ignore[assignment]
 ) -> Evaluation:
     """Evaluates every example of a split exactly once.
 
@@ -75,3 +82,37 @@ def evaluate(
         index=seen[order],
         count=len(seen),
     )
+
+
+def evaluate_source(
+    eval_step: Callable[..., Any],
+    params: Params,
+    model_state: ModelState,
+    source: Source,
+    model: Model,
+    *,
+    batch_size: int,
+    mesh: Mesh,
+    threads: int | None = None,
+) -> Evaluation:
+    """Evaluates a data source on all devices of `mesh`.
+
+    Args:
+      eval_step, params, model_state: see `evaluate`.
+      source: the examples.
+      model: its preprocessing and channels.
+      batch_size: over all devices; rounded up to a multiple of them.
+      mesh: from `jaxft.parallel.data_mesh`.
+      threads: that decode.
+    """
+    batches = eval_batches(
+        source,
+        model.preprocessing,
+        batch_size=-(-batch_size // mesh.size) * mesh.size,
+        channels=model.in_channels,
+        host=jax.process_index(),
+        hosts=jax.process_count(),
+        threads=threads,
+    )
+    put = functools.partial(put_batch, mesh=mesh)
+    return evaluate(eval_step, params, model_state, batches, expect=len(source), put=put)

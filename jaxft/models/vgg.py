@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxft import ops
-from jaxft.models.layers import BatchNorm, Conv, Dropout, FlattenDense, Head, Dense, Train
+from jaxft.models.layers import BatchNorm, Conv, Dense, Dropout, FlattenDense, Head, Train
 
 #: Convolutions in each of the five blocks.
 DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}

@@ -41,7 +41,9 @@ def judge(evaluation: Evaluation, task: Task, class_names: Sequence[str]) -> Jud
     logits, labels = evaluation.logits, evaluation.labels
     if task.name == "classify":
         predicted = logits.argmax(-1)
-        intervals["accuracy"] = bootstrap_interval((predicted == labels).astype(np.float64))
+        # A row with a NaN counts as wrong, as in the figure itself.
+        right = (predicted == labels) & ~np.isnan(logits).any(-1)
+        intervals["accuracy"] = bootstrap_interval(right.astype(np.float64))
         confusion = scores.confusion_matrix(labels, predicted, len(class_names))
         precision, recall, f1 = scores.precision_recall_f1(confusion)
         figures["balanced_accuracy"] = float(scores.balanced_accuracy(confusion))
@@ -58,7 +60,8 @@ def judge(evaluation: Evaluation, task: Task, class_names: Sequence[str]) -> Jud
         )
     elif task.name == "multilabel":
         figures["mean_average_precision"] = float(scores.mean_average_precision(labels, logits))
-        intervals["accuracy"] = bootstrap_interval(((logits > 0) == (labels > 0.5)).mean(-1))
+        right = ((logits > 0) == (labels > 0.5)) & ~np.isnan(logits)
+        intervals["accuracy"] = bootstrap_interval(right.mean(-1))
     else:
         figures |= {name: float(value) for name, value in scores.regression_scores(labels, logits[..., 0]).items()}
     return Judged(figures, intervals, classes, evaluation.count)
@@ -114,7 +117,7 @@ def write_report(
             for row in after.classes
         ]
     text = "\n".join(lines) + "\n"
-    (workdir / "report.md").write_text(text)
+    (workdir / "report.md").write_text(text, encoding="utf-8")
     record = {
         "title": title,
         "split": split,
@@ -122,14 +125,14 @@ def write_report(
         "before": dataclasses.asdict(before),
         "after": dataclasses.asdict(after),
     }
-    (workdir / "report.json").write_text(json.dumps(record, indent=2) + "\n")
+    (workdir / "report.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return text
 
 
 def _write_predictions(
     path: Path, names: Sequence[str], evaluation: Evaluation, task: Task, class_names: Sequence[str]
 ) -> None:
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         if task.name == "classify":
             probability = scores.softmax(evaluation.logits)
@@ -139,7 +142,8 @@ def _write_predictions(
                 writer.writerow([name, class_names[int(label)], class_names[best], f"{row[best]:.6f}"])
         else:
             columns = list(class_names) if task.name == "multilabel" else ["value"]
-            outputs = 1 / (1 + np.exp(-evaluation.logits)) if task.name == "multilabel" else evaluation.logits
+            # The logarithm of 1 / (1 + exp(-x)) overflows for no x.
+            outputs = np.exp(-np.logaddexp(0, -evaluation.logits)) if task.name == "multilabel" else evaluation.logits
             writer.writerow(["name", *columns])
             for name, row in zip(names, outputs, strict=True):
                 writer.writerow([name, *(f"{value:.6f}" for value in row)])

@@ -6,10 +6,8 @@ another order each time, so that one set of weights would have many hashes.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from jaxft.errors import JaxftError
+from jaxft.files import open_whole
 
 MAX_HEADER = 100 << 20  # bytes, as in the reference implementation
 _DTYPES: dict[str, np.dtype] = {
@@ -117,18 +116,10 @@ def save_safetensors(
         header[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [begin, position]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with open_whole(path) as file:
             file.write(len(text).to_bytes(8, "little") + text)
             for name in order:
                 file.write(tensors[name].astype(tensors[name].dtype.newbyteorder("<"), copy=False).tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except OSError as error:
         raise JaxftError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):  # a folder that could not be made holds no file to remove
-            temporary.unlink(missing_ok=True)

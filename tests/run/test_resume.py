@@ -1,5 +1,6 @@
 """A run killed at every step and continued is the run that was never killed, bit for bit."""
 
+import json
 import os
 import shutil
 import signal
@@ -19,7 +20,6 @@ from jaxft.run import train
 
 STEPS = 7
 SETTINGS = ("--config.loss.name=kill_loss:loss", "--config.train.checkpoint_every=1 steps")
-SETTINGS_FOR_EIGHT = ("--config.loss.name=softmax_cross_entropy", "--config.train.accum_steps=1", "--config.input.batch_size=8")
 
 
 def _start(recipe, workdir, cache, *more, **environment):
@@ -101,17 +101,18 @@ def test_ctrl_c_saves_and_a_resumed_run_is_bit_equal(unbroken, recipe, tmp_path)
 
 
 def test_a_checkpoint_of_one_device_continues_on_eight(unbroken, recipe, tmp_path):
-    source, _, (_, expected, _) = unbroken
+    source, cache, (_, expected, _) = unbroken
     workdir = tmp_path / "run"
     shutil.copytree(source, workdir)
-    for folder in (workdir / "checkpoints").iterdir():
-        if folder.name.isdigit() and int(folder.name) > STEPS - 2:
-            shutil.rmtree(folder)
-    config = read_config(str(recipe), SETTINGS_FOR_EIGHT)
-    assert len(jax.devices()) == 8
-    (workdir / "config.json").write_text(to_json(config))
-    result = train(config, workdir, resume=True)
-    assert result.status == "finished"
+    shutil.rmtree(workdir / "checkpoints" / str(STEPS))
+    (start,) = (int(folder.name) for folder in (workdir / "checkpoints").iterdir())
+    assert start < STEPS - 4
+    process = _start(recipe, workdir, cache, "--resume", *SETTINGS, JAX_NUM_CPU_DEVICES="8")
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert f"resuming at step {start}" in output
+    shards = json.loads((workdir / "checkpoints" / str(STEPS) / "params" / "_sharding").read_text())
+    assert all('"shape": [8]' in shard for shard in shards.values())
     _, found, _ = _everything(workdir)
     for name, value in expected.items():
         if np.issubdtype(value.dtype, np.floating):

@@ -1,0 +1,67 @@
+"""What a run knows besides its state: which phase it is in, which step judged best, the figures not logged yet."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxft.metrics import merge
+from jaxft.typing import Metrics
+
+
+@dataclasses.dataclass
+class Standing:
+    """Saved with each checkpoint: with it a resumed run goes on exactly.
+
+    Attributes:
+      phase: whose optimizer state the checkpoint holds.
+      best_step: step that judged best on the validation split.
+      best: its figure, negated where less is better.
+      stale: evaluations in this phase since the last gain.
+      collected: the training metrics since the last log line, leaf by leaf, as numbers that JSON keeps exactly.
+    """
+
+    phase: str
+    best_step: int | None = None
+    best: float | None = None
+    stale: int = 0
+    collected: list[list[float]] | None = None
+
+    def judge(self, metrics: Mapping[str, float], step: int, *, monitor: str, mode: str, min_delta: float) -> bool:
+        """Compares an evaluation with the best so far; returns whether it is a gain.
+
+        Args:
+          metrics: figure -> value.
+          step: steps made.
+          monitor: the figure that counts.
+          mode: "max" or "min", which is better.
+          min_delta: what a gain must exceed.
+        """
+        value = metrics[monitor] if mode == "max" else -metrics[monitor]
+        gained = math.isfinite(value) and (self.best is None or value > self.best + min_delta)
+        if gained or self.best_step is None:
+            self.best, self.best_step = (value if gained else None), step
+        self.stale = 0 if gained else self.stale + 1
+        return gained
+
+    def collect(self, metrics: Sequence[Any]) -> None:
+        """Keeps the metrics of the steps since the last log line, merged."""
+        if not metrics:
+            self.collected = None
+            return
+        merged = merge(jax.device_get(list(metrics)))
+        self.collected = [np.asarray(leaf, np.float64).ravel().tolist() for leaf in jax.tree.leaves(merged)]
+
+    def collection(self, kind: Metrics) -> list[Any]:
+        """What `collect` kept, as a collection of the class `kind`."""
+        if self.collected is None:
+            return []
+        leaves, treedef = jax.tree.flatten(jax.eval_shape(kind.empty))
+        kept = zip(self.collected, leaves, strict=True)
+        values = [np.asarray(value, leaf.dtype).reshape(leaf.shape) for value, leaf in kept]
+        return [jax.tree.unflatten(treedef, values)]

