@@ -14,12 +14,17 @@ from jaxft.config import default_config, phase
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    given = dict(part.split("=", 1) if "=" in part else ("path", part) for part in arg.split(",") if part)
-    if unknown := given.keys() - {"path", "model", "train"}:
-        raise ValueError(f"finetune_folder takes path=, model= and train=, not {sorted(unknown)[0]!r}")
+    given = {}
+    for part in filter(None, arg.split(",")):
+        key, found, value = part.partition("=")
+        given.update({key: value} if found else {"path": part})
+    if unknown := given.keys() - {"path", "model", "size", "train"}:
+        raise ValueError(f"finetune_folder takes path=, model=, size= and train=, not {sorted(unknown)[0]!r}")
     config = default_config()
     config.data.source = f"folder:{given['path']}" if "path" in given else ""
     config.model.name = given.get("model", "efficientnet_lite0")
+    if "size" in given:
+        config.model.size = int(given["size"])
     config.input.batch_size = 32
     config.input.augment = "mild_flip"
     config.optim.name = "adamw"

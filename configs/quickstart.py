@@ -31,8 +31,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.phases = ConfigDict()
     if arg == "scratch":
         config.model.pretrained = ""
-        config.phases.phase1 = phase(train="full", length="3 epochs", lr=3e-3)
+        config.phases.phase1 = phase(train="full", length="4 epochs", lr=3e-3)
     else:
         config.phases.phase1 = phase(train="head", length="1 epochs", lr=5e-3)
-        config.phases.phase2 = phase(train="from:stage4", length="2 epochs", lr=1e-3)
+        config.phases.phase2 = phase(train="from:stage4", length="3 epochs", lr=1e-3)
     return config

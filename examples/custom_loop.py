@@ -1,7 +1,4 @@
-"""Fine-tuning with a loop of your own, from the public pieces, on a folder of class folders.
-
-python examples/custom_loop.py PHOTOS
-"""
+"""Fine-tuning with a loop of your own, from the public pieces: python examples/custom_loop.py PHOTOS"""
 
 import sys
 
@@ -12,9 +9,9 @@ from jaxft import losses
 from jaxft.metrics import classification_metrics, to_floats
 
 data = jaxft.open_data(sys.argv[1])
-model, params, model_state = jaxft.create_model(
-    "efficientnet_lite0", num_classes=len(data.class_names), pretrained="imagenet", size=96
-)
+assert data.val
+classes = len(data.class_names)
+model, params, model_state = jaxft.create_model("efficientnet_lite0", num_classes=classes, pretrained="imagenet", size=96)
 mask = jaxft.make_mask(jaxft.FreezeSpec.parse("head"), params, model.stages)
 steps = 100
 tx, _ = jaxft.make_optimizer(params, mask, name="adamw", lr=3e-3, total_steps=steps, warmup_steps=5)
@@ -22,15 +19,15 @@ state = jaxft.create_state(params, model_state, tx, mask, rng=jax.random.key(0))
 
 apply = jaxft.on_pixels(model.apply, model.preprocessing)
 loss = losses.resolve("softmax_cross_entropy", label_smoothing=0.1)
-metrics = classification_metrics(len(data.class_names))
+metrics = classification_metrics(classes)
 train_step = jax.jit(jaxft.make_train_step(apply, loss, tx, mask, metrics=metrics), donate_argnums=0)
 eval_step = jax.jit(jaxft.make_eval_step(apply, loss, metrics=metrics))
 
 batches = jaxft.train_batches(data.train, model.preprocessing, batch_size=16, seed=0, augment="crop_flip")
-for step, batch in zip(range(steps), batches):
-    state, found = train_step(state, batch)
-    if (step + 1) % 20 == 0:
-        print(step + 1, to_floats(found))
+for step in range(1, steps + 1):
+    state, found = train_step(state, next(batches))
+    if step % 20 == 0:
+        print(step, to_floats(found))
 batches.close()
 
 total = metrics.empty()

@@ -154,7 +154,7 @@ class Checkpoints:
     def _restore(self, step: int, items: dict[str, Any]) -> Any:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        except Exception as error:  # what Orbax and tensorstore raise on damaged bytes is no closed list
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             others = [other for other in self.steps() if other != step]
             hint = f"; step {others[-1]} is kept too: remove {self._directory / str(step)} to go on from it" if others else ""

@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxft import tree
+from jaxft.config import check_config
 from jaxft.parallel import batch_sharding, check_batch_size, data_mesh, peak_bytes, replicated
 from jaxft.plan import Phase, Plan, make_plan
 from jaxft.run import jit_train_step
@@ -24,6 +25,7 @@ def inspect_config(config: ConfigDict, *, every_parameter: bool = False) -> str:
       Text: data, network, preprocessing; for each phase what trains, the optimizer's memory, and FLOPs and bytes of the
       compiled training step on the devices present.
     """
+    check_config(config)
     plan = make_plan(config)
     splits, model, pre = plan.splits, plan.model, plan.model.preprocessing
     sizes = ", ".join(
@@ -80,7 +82,7 @@ def compile_abstract(plan: Plan, phase: Phase, config: ConfigDict) -> Any:
     )
     state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), state)
     size, batch, sharding = plan.model.preprocessing.size, config.input.batch_size, batch_sharding(mesh)
-    label = plan.train.labels
+    label = plan.splits.train.labels
     shapes = {
         "image": ((batch, size, size, plan.model.in_channels), jnp.uint8),
         "label": ((batch, *label.shape[1:]), label.dtype),

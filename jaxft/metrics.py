@@ -46,9 +46,7 @@ def regression_metrics() -> type[clu_metrics.Collection]:
 
 def with_grad_norm(collection: type[clu_metrics.Collection]) -> type[clu_metrics.Collection]:
     """Adds `grad_norm`, the average over steps of the trainable gradient's norm before clipping."""
-    return clu_metrics.Collection.create(
-        **collection.__annotations__, grad_norm=clu_metrics.Average.from_output("grad_norm")
-    )
+    return clu_metrics.Collection.create(**collection.__annotations__, grad_norm=clu_metrics.Average.from_output("grad_norm"))
 
 
 def model_outputs(logits: jax.Array, label: jax.Array, loss: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:

@@ -151,7 +151,9 @@ def make_optimizer(
     if name == "adamw":
         return optax.chain(clip, optax.scale_by_adam(b1, b2, eps), decay, scaled, descend), rate
     if ":" not in name:
-        raise JaxftError(f"no optimizer is called '{name}'{near(name, _NAMES)}; there are {', '.join(_NAMES)} and 'module:function'")
+        raise JaxftError(
+            f"no optimizer is called '{name}'{near(name, _NAMES)}; there are {', '.join(_NAMES)} and 'module:function'"
+        )
     factory = import_function(name, "the optimizer")
     try:
         own = factory(learning_rate=rate, **(options or {}))

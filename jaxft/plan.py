@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import optax
 from ml_collections import ConfigDict
 
 from jaxft import losses
-from jaxft.config import Clock, call, check_config, to_json
-from jaxft.data import Source, Splits, open_data
+from jaxft.config import Clock, call, to_json
+from jaxft.data import Source, Splits, find_augment, open_data
 from jaxft.errors import JaxftError, near
-from jaxft.models import Model
+from jaxft.models import Model, build
 from jaxft.optim import Schedule, make_optimizer
 from jaxft.preprocessing import on_pixels
 from jaxft.tasks import Task, get_task
@@ -46,7 +48,6 @@ class Plan:
     """
 
     splits: Splits
-    train: Source
     val: Source
     model: Model
     params: Params
@@ -82,14 +83,11 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None) -> Plan:
     Raises:
       JaxftError: for anything in the config, the data or the weights that does not fit.
     """
-    check_config(config)
+    _check_input(config.input)
     splits = call(open_data, config.data.to_dict(), "config.data", manifest=manifest)
-    if splits.train is None or splits.val is None:
-        raise JaxftError(f"'{config.data.source}' has no training or no validation split; set config.data.val_fraction")
+    if splits.val is None:
+        raise JaxftError(f"'{config.data.source}' has no validation split; set config.data.val_fraction")
     outputs = len(splits.class_names) if config.data.task != "regression" else 1
-    section = config.model.to_dict()
-    section["pretrained"] = section["pretrained"] or None
-    made = call(load_model, section, "config.model", num_classes=outputs, seed=config.seed)
     loss_options = config.loss.options.to_dict()
     loss = losses.resolve(config.loss.name, **loss_options) if config.loss.name else None
     if loss is None and loss_options:
@@ -97,24 +95,40 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None) -> Plan:
     task = get_task(config.data.task, outputs, loss=loss)
     clock = Clock(len(splits.train), config.input.batch_size)
     every = config.train.checkpoint_every
-    return Plan(
+    section = config.model.to_dict()
+    pretrained = section.pop("pretrained") or None
+    # Abstract first: what does not fit is found before weights are downloaded, read or drawn.
+    model = call(build, section, "config.model", num_classes=outputs)
+    abstract, _ = jax.eval_shape(model.init, jax.random.key(0))
+    plan = functools.partial(
+        Plan,
         splits=splits,
-        train=splits.train,
         val=splits.val,
-        model=made.model,
-        params=made.params,
-        model_state=made.model_state,
-        weights=str(made.report),
         task=task,
         loss=task.loss,
-        phases=tuple(_phases(config, clock, made.params, made.model.stages)),
+        phases=tuple(_phases(config, clock, abstract, model.stages)),
         clock=clock,
         log_every=_interval(clock, config.train.log_every, "config.train.log_every"),
         eval_every=_interval(clock, config.train.eval_every, "config.train.eval_every"),
         checkpoint_every=None if every is None else _interval(clock, every, "config.train.checkpoint_every"),
         selection=_selection(config, task),
+    )
+    made = call(load_model, section, "config.model", num_classes=outputs, pretrained=pretrained, seed=config.seed)
+    return plan(
+        model=made.model,
+        params=made.params,
+        model_state=made.model_state,
+        weights=str(made.report),
         record=_record(config, splits, made.model),
     )
+
+
+def _check_input(section: ConfigDict) -> None:
+    """Finds now what the input pipeline would find when the first batch is due, or the first evaluation."""
+    find_augment(section.augment)
+    for key in ("batch_size", "eval_batch_size", "threads"):
+        if section[key] is not None and section[key] < 1:
+            raise JaxftError(f"config.input.{key} is {section[key]}: it must be at least 1")
 
 
 def _selection(config: ConfigDict, task: Task) -> dict[str, Any]:

@@ -93,9 +93,7 @@ def evaluate_run(
     source = there[split]
     task = get_task(tuned.task, tuned.model.num_classes)
     step = jax.jit(make_eval_step(tuned.apply, task.loss, metrics=task.metrics))
-    found = evaluate_source(
-        step, tuned.params, tuned.model_state, source, tuned.model, batch_size=batch_size, mesh=data_mesh()
-    )
+    found = evaluate_source(step, tuned.params, tuned.model_state, source, tuned.model, batch_size=batch_size, mesh=data_mesh())
     return RunEvaluation(split, tuned.step, judge(found, task, tuned.class_names), len(source))
 
 
@@ -128,7 +126,9 @@ def format_predictions(
     predictions: Predictions, class_names: Sequence[str], task: str, *, style: str = "table", top: int = 1
 ) -> str:
     """Predictions as text: a table, JSON or CSV, one row a picture, unreadable ones at the end."""
-    rows = [_row(name, logits, class_names, task, top) for name, logits in zip(predictions.names, predictions.logits, strict=True)]
+    rows = [
+        _row(name, logits, class_names, task, top) for name, logits in zip(predictions.names, predictions.logits, strict=True)
+    ]
     if style == "json":
         bad = [{"name": name, "error": reason} for name, reason in predictions.bad]
         return json.dumps([*rows, *bad], indent=2) + "\n"
@@ -152,9 +152,12 @@ def _row(name: str, logits: np.ndarray, class_names: Sequence[str], task: str, t
         return {"name": name, "value": float(logits[0])}
     if task == "multilabel":
         probability = 1 / (1 + np.exp(-logits))
-        return {"name": name, "labels": {class_names[i]: float(probability[i]) for i in np.flatnonzero(probability > 0.5)}}
+        return {
+            "name": name,
+            "labels": {class_names[i]: float(probability[i]) for i in np.flatnonzero(probability > 0.5).tolist()},
+        }
     probability = scores.softmax(logits[None])[0]
-    best = np.argsort(-probability, kind="stable")[: max(1, min(top, len(class_names)))]
+    best = np.argsort(-probability, kind="stable")[: max(1, min(top, len(class_names)))].tolist()
     return {"name": name, "classes": [{"class": class_names[i], "probability": float(probability[i])} for i in best]}
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +32,16 @@ class Preprocessing:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Preprocessing:
+        """The inverse of `dataclasses.asdict` through JSON, which has no tuples.
+
+        Raises:
+          TypeError: other fields.
+        """
+        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+        return cls(**values)
+
     def with_size(self, size: int) -> Preprocessing:
         """The same at another input size: the share of the image that the centre crop keeps stays."""
         return dataclasses.replace(self, size=size, resize=round(self.resize * size / self.size))
@@ -39,7 +51,8 @@ class Preprocessing:
         if channels == len(self.mean):
             return self
         if channels == 1:
-            mean, std = (float(np.mean(self.mean)),), (float(np.mean(self.std)),)
+            mean: tuple[float, ...] = (float(np.mean(self.mean)),)
+            std: tuple[float, ...] = (float(np.mean(self.std)),)
         else:
             turns = [index % len(self.mean) for index in range(channels)]
             mean, std = tuple(self.mean[t] for t in turns), tuple(self.std[t] for t in turns)

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from jaxft import tree
 from jaxft.checkpoint import Checkpoints
-from jaxft.config import call
+from jaxft.config import call, check_config
 from jaxft.data import Source, train_batches
 from jaxft.errors import JaxftError
 from jaxft.evaluate import Evaluation, evaluate_source
@@ -34,6 +34,9 @@ from jaxft.standing import Standing
 from jaxft.train import TrainState, create_state, eval_params, make_eval_step, make_train_step
 from jaxft.typing import ModelState, Params
 from jaxft.workdir import check_workdir, claim_workdir
+
+#: `(state, batch) -> (state, metrics)`, under `jax.jit`.
+JittedStep = Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +73,7 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False) -> R
       JaxftError: something the user gave does not fit; nothing was lost.
       SaveError: a checkpoint could not be written.
     """
+    check_config(config)
     mesh = data_mesh()
     check_batch_size(config.input.batch_size, mesh, "config.input.batch_size")
     check_batch_size(config.input.batch_size // config.train.accum_steps, mesh, "batch_size / accum_steps")
@@ -84,7 +88,7 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False) -> R
         )
         step = int(state.step)
         log = stack.enter_context(contextlib.closing(_open_log(config, workdir, step)))
-        progress = stack.enter_context(contextlib.closing(Progress(plan.total_steps, done=step)))
+        progress = stack.enter_context(contextlib.closing(Progress(plan.total_steps, done=step, show=jax.process_index() == 0)))
         batches = stack.enter_context(contextlib.closing(_train_batches(config, plan, step)))
         stop_asked = stack.enter_context(catch_stop_signals())
         eval_step = jax.jit(make_eval_step(plan.apply, plan.loss, metrics=plan.task.metrics))
@@ -164,7 +168,7 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False) -> R
         return _finish(eval_step, state, plan, config, mesh, checkpoints, standing.best_step, workdir, log)
 
 
-def jit_train_step(plan: Plan, phase: Phase, config: ConfigDict) -> Callable[..., tuple[TrainState, Any]]:
+def jit_train_step(plan: Plan, phase: Phase, config: ConfigDict) -> JittedStep:
     """The compiled training step of a phase. The state is donated: its memory becomes the next state's."""
     step = make_train_step(
         plan.apply,
@@ -185,9 +189,7 @@ def _enter(config: ConfigDict, phase: Phase, mesh: Mesh, params: Params, model_s
     return dataclasses.replace(make(params, model_state), step=replicate(jnp.int32(step), mesh))
 
 
-def _restore(
-    config: ConfigDict, plan: Plan, mesh: Mesh, checkpoints: Checkpoints
-) -> tuple[TrainState, Standing] | None:
+def _restore(config: ConfigDict, plan: Plan, mesh: Mesh, checkpoints: Checkpoints) -> tuple[TrainState, Standing] | None:
     step = checkpoints.newest()
     if step is None:
         return None
@@ -226,7 +228,7 @@ def _train_batches(config: ConfigDict, plan: Plan, step: int) -> Any:
         train_batches,
         section,
         "config.input",
-        source=plan.train,
+        source=plan.splits.train,
         preprocessing=plan.model.preprocessing,
         channels=plan.model.in_channels,
         seed=config.seed,
@@ -237,7 +239,13 @@ def _train_batches(config: ConfigDict, plan: Plan, step: int) -> Any:
 
 
 def _evaluate(
-    eval_step: Callable[..., Any], params: Params, model_state: ModelState, source: Source, plan: Plan, config: ConfigDict, mesh: Mesh
+    eval_step: Callable[..., Any],
+    params: Params,
+    model_state: ModelState,
+    source: Source,
+    plan: Plan,
+    config: ConfigDict,
+    mesh: Mesh,
 ) -> Evaluation:
     batch_size, threads = config.input.eval_batch_size, config.input.threads
     return evaluate_source(

@@ -1,11 +1,11 @@
 """The folder of a run: what it holds, how it is opened for training, how a fine-tuned network is loaded from it.
 
-    config.json        the configuration the run was started with
-    splits.json        which file is in which split, where the split is ours
-    metrics.jsonl      training, validation and test figures by step; timing.jsonl the wall clock
-    tensorboard/       the same for TensorBoard
-    checkpoints/N/     the newest and the best; each says in its own record how to load it
-    report.md, report.json, predictions.csv, samples.png    once the run has finished
+config.json        the configuration the run was started with
+splits.json        which file is in which split, where the split is ours
+metrics.jsonl      training, validation and test figures by step; timing.jsonl the wall clock
+tensorboard/       the same for TensorBoard
+checkpoints/N/     the newest and the best; each says in its own record how to load it
+report.md, report.json, predictions.csv, samples.png    once the run has finished
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ def claim_workdir(workdir: Path, config: ConfigDict, splits: Splits) -> None:
       JaxftError: the folder cannot be written.
     """
     try:
+        workdir.mkdir(parents=True, exist_ok=True)
         if splits.ours:
             write_manifest(workdir / "splits.json", splits.ours, splits.settings)
         write_whole(workdir / "config.json", to_json(config) + "\n")
@@ -116,10 +117,8 @@ def load_run(path: str | Path, *, step: int | None = None) -> FineTuned:
             raise JaxftError(f"{directory} has no checkpoint {step}, only {checkpoints.steps()}")
         chosen = step if step is not None else checkpoints.meta(newest)["standing"]["best_step"] or newest
         record = checkpoints.meta(chosen)["run"]
-        preprocessing = Preprocessing(**_tuples(record["preprocessing"]))
-        model = dataclasses.replace(
-            build(**record["model"], size=preprocessing.size), preprocessing=preprocessing
-        )
+        preprocessing = Preprocessing.from_json(record["preprocessing"])
+        model = dataclasses.replace(build(**record["model"], size=preprocessing.size), preprocessing=preprocessing)
         sharding = replicated(data_mesh())
         abstract = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -129,8 +128,3 @@ def load_run(path: str | Path, *, step: int | None = None) -> FineTuned:
     finally:
         checkpoints.close()
     return FineTuned(model, params, model_state, tuple(record["class_names"]), record["task"], chosen, record)
-
-
-def _tuples(record: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no tuples; a frozen record wants them."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 import timm
+import torch
 import torchvision
 from PIL import Image
 from torchvision import transforms
@@ -45,6 +45,7 @@ def nchw(images):
 def hooks(network, stages, found):
     """Records the map after each named module, NHWC."""
     for stage, name in stages.items():
+
         def keep(module, inputs, output, stage=stage):
             found[stage] = output.detach().permute(0, 2, 3, 1).numpy() if output.ndim == 4 else output.detach().numpy()
 

@@ -18,24 +18,23 @@ def main() -> None:
     torch.manual_seed(0)
     found = {}
 
-    def record(name, pool, shape):
+    def record(name, pool, shape, *window, **options):
         x = torch.randn(shape, requires_grad=True)
-        y = pool(x)
+        y = pool(x, *window, **options)
         cotangent = torch.randn_like(y)
         y.backward(cotangent)
         for part, value in (("x", x), ("y", y), ("cotangent", cotangent), ("dx", x.grad)):
             found[f"{name}|{part}"] = value.detach().permute(0, 2, 3, 1).numpy()
 
     for window, stride, padding, ceil in MAX:
-        pool = lambda x: functional.max_pool2d(x, window, stride, padding, ceil_mode=bool(ceil))
-        record(f"max_{window}_{stride}_{padding}_{ceil}", pool, (2, 2, 6, 7))
+        name = f"max_{window}_{stride}_{padding}_{ceil}"
+        record(name, functional.max_pool2d, (2, 2, 6, 7), window, stride, padding, ceil_mode=bool(ceil))
     for window, stride, padding, include, ceil in AVG:
-        pool = lambda x: functional.avg_pool2d(
-            x, window, stride, padding, ceil_mode=bool(ceil), count_include_pad=bool(include)
-        )
-        record(f"avg_{window}_{stride}_{padding}_{include}_{ceil}", pool, (2, 2, 6, 7))
+        name, modes = f"avg_{window}_{stride}_{padding}_{include}_{ceil}", {"ceil_mode": bool(ceil)}
+        modes["count_include_pad"] = bool(include)
+        record(name, functional.avg_pool2d, (2, 2, 6, 7), window, stride, padding, **modes)
     for size in ADAPTIVE:
-        record(f"adaptive_{size[0]}_{size[1]}", lambda x: functional.adaptive_avg_pool2d(x, size), (2, 2, 3, 5))
+        record(f"adaptive_{size[0]}_{size[1]}", functional.adaptive_avg_pool2d, (2, 2, 3, 5), size)
     path = Path(__file__).parent.parent / "tests" / "ops" / "fixtures" / "pool.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, **found)

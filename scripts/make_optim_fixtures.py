@@ -95,9 +95,7 @@ def main() -> None:
     drift = {path: rng.normal(size=shape) for path, shape in SHAPES.items()}
     scale = np.where(np.arange(STEPS) % 5 == 0, 0.02, 0.5)
     gradients = {
-        path: ((drift[path] + rng.normal(size=(STEPS, *shape))) * scale.reshape(-1, *[1] * len(shape))).astype(
-            np.float32
-        )
+        path: ((drift[path] + rng.normal(size=(STEPS, *shape))) * scale.reshape(-1, *[1] * len(shape))).astype(np.float32)
         for path, shape in SHAPES.items()
     }
     found = {f"start|{path}": value for path, value in start.items()}

@@ -48,8 +48,7 @@ def random(*shape, dtype=torch.float32):
 
 def dtypes():
     ints = {
-        name: torch.randint(0, 100, (3, 2)).to(getattr(torch, name))
-        for name in ("int8", "int16", "int32", "int64", "uint8")
+        name: torch.randint(0, 100, (3, 2)).to(getattr(torch, name)) for name in ("int8", "int16", "int32", "int64", "uint8")
     }
     unsigned = {name: torch.randint(0, 100, (4,)).to(getattr(torch, name)) for name in ("uint16", "uint32", "uint64")}
     floats = ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz")

@@ -9,6 +9,6 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 _TESTS = Path(__file__).parent
 sys.path[:0] = [str(_TESTS), str(_TESTS / "models")]
 
-import jax
+import jax  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)

@@ -181,9 +181,7 @@ def test_durations_in_steps_epochs_and_examples_become_steps(duration, steps):
     ["", "5", "steps", "five steps", "-3 steps", "2 days", "1e3 steps", "2 epochs 3 steps", "1,5 epochs", 2.5, None],
 )
 def test_what_is_no_duration_is_said_with_examples_of_one(duration):
-    with pytest.raises(
-        JaxftError, match=r"config.train.log_every is '.*': a duration is written '200 steps', '2 epochs' or"
-    ):
+    with pytest.raises(JaxftError, match=r"config.train.log_every is '.*': a duration is written '200 steps', '2 epochs' or"):
         CLOCK.steps(duration, "config.train.log_every")
 
 
@@ -208,9 +206,7 @@ def test_call_names_the_section_of_a_key_its_function_does_not_take():
     def make_it(*, momentum=0.9, size=1):
         raise AssertionError("not to be called")
 
-    with pytest.raises(
-        JaxftError, match=r"config.optim.momntum is not an argument of make_it .did you mean 'momentum'"
-    ):
+    with pytest.raises(JaxftError, match=r"config.optim.momntum is not an argument of make_it .did you mean 'momentum'"):
         call(make_it, {"momntum": 0.5}, "config.optim", size=2)
 
 

@@ -14,7 +14,22 @@ LAYERS = [
     {"models", "tuning", "optim", "losses", "metrics"},
     {"weights", "data"},
     {"parallel", "train", "tasks", "evaluate", "checkpoint"},
-    {"config", "plan", "run", "standing", "log", "progress", "workdir", "predict", "inspect", "api", "report", "cli", "__init__", "__main__"},
+    {
+        "config",
+        "plan",
+        "run",
+        "standing",
+        "log",
+        "progress",
+        "workdir",
+        "predict",
+        "inspect",
+        "api",
+        "report",
+        "cli",
+        "__init__",
+        "__main__",
+    },
 ]
 
 DOORS = {

@@ -202,9 +202,7 @@ assert not [name for name in sys.modules if name.startswith(("tensorflow.", "tor
 
 def test_a_wandb_project_without_wandb_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(
-        JaxftError, match=r"wandb_project is set, but wandb is missing: pip install 'jaxft\[tracking\]'"
-    ):
+    with pytest.raises(JaxftError, match=r"wandb_project is set, but wandb is missing: pip install 'jaxft\[tracking\]'"):
         RunLog(tmp_path, tensorboard=False, wandb_project="pets")
 
 

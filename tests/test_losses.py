@@ -32,7 +32,9 @@ def test_label_smoothing_is_torchs():
 
 def test_soft_labels_of_one_hot_equal_hard_ones():
     soft = {"label": jax.nn.one_hot(BATCH["label"], 5)}
-    np.testing.assert_allclose(losses.softmax_cross_entropy(OUTPUTS, soft), losses.softmax_cross_entropy(OUTPUTS, BATCH), rtol=1e-6)
+    np.testing.assert_allclose(
+        losses.softmax_cross_entropy(OUTPUTS, soft), losses.softmax_cross_entropy(OUTPUTS, BATCH), rtol=1e-6
+    )
 
 
 def test_binary_cross_entropy_is_stable_and_equals_float64():
@@ -40,7 +42,9 @@ def test_binary_cross_entropy_is_stable_and_equals_float64():
     labels = (RNG.random(logits.shape) > 0.5).astype(np.float64)
     labels[-1] = [1, 0, 1, 1, 0]
     expected = (np.maximum(logits, 0) - logits * labels + np.log1p(np.exp(-np.abs(logits)))).mean(-1)
-    found = losses.binary_cross_entropy({"logits": jnp.asarray(logits, jnp.float32)}, {"label": jnp.asarray(labels, jnp.float32)})
+    found = losses.binary_cross_entropy(
+        {"logits": jnp.asarray(logits, jnp.float32)}, {"label": jnp.asarray(labels, jnp.float32)}
+    )
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 

@@ -183,9 +183,7 @@ def test_the_gradient_norm_is_the_average_over_steps_and_not_over_examples(task)
     parts = []
     for norm, (a, b) in ((1.0, (0, 30)), (4.0, (30, SIZE))):
         batch = _logits(task)[a:b], LABELS[task][a:b], np.zeros(b - a), MASK[a:b]
-        made = jax.jit(
-            lambda *batch: collection.single_from_model_output(**model_outputs(*batch[1:]), grad_norm=batch[0])
-        )
+        made = jax.jit(lambda *batch: collection.single_from_model_output(**model_outputs(*batch[1:]), grad_norm=batch[0]))
         parts.append(made(norm, *batch))
     figures = to_floats(merge(parts))
     assert figures.keys() == {"grad_norm", *_figures(task, _logits(task), LABELS[task])}

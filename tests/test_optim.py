@@ -132,9 +132,7 @@ def test_schedules_equal_their_formulas_at_their_corners_and_after_their_end(sch
     for step in {0, 1, warmup - 1, warmup, warmup + 1, 19, 20, 29, 30, 50, 99, 100, 150} - {-1}:
         expected = _formula(schedule, step, 3e-3, warmup, 100, 1e-5)
         np.testing.assert_allclose(rate(step), expected, rtol=1e-6, atol=1e-9, err_msg=f"{step}")
-        np.testing.assert_allclose(
-            jax.jit(rate)(jnp.int32(step)), expected, rtol=1e-6, atol=1e-9, err_msg=f"{step}, jitted"
-        )
+        np.testing.assert_allclose(jax.jit(rate)(jnp.int32(step)), expected, rtol=1e-6, atol=1e-9, err_msg=f"{step}, jitted")
 
 
 def test_a_warm_up_may_fill_the_whole_length_and_reaches_the_peak_at_its_last_step():
@@ -178,9 +176,7 @@ def test_a_groups_lr_scale_multiplies_its_updates_and_no_others(name):
         return tree.flatten(jax.jit(lambda: tx.update(gradient, tx.init(params), params)[0])())
 
     plain = change(ALL)
-    scaled = change(
-        (Group("stem", ("stem",), lr_scale=0.25), Group("head", ("head",), lr_scale=10), Group("rest", ("**",)))
-    )
+    scaled = change((Group("stem", ("stem",), lr_scale=0.25), Group("head", ("head",), lr_scale=10), Group("rest", ("**",))))
     for path, update in scaled.items():
         factor = {"stem": 0.25, "head": 10}.get(path.split("/")[0], 1)
         np.testing.assert_allclose(update, factor * plain[path], rtol=1e-6, err_msg=path)

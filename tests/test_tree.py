@@ -4,7 +4,11 @@ import pytest
 from jaxft import tree
 from jaxft.errors import JaxftError
 
-TREE = {"stem": {"kernel": np.zeros((3, 3)), "bias": np.zeros(3)}, "fc": {"kernel": np.zeros((3, 2))}, "fc2": {"w": np.zeros(1)}}
+TREE = {
+    "stem": {"kernel": np.zeros((3, 3)), "bias": np.zeros(3)},
+    "fc": {"kernel": np.zeros((3, 2))},
+    "fc2": {"w": np.zeros(1)},
+}
 
 
 def test_flatten_and_unflatten_are_inverse():
@@ -62,7 +66,11 @@ def test_unflatten_refuses_a_leaf_below_a_leaf():
 
 
 def test_diff_tells_missing_unexpected_and_changed_apart():
-    other = {"stem": {"kernel": np.zeros((3, 4)), "bias": np.zeros(3, np.float16)}, "fc2": {"w": np.zeros(1)}, "new": np.zeros(1)}
+    other = {
+        "stem": {"kernel": np.zeros((3, 4)), "bias": np.zeros(3, np.float16)},
+        "fc2": {"w": np.zeros(1)},
+        "new": np.zeros(1),
+    }
     found = tree.diff(TREE, other)
     assert found.missing == ("fc/kernel",)
     assert found.unexpected == ("new",)

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-RECIPE = '''
+RECIPE = """
 from ml_collections import ConfigDict
 from jaxft.config import default_config, phase
 
@@ -28,7 +28,7 @@ def get_config(arg=""):
     config.phases.phase1 = phase(train="head", length="2 steps", lr=1e-2)
     config.phases.phase2 = phase(train="from:stage6", length="5 steps", lr=1e-2, name="sgd")
     return config
-'''
+"""
 
 
 def draw_folder(root, classes=("circle", "cross", "dots"), per_class=10, size=40):

@@ -10,6 +10,7 @@ import argparse
 import errno
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from jaxft.cli.config import UsageError, split_overrides
 from jaxft.errors import JaxftError, SaveError, near
@@ -28,7 +29,10 @@ _COMMANDS = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, but an error is a JaxftError: one line, no usage text."""
+    """argparse, but an error is a JaxftError: one line, no usage text; and options are written out."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "allow_abbrev": False})
 
     def error(self, message: str) -> None:  # type: ignore[override]
         raise UsageError(f"{message} (see '{self.prog} --help')")

@@ -5,7 +5,7 @@ from jaxft.data.open import open_data
 from jaxft.data.pipeline import eval_batches, train_batches
 from jaxft.data.sources import Arrays, Files, Source, Splits, predict_source
 from jaxft.data.splits import write_manifest
-from jaxft.data.transforms import AUGMENTS, Augment, eval_transform, train_transform
+from jaxft.data.transforms import AUGMENTS, Augment, eval_transform, find_augment, train_transform
 
 __all__ = [
     "AUGMENTS",
@@ -18,6 +18,7 @@ __all__ = [
     "decode",
     "eval_batches",
     "eval_transform",
+    "find_augment",
     "open_data",
     "predict_source",
     "train_batches",

@@ -67,9 +67,7 @@ class JaxftDigits(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, *args: Any) -> Any:
         return self._generate(*args)
 
-    def _generate(
-        self, images: np.ndarray, labels: np.ndarray, numbers: np.ndarray
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _generate(self, images: np.ndarray, labels: np.ndarray, numbers: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
         for number in numbers:
             file = io.BytesIO()
             Image.fromarray(images[number]).save(file, "PNG")

@@ -34,7 +34,9 @@ def read_folder(root: Path) -> tuple[dict[str, Files], tuple[str, ...]]:
         splits = {"all": root}
     class_names = tuple(folder.name for folder in _folders(splits.get("train", root)))
     if not class_names:
-        raise JaxftError(f"'{splits.get('train', root)}' holds no class folders: put each class's pictures in a folder of its name")
+        raise JaxftError(
+            f"'{splits.get('train', root)}' holds no class folders: put each class's pictures in a folder of its name"
+        )
     if len(class_names) < 2:
         raise JaxftError(f"'{root}' has one class only ('{class_names[0]}'): there is nothing to tell apart")
     return {split: _read_classes(folder, class_names, root) for split, folder in splits.items()}, class_names
@@ -145,6 +147,8 @@ def _labels(
         return np.array([[name in row for name in names] for row in given], np.float32), tuple(names)
     for number, row in enumerate(given):
         if len(row) != 1:
-            raise JaxftError(f"'{file}' line {number + 2}: '{rows[number]['label']}' is not one label (task 'multilabel' takes several)")
+            raise JaxftError(
+                f"'{file}' line {number + 2}: '{rows[number]['label']}' is not one label (task 'multilabel' takes several)"
+            )
     number_of = {name: number for number, name in enumerate(names)}
     return np.array([number_of[row[0]] for row in given], np.int32), tuple(names)

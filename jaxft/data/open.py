@@ -71,7 +71,9 @@ def open_data(
         notes.append("there is no test split: the final figures are on the validation split, which selection has seen")
     ordered = {split: splits.get(split) for split in ("train", "val", "test")}
     return Splits(
-        **ordered,
+        train=splits["train"],
+        val=splits.get("val"),
+        test=splits.get("test"),
         class_names=names,
         fingerprint=fingerprint(ordered, names),
         notes=tuple(notes),
@@ -91,7 +93,7 @@ def _by_text(source: str, task: str, data_dir: str | None) -> tuple[dict[str, An
             raise JaxftError(f"tfds: sources are for the task 'classify', not '{task}'")
         from jaxft.data.tfds import read_tfds  # tensorflow-datasets takes seconds to import
 
-        return read_tfds(rest, data_dir=data_dir)  # type: ignore[return-value]
+        return read_tfds(rest, data_dir=data_dir)
     if not source:
         raise JaxftError("no data: set config.data.source to folder:PATH, csv:FILE or tfds:NAME")
     if Path(source).expanduser().is_dir():
@@ -99,9 +101,7 @@ def _by_text(source: str, task: str, data_dir: str | None) -> tuple[dict[str, An
     raise JaxftError(f"no folder '{source}' (other data are written csv:FILE or tfds:NAME)")
 
 
-def _only_classes(
-    found: tuple[dict[str, Files], tuple[str, ...]], task: str
-) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _only_classes(found: tuple[dict[str, Files], tuple[str, ...]], task: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     if task != "classify":
         raise JaxftError(f"folders give one class a picture: the task '{task}' needs a table, csv:FILE")
     return dict(found[0]), found[1]
@@ -142,7 +142,7 @@ def _split(
 ) -> tuple[dict[str, Source], dict[str, Source]]:
     """Splits off what is missing. Returns all splits, and those made by us."""
     whole = found.get("all", found.get("train"))
-    if whole is None:
+    if whole is None or ("train" not in found and len(found) > 1):
         raise JaxftError("the data have no training split")
     if "val" in found:
         return dict(found), {}

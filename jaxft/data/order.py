@@ -2,8 +2,9 @@
 
 Position p = step * batch + j of the endless stream belongs to epoch p // n and shows example `permutation(seed, epoch)[p % n]`.
 Every example comes exactly once an epoch, batches run across the borders of epochs, and any position is reached at once, so
-a resumed run needs only its step. The permutation is NumPy's, drawn from Philox keyed by (seed, epoch): Philox is a counter-based
-generator whose stream NumPy keeps stable; grain's shuffle would give the same contract, but its stream is an internal of grain.
+a resumed run needs only its step. The permutation is NumPy's, drawn from Philox keyed by (seed, epoch): Philox is a
+counter-based generator whose stream NumPy keeps stable; grain's shuffle would give the same contract, but its stream is an
+internal of grain.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def _generator(seed: int, use: int, epoch: int, index: int) -> np.random.Generat
 
 
 def batch_positions(step: int, batch_size: int, host: int, hosts: int) -> range:
-    """Positions in the stream of a host's share of a step's batch: a contiguous slice, the same batch for any number of hosts."""
+    """Positions in the stream of a host's share of a step's batch: a contiguous slice, whatever the number of hosts."""
     share = batch_size // hosts
     start = step * batch_size + host * share
     return range(start, start + share)

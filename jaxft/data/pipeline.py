@@ -62,9 +62,7 @@ def train_batches(
         raise JaxftError(f"start_step is {start_step}")
     chosen = find_augment(augment)
     # Checked here, not at the first batch: a generator's body runs late.
-    return _train_batches(
-        source, preprocessing, batch_size, seed, start_step, chosen, channels, host, hosts, threads, prefetch
-    )
+    return _train_batches(source, preprocessing, batch_size, seed, start_step, chosen, channels, host, hosts, threads, prefetch)
 
 
 def _train_batches(

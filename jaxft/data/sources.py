@@ -73,14 +73,15 @@ class Splits:
     """A data set.
 
     Attributes:
-      train, val, test: the splits there are.
+      train: the training examples.
+      val, test: None where there are none.
       class_names: in the order of the labels; of a regression, the name of the value.
       fingerprint: sha256 over names and labels of all splits: the same data have the same one on any machine.
       notes: what a user should know, a line each.
       ours: the splits made by us, empty where the data came split, and `settings`, what they were made with.
     """
 
-    train: Source | None
+    train: Source
     val: Source | None
     test: Source | None
     class_names: tuple[str, ...]
@@ -101,9 +102,7 @@ def fingerprint(splits: dict[str, Source | None], class_names: Sequence[str]) ->
     return digest.hexdigest()
 
 
-def predict_source(
-    paths: Sequence[str | Path], *, channels: int = 3
-) -> tuple[Files, list[tuple[str, str]]]:
+def predict_source(paths: Sequence[str | Path], *, channels: int = 3) -> tuple[Files, list[tuple[str, str]]]:
     """Pictures to classify: files, and all pictures below folders, in the order given and by name within a folder.
 
     Returns:

@@ -27,7 +27,11 @@ def stratified(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarr
     if not 0 <= fraction < 1:
         raise JaxftError(f"a fraction of {fraction} cannot be split off: it must lie in [0, 1)")
     rng = np.random.Generator(np.random.Philox(key=np.array([seed % 2**64, 3], np.uint64)))
-    groups = [np.flatnonzero(labels == label) for label in np.unique(labels)] if labels.dtype == np.int32 else [np.arange(len(labels))]
+    groups = (
+        [np.flatnonzero(labels == label) for label in np.unique(labels)]
+        if labels.dtype == np.int32
+        else [np.arange(len(labels))]
+    )
     part: list[np.ndarray] = []
     for group in groups:
         count = round(fraction * len(group))
@@ -90,5 +94,7 @@ def duplicates_across(splits: Mapping[str, Files]) -> list[str]:
         for second in names[number + 1 :]:
             if both := sorted(seen[first].keys() & seen[second].keys()):
                 example = f"{seen[first][both[0]]} = {seen[second][both[0]]}"
-                notes.append(f"{len(both)} pictures are in {first} and in {second} ({example}): figures on {second} will flatter")
+                notes.append(
+                    f"{len(both)} pictures are in {first} and in {second} ({example}): figures on {second} will flatter"
+                )
     return notes

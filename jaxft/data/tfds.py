@@ -82,7 +82,7 @@ def read_tfds(name: str, *, data_dir: str | None) -> tuple[dict[str, Source], tu
     if not _prepared(builder):
         _prepare(builder, full, in_own=dataset in OWN)
     features = builder.info.features
-    label = features["label"] if "label" in features else None
+    label = features["label"] if "label" in features else None  # noqa: SIM401 - it has no get
     if "image" not in features or not isinstance(label, tfds.features.ClassLabel):
         raise JaxftError(f"tfds:{full} has {', '.join(features)}; an 'image' and a 'label' of one class are needed")
     splits: dict[str, Source] = {
@@ -109,7 +109,7 @@ def _prepare(builder: Any, full: str, *, in_own: bool) -> None:
         if in_own:
             raise
         raise JaxftError(
-            f"tfds:{full} could not be prepared without TensorFlow ({type(error).__name__}: {str(error).splitlines()[0][:120]}): "
-            f"prepare it once, on any machine, with pip install 'jaxft[tf]' and tfds build {full} "
-            f"--file_format=array_record --data_dir={builder._data_dir_root}"
+            f"tfds:{full} could not be prepared without TensorFlow ({type(error).__name__}: "
+            f"{str(error).splitlines()[0][:120]}): prepare it once, on any machine, with pip install 'jaxft[tf]' and "
+            f"tfds build {full} --file_format=array_record --data_dir={builder._data_dir_root}"
         ) from error

@@ -77,7 +77,9 @@ def resize(
     width_height, method = (size[1], size[0]), _FILTERS[interpolation]
     if pixels.shape[2] == 3:
         return np.asarray(Image.fromarray(pixels).resize(width_height, method, box=box))
-    planes = [np.asarray(Image.fromarray(pixels[:, :, c]).resize(width_height, method, box=box)) for c in range(pixels.shape[2])]
+    planes = [
+        np.asarray(Image.fromarray(pixels[:, :, c]).resize(width_height, method, box=box)) for c in range(pixels.shape[2])
+    ]
     return np.stack(planes, axis=-1)
 
 
@@ -104,9 +106,7 @@ def _center_crop(pixels: np.ndarray, size: int) -> np.ndarray:
     return pixels[top : top + size, left : left + size]
 
 
-def train_transform(
-    pixels: np.ndarray, preprocessing: Preprocessing, rng: np.random.Generator, augment: Augment
-) -> np.ndarray:
+def train_transform(pixels: np.ndarray, preprocessing: Preprocessing, rng: np.random.Generator, augment: Augment) -> np.ndarray:
     """Random crop, resize and flip: uint8 [H, W, C] -> [S, S, C]. `rng` decides everything."""
     side = preprocessing.size
     height, width = pixels.shape[:2]
@@ -121,9 +121,7 @@ def train_transform(
     return found
 
 
-def _random_box(
-    height: int, width: int, rng: np.random.Generator, augment: Augment
-) -> tuple[float, float, float, float]:
+def _random_box(height: int, width: int, rng: np.random.Generator, augment: Augment) -> tuple[float, float, float, float]:
     """The random resized crop of Szegedy et al. (2015), drawn as torchvision does: ten tries, then the largest centre crop."""
     assert augment.crop_scale is not None
     low, high = (math.log(ratio) for ratio in augment.crop_ratio)

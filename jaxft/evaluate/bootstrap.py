@@ -7,9 +7,7 @@ import numpy as np
 from jaxft.errors import JaxftError
 
 
-def bootstrap_interval(
-    values: np.ndarray, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
+def bootstrap_interval(values: np.ndarray, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
     """Interval of the mean of `values` [N] (e.g. 1 where a prediction is right) under resampling of the examples.
 
     Raises:

@@ -70,9 +70,10 @@ class Model:
         rngs = None if rng is None else {"dropout": rng}
         variables = {"params": params, **model_state}
         if not train:
-            return self.module.apply(variables, image, False, rngs=rngs), model_state
+            plain: Any = self.module.apply(variables, image, False, rngs=rngs)
+            return plain, model_state
         outputs, new = self.module.apply(variables, image, train, rngs=rngs, mutable=list(model_state))
-        return outputs, {key: new[key] if key in new else value for key, value in model_state.items()}
+        return dict(outputs), {key: new.get(key, value) for key, value in model_state.items()}
 
     def stage_of(self, path: str) -> str:
         """The stage a parameter belongs to."""
@@ -209,7 +210,7 @@ def build(
         raise JaxftError(f"head is '{head}', not 'linear' or 'mlp'")
     if dtype not in ("float32", "bfloat16", "float64"):
         raise JaxftError(f"dtype is '{dtype}', not 'float32', 'bfloat16' or 'float64'")
-    if dtype == "float64" and not jax.config.jax_enable_x64:
+    if dtype == "float64" and not jax.config.read("jax_enable_x64"):
         raise JaxftError("dtype 'float64' needs JAX's 64-bit mode: set JAX_ENABLE_X64=1")
     classes = 1000 if num_classes is None else num_classes
     if classes < 1 or in_channels < 1:
@@ -227,9 +228,7 @@ def build(
     preprocessing = architecture.preprocessing.with_channels(in_channels)
     if size is not None:
         preprocessing = preprocessing.with_size(size)
-    return Model(
-        name, classes, in_channels, module, architecture.stages(), architecture.first_conv, preprocessing
-    )
+    return Model(name, classes, in_channels, module, architecture.stages(), architecture.first_conv, preprocessing)
 
 
 @functools.cache
@@ -243,8 +242,7 @@ def pretrained_records(name: str) -> list[Pretrained]:
     architecture_of(name)
     found = []
     for record in _records().get(name, []):
-        preprocessing = {key: tuple(v) if isinstance(v, list) else v for key, v in record["preprocessing"].items()}
-        found.append(Pretrained(**{**record, "preprocessing": Preprocessing(**preprocessing)}))
+        found.append(Pretrained(**{**record, "preprocessing": Preprocessing.from_json(record["preprocessing"])}))
     return found
 
 

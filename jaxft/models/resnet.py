@@ -54,9 +54,7 @@ class Block(nn.Module):
             layers = [(self.width, 3, self.strides), (self.width, 3, 1)]
         shortcut = x
         for number, (width, size, strides) in enumerate(layers, start=1):
-            x = Conv(
-                width, size, strides, padding=size // 2, bias=False, dtype=self.dtype, name=f"conv{number}"
-            )(x)
+            x = Conv(width, size, strides, padding=size // 2, bias=False, dtype=self.dtype, name=f"conv{number}")(x)
             x = BatchNorm(dtype=self.dtype, name=f"bn{number}")(x, train)
             if number < len(layers):
                 x = nn.relu(x)

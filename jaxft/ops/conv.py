@@ -41,7 +41,9 @@ def conv(
     pads = resolve_padding(padding, x.shape[1:3], kernel.shape[:2], strides, dilation)
     channels = x.shape[-1]
     if channels != kernel.shape[2] * groups:
-        raise JaxftError(f"a kernel {list(kernel.shape)} with groups={groups} takes {kernel.shape[2] * groups} channels, not {channels}")
+        raise JaxftError(
+            f"a kernel {list(kernel.shape)} with groups={groups} takes {kernel.shape[2] * groups} channels, not {channels}"
+        )
     if dilation == (1, 1) and forced() != "xla":
         if groups == channels == kernel.shape[3] and groups > 1:
             return _depthwise(x, kernel, strides, pads)
@@ -202,9 +204,7 @@ def _small_map_bwd(strides: Pair, pads: Pads, saved: Any, grad: jax.Array) -> tu
     return _backward(saved, grad, cpu, strides, pads, 1)
 
 
-_small_map.defvjp(
-    lambda x, kernel, strides, pads: (_small_map(x, kernel, strides, pads), (x, kernel)), _small_map_bwd
-)
+_small_map.defvjp(lambda x, kernel, strides, pads: (_small_map(x, kernel, strides, pads), (x, kernel)), _small_map_bwd)
 
 
 # Depthwise: a sum of shifted multiply-adds, up to 150 times faster on the CPU than its convolution.
@@ -261,6 +261,4 @@ def _depthwise_kernel_gradient(x: jax.Array, kernel: jax.Array, grad: jax.Array,
     return jnp.stack([part.sum((0, 1)) for part in sums]).reshape(height, width, 1, channels)
 
 
-_depthwise.defvjp(
-    lambda x, kernel, strides, pads: (_depthwise(x, kernel, strides, pads), (x, kernel)), _depthwise_bwd
-)
+_depthwise.defvjp(lambda x, kernel, strides, pads: (_depthwise(x, kernel, strides, pads), (x, kernel)), _depthwise_bwd)

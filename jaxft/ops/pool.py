@@ -42,7 +42,7 @@ def avg_pool(
     count_include_pad: bool = True,
     ceil_mode: bool = False,
 ) -> jax.Array:
-    """Average over windows. With `count_include_pad` zeros of `padding` count, as torch does; what `ceil_mode` adds never does."""
+    """Average over windows. With `count_include_pad` zeros of `padding` count, as in torch; what `ceil_mode` adds does not."""
     window = pair(window)
     strides = window if strides is None else pair(strides)
     asked = resolve_padding(padding, x.shape[1:3], window, strides, (1, 1))

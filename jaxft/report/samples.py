@@ -58,15 +58,15 @@ def draw_samples(
     sheet = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=12)
-    for index, (image, truth, guess, probability) in enumerate(
-        zip(images, truths, guesses, probabilities, strict=True)
-    ):
+    for index, (image, truth, guess, probability) in enumerate(zip(images, truths, guesses, probabilities, strict=True)):
         row, column = divmod(index, columns)
         left, top = _GAP + column * (_CELL + _GAP), _GAP + row * (_CELL + _TEXT + _GAP)
         pixels = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[:, :, :3]
         sheet.paste(Image.fromarray(pixels).resize((_CELL, _CELL), Image.Resampling.BILINEAR), (left, top))
         right = truth == guess
-        draw.text((left, top + _CELL + 1), _fit(f"{guess} {probability:.0%}", font), fill=_RIGHT if right else _WRONG, font=font)
+        draw.text(
+            (left, top + _CELL + 1), _fit(f"{guess} {probability:.0%}", font), fill=_RIGHT if right else _WRONG, font=font
+        )
         if not right:
             draw.text((left, top + _CELL + 15), _fit(f"is {truth}", font), fill=_INK, font=font)
             draw.rectangle((left - 2, top - 2, left + _CELL + 1, top + _CELL + 1), outline=_WRONG, width=2)

@@ -174,9 +174,7 @@ def _accumulate(
     def body(carry: tuple[Any, ModelState], item: tuple[jax.Array, Batch]) -> tuple[tuple[Any, ModelState], Any]:
         total, model_state = carry
         index, part = item
-        grads, model_state, found = gradients(
-            trainable, frozen, model_state, part, weight, jax.random.fold_in(rng, index)
-        )
+        grads, model_state, found = gradients(trainable, frozen, model_state, part, weight, jax.random.fold_in(rng, index))
         return (jax.tree.map(jnp.add, total, grads), model_state), found
 
     zeros = jax.tree.map(jnp.zeros_like, trainable)

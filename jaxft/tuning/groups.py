@@ -51,5 +51,7 @@ def assign(groups: Sequence[Group] | None, params: Params) -> dict[str, Group]:
             for path in named:
                 found.setdefault(path, group)
     if left := [path for path in paths if path not in found]:
-        raise JaxftError(f"{len(left)} parameters are in no group, '{left[0]}' first: end the groups with Group('rest', ('**',))")
+        raise JaxftError(
+            f"{len(left)} parameters are in no group, '{left[0]}' first: end the groups with Group('rest', ('**',))"
+        )
     return found

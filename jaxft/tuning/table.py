@@ -78,7 +78,9 @@ def parameter_table(
     cells = [("stage" if by_stage else "parameter", "shape", "count", "trained", "lr scale", "decay")]
     for row in found:
         shape = "" if row.shape is None else "x".join(map(str, row.shape))
-        cells.append((row.name, shape, f"{row.count:,}", f"{row.trained:,}" if row.trained else "frozen", row.lr_scale, row.weight_decay))
+        cells.append(
+            (row.name, shape, f"{row.count:,}", f"{row.trained:,}" if row.trained else "frozen", row.lr_scale, row.weight_decay)
+        )
     if by_stage:
         cells = [(name, *rest) for name, _, *rest in cells]  # type: ignore[misc]
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]

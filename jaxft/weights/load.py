@@ -178,9 +178,7 @@ def _preprocessing(metadata: Mapping[str, str], path: Path) -> Preprocessing | N
     if "preprocessing" not in metadata:
         return None
     try:
-        fields = json.loads(metadata["preprocessing"]).items()
-        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields}
-        return Preprocessing(**values)
+        return Preprocessing.from_json(json.loads(metadata["preprocessing"]))
     except (ValueError, TypeError, AttributeError) as error:
         raise JaxftError(f"{path}: its metadata has a preprocessing that cannot be read ({error})") from error
 
@@ -203,9 +201,7 @@ def head_of(model: Model, tensors: Mapping[str, np.ndarray], table: tuple[Rule, 
     return None
 
 
-def channels_of(
-    model: Model, tensors: Mapping[str, np.ndarray], table: tuple[Rule, ...]
-) -> tuple[str, int, int] | None:
+def channels_of(model: Model, tensors: Mapping[str, np.ndarray], table: tuple[Rule, ...]) -> tuple[str, int, int] | None:
     """The first convolution of a file: its name, the axis of its input channels, and how many there are."""
     path = f"params/{model.first_conv}"
     for key, found in destinations(tensors, table).items():
@@ -230,9 +226,7 @@ def _new_leaves(
     wanted = {f"params/{path}": leaf for path, leaf in tree.flatten(params).items() if model.stage_of(path) == "head"}
     heads = {key: path for key, path in destinations(tensors, table).items() if _in_head(model, path)}
     have = {path: tensors[key].shape for key, path in heads.items()}
-    fits = have.keys() == wanted.keys() and all(
-        sorted(have[path]) == sorted(leaf.shape) for path, leaf in wanted.items()
-    )
+    fits = have.keys() == wanted.keys() and all(sorted(have[path]) == sorted(leaf.shape) for path, leaf in wanted.items())
     return ([], []) if fits else (list(wanted), list(heads))
 
 

@@ -276,11 +276,7 @@ class Machine:
             key = key.item()
         if type(key) is tuple:
             self._tuple_keys += 1
-            if (
-                len(key) > MAX_TUPLE_KEY
-                or self._tuple_keys > MAX_TUPLE_KEYS
-                or any(type(part) is tuple for part in key)
-            ):
+            if len(key) > MAX_TUPLE_KEY or self._tuple_keys > MAX_TUPLE_KEYS or any(type(part) is tuple for part in key):
                 raise UnsafeCheckpoint("too many or too long tuples as keys")
             return tuple(self._key(part) for part in key)
         if type(key) is int and abs(key) >= 1 << MAX_KEY_BITS:

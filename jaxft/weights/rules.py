@@ -75,8 +75,7 @@ class Converted:
 def _pattern(template: str, separator: str) -> re.Pattern[str]:
     parts = re.split(r"\{(\w+)\}", template)
     text = "".join(
-        re.escape(part) if index % 2 == 0 else f"(?P<{part}>[^{re.escape(separator)}]+)"
-        for index, part in enumerate(parts)
+        re.escape(part) if index % 2 == 0 else f"(?P<{part}>[^{re.escape(separator)}]+)" for index, part in enumerate(parts)
     )
     return re.compile(text)
 

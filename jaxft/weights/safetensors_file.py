@@ -92,9 +92,7 @@ def _check_layout(spans: list[tuple[int, int]], room: int) -> None:
         raise JaxftError(f"the file has {room - position} bytes behind its last tensor")
 
 
-def save_safetensors(
-    path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
-) -> None:
+def save_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
     """Writes a safetensors file, whole or not at all: under another name first, then renamed.
 
     The same tensors and metadata give the same bytes.

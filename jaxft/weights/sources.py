@@ -25,9 +25,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jaxft"
 
 
-def fetch(
-    source: str | Path, *, sha256: str | None = None, cache: Path | None = None, offline: bool | None = None
-) -> Path:
+def fetch(source: str | Path, *, sha256: str | None = None, cache: Path | None = None, offline: bool | None = None) -> Path:
     """The local file of a source, downloaded into the cache if need be.
 
     Args:
@@ -89,9 +87,7 @@ def _from_package(text: str) -> Path:
 def _from_url(url: str, sha256: str | None, cache: Path, offline: bool) -> Path:
     parts = urlsplit(url)
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-        raise JaxftError(
-            f"{url} is not encrypted: give its https address, or download it by hand and give the file's path"
-        )
+        raise JaxftError(f"{url} is not encrypted: give its https address, or download it by hand and give the file's path")
     name = unquote(Path(parts.path).name).replace("/", "_") or "weights"
     # Two URLs may end in one name.
     path = cache / "downloads" / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
@@ -153,9 +149,7 @@ def _from_hub(text: str, offline: bool) -> Path:
     owner, repository, file = parts
     try:
         return Path(
-            huggingface_hub.hf_hub_download(
-                f"{owner}/{repository}", file, revision=revision or None, local_files_only=offline
-            )
+            huggingface_hub.hf_hub_download(f"{owner}/{repository}", file, revision=revision or None, local_files_only=offline)
         )
     except LocalEntryNotFoundError as error:
         raise JaxftError(f"hf:{text} is not in the local cache and cannot be downloaded") from error

@@ -86,7 +86,11 @@ def _lite_lukemelas(name: str) -> tuple[Rule, ...]:
         for block in range(blocks):
             src, dst = f"_blocks.{number}", f"blocks/{stage}/{block}"
             if expansion > 1:
-                layers = [("_expand_conv", "_bn0", "conv_pw"), ("_depthwise_conv", "_bn1", "conv_dw"), ("_project_conv", "_bn2", "conv_pwl")]
+                layers = [
+                    ("_expand_conv", "_bn0", "conv_pw"),
+                    ("_depthwise_conv", "_bn1", "conv_dw"),
+                    ("_project_conv", "_bn2", "conv_pwl"),
+                ]
             else:
                 layers = [("_depthwise_conv", "_bn1", "conv_dw"), ("_project_conv", "_bn2", "conv_pw")]
             for order, (convolution, norm, own) in enumerate(layers, start=1):

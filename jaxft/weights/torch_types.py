@@ -37,9 +37,7 @@ class View:
 
     __slots__ = ("dtype", "offset", "shape", "storage", "strides")
 
-    def __init__(
-        self, storage: Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype
-    ):
+    def __init__(self, storage: Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype):
         self.storage, self.offset, self.shape, self.strides, self.dtype = storage, offset, shape, strides, dtype
 
     def array(self) -> np.ndarray:

@@ -46,9 +46,7 @@ def test_every_damaged_picture_is_found_with_its_reason_in_order(mixed, threads)
 
 
 def test_one_damaged_picture_stops_a_run_that_allows_none(mixed):
-    with pytest.raises(
-        JaxftError, match=r"1 of 12 pictures of val cannot be read \(04\.png: the file is empty\)"
-    ) as error:
+    with pytest.raises(JaxftError, match=r"1 of 12 pictures of val cannot be read \(04\.png: the file is empty\)") as error:
         drop_bad(mixed(4), "val", 0.0)
     assert "config.data.max_bad_fraction" in str(error.value)
     assert "\n" not in str(error.value)

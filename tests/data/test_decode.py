@@ -237,9 +237,7 @@ def test_a_palette_gives_its_colours():
     np.testing.assert_allclose(found, expected[[[0, 1], [2, 0]]], atol=1)
 
 
-@pytest.mark.parametrize(
-    ("mode", "kind"), [("RGBA", "PNG"), ("RGBA", "WEBP"), ("RGBA", "TIFF"), ("LA", "PNG"), ("LA", "TIFF")]
-)
+@pytest.mark.parametrize(("mode", "kind"), [("RGBA", "PNG"), ("RGBA", "WEBP"), ("RGBA", "TIFF"), ("LA", "PNG"), ("LA", "TIFF")])
 def test_transparent_pixels_lie_on_white(mode, kind):
     rng = np.random.default_rng(1)
     pixels = rng.integers(0, 256, (16, 16, len(mode)), dtype=np.uint8)
@@ -266,9 +264,7 @@ def test_a_palette_with_an_alpha_channel_lies_on_white():
 
 def test_a_transparent_colour_lies_on_white():
     pixels = np.array([[[1, 2, 3], [200, 100, 0]]], np.uint8)
-    np.testing.assert_array_equal(
-        decode(encode(pixels, "PNG", transparency=(200, 100, 0))), [[[1, 2, 3], [255, 255, 255]]]
-    )
+    np.testing.assert_array_equal(decode(encode(pixels, "PNG", transparency=(200, 100, 0))), [[[1, 2, 3], [255, 255, 255]]])
     np.testing.assert_array_equal(decode(encode(pixels[..., 0], "PNG", transparency=1), 1)[..., 0], [[255, 200]])
 
 
@@ -317,9 +313,7 @@ def test_an_unknown_orientation_turns_nothing(orientation):
     np.testing.assert_array_equal(decode(encode(PIXELS, "PNG", exif=exif(orientation))), PIXELS)
 
 
-@pytest.mark.parametrize(
-    ("tag", "kind"), [(0x0100, 5), (0x0128, 2), (0x0128, 12), (0x010F, 5), (0x011A, 7), (0x0132, 11)]
-)
+@pytest.mark.parametrize(("tag", "kind"), [(0x0100, 5), (0x0128, 2), (0x0128, 12), (0x010F, 5), (0x011A, 7), (0x0132, 11)])
 def test_an_odd_tag_beside_the_orientation_harms_nothing(tag, kind):
     # The width as a fraction, a resolution unit in letters, ...: cameras and editors write such things.
     data = encode(np.ascontiguousarray(np.rot90(PIXELS)), "PNG", exif=exif(6, (tag, kind, 1, 40)))

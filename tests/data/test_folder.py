@@ -31,9 +31,7 @@ def table(tmp_path):
     [("train", "val", "test"), ("training", "validation", "testing"), ("train", "valid", "test")],
 )
 def test_folders_of_splits_are_found_by_their_usual_names(train, val, test, draw):
-    root = draw(
-        *(f"{split}/{name}/1.png" for split in (train, val, test) for name in ("cat", "dog")), f"{train}/cat/2.png"
-    )
+    root = draw(*(f"{split}/{name}/1.png" for split in (train, val, test) for name in ("cat", "dog")), f"{train}/cat/2.png")
     splits, names = read_folder(root)
     assert names == ("cat", "dog")
     assert {split: labelled(files) for split, files in splits.items()} == {

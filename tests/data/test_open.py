@@ -23,9 +23,7 @@ def tree(draw):
     """(classes and how many pictures each has, ...) -> a folder of class folders."""
 
     def make(under="photos", **counts):
-        return draw(
-            *(f"{name}/{number:02d}.png" for name, count in counts.items() for number in range(count)), under=under
-        )
+        return draw(*(f"{name}/{number:02d}.png" for name, count in counts.items() for number in range(count)), under=under)
 
     return make
 
@@ -61,9 +59,7 @@ def test_a_folder_of_classes_is_split_in_three_stratified(tree):
 def test_a_folder_may_be_named_with_or_without_its_kind(tree, monkeypatch):
     root = tree(a=10, b=10)
     monkeypatch.setenv("HOME", str(root.parent))
-    prints = {
-        open_data(source).fingerprint for source in (f"folder:{root}", str(root), root, "folder:~/photos", "~/photos")
-    }
+    prints = {open_data(source).fingerprint for source in (f"folder:{root}", str(root), root, "folder:~/photos", "~/photos")}
     assert len(prints) == 1
 
 
@@ -121,9 +117,7 @@ def test_a_table_is_opened(draw):
 def test_tables_of_other_tasks_are_split_without_regard_to_labels(draw):
     root = draw(*(f"{number:02d}.png" for number in range(20)))
     for task, labels in (("multilabel", "x;y"), ("regression", "0.5")):
-        (root / "table.csv").write_text(
-            "\n".join(["path,label", *(f"{number:02d}.png,{labels}" for number in range(20))])
-        )
+        (root / "table.csv").write_text("\n".join(["path,label", *(f"{number:02d}.png,{labels}" for number in range(20))]))
         found = open_data(f"csv:{root / 'table.csv'}", task=task)
         assert [len(part) for part in (found.train, found.val, found.test)] == [16, 2, 2]
         assert found.class_names == {"multilabel": ("x", "y"), "regression": ("value",)}[task]
@@ -224,9 +218,7 @@ def test_labels_of_any_number_type_are_the_same_data(labels):
 
 def test_arrays_may_come_in_splits_and_in_sizes():
     pictures = [np.zeros((3 + number, 5), np.uint8) for number in range(6)]
-    found = open_data(
-        {"train": (pictures, [0, 1] * 3), "val": (pictures[:2], [1, 0]), "test": (pictures[:3], [0, 2, 1])}
-    )
+    found = open_data({"train": (pictures, [0, 1] * 3), "val": (pictures[:2], [1, 0]), "test": (pictures[:3], [0, 2, 1])})
     assert [len(part) for part in (found.train, found.val, found.test)] == [6, 2, 3]
     assert found.class_names == ("0", "1", "2")
     assert found.train[4][0].shape == (7, 5)

@@ -146,9 +146,7 @@ def test_pixels_do_not_depend_on_the_number_of_hosts(photos, hosts):
 def test_what_an_example_looks_like_in_an_epoch_does_not_depend_on_the_batch_size(photos):
     def looks(batch_size, steps):
         batches = take(train_batches(photos, SMALL, batch_size=batch_size, seed=5, threads=2), steps)
-        return [
-            (index, pixels) for batch in batches for index, pixels in zip(batch["index"], batch["image"], strict=True)
-        ]
+        return [(index, pixels) for batch in batches for index, pixels in zip(batch["index"], batch["image"], strict=True)]
 
     for (one, pixels), (other, others) in zip(looks(3, 11), looks(11, 3), strict=True):
         assert one == other
@@ -178,8 +176,7 @@ def test_an_example_looks_different_from_epoch_to_epoch(photos):
 def test_an_evaluation_takes_every_example_once_on_any_number_of_hosts(n, share, hosts):
     source, batch_size = numbered(n), share * hosts
     of_hosts = [
-        list(eval_batches(source, TINY, batch_size=batch_size, host=host, hosts=hosts, threads=1))
-        for host in range(hosts)
+        list(eval_batches(source, TINY, batch_size=batch_size, host=host, hosts=hosts, threads=1)) for host in range(hosts)
     ]
     steps = -(-n // batch_size)
     assert {len(batches) for batches in of_hosts} == {steps}

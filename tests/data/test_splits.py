@@ -130,9 +130,7 @@ def test_data_that_came_or_went_are_named(names, message, tmp_path):
 def test_a_list_of_other_settings_is_refused(change, tmp_path):
     write_manifest(tmp_path / "splits.json", {"train": named("a"), "val": named("b")}, SETTINGS)
     (key,) = change
-    with pytest.raises(
-        JaxftError, match=f"was made with .*{SETTINGS[key]}.* now asked for .*{change[key]}.*split anew"
-    ):
+    with pytest.raises(JaxftError, match=f"was made with .*{SETTINGS[key]}.* now asked for .*{change[key]}.*split anew"):
         read_manifest(tmp_path / "splits.json", named("a", "b"), SETTINGS | change)
 
 
@@ -194,9 +192,7 @@ def test_pictures_in_two_splits_are_reported_by_their_bytes(tmp_path):
     assert duplicates_across({"train": files("a.png", "b.png"), "val": files("c.png"), "test": files("f.png")}) == []
     (note,) = duplicates_across({"train": files("a.png", "b.png"), "test": files("d.png", "f.png")})
     assert note == "1 pictures are in train and in test (a.png = d.png): figures on test will flatter"
-    notes = duplicates_across(
-        {"train": files("a.png", "b.png"), "val": files("d.png", "e.png"), "test": files("e.png")}
-    )
+    notes = duplicates_across({"train": files("a.png", "b.png"), "val": files("d.png", "e.png"), "test": files("e.png")})
     assert [note.split(" (")[0] for note in notes] == [
         "2 pictures are in train and in val",
         "1 pictures are in train and in test",

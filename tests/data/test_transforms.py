@@ -98,9 +98,7 @@ def test_random_crops_have_the_distribution_of_torchvision(name, golden):
         upto = (found[:, None] <= expected + step).mean(0)
         assert (below - SHARES).max() < DISTANCE
         assert (SHARES - upto).max() < DISTANCE
-        assert (
-            abs(found.mean() - mean) < 4 * found.std() / 80 + 1e-9
-        )  # 80 is the root of the mean of both counts, or less
+        assert abs(found.mean() - mean) < 4 * found.std() / 80 + 1e-9  # 80 is the root of the mean of both counts, or less
 
 
 def test_a_crop_of_another_distribution_would_be_told(golden):
@@ -187,8 +185,7 @@ def test_every_augmentation_gives_the_networks_square_and_is_a_function_of_its_r
     for interpolation in INTERPOLATIONS:
         preprocessing = Preprocessing(size=24, interpolation=interpolation)
         found = [
-            train_transform(pixels, preprocessing, np.random.default_rng(seed), AUGMENTS[name])
-            for seed in (5, 5, 6, 7, 8, 9)
+            train_transform(pixels, preprocessing, np.random.default_rng(seed), AUGMENTS[name]) for seed in (5, 5, 6, 7, 8, 9)
         ]
         assert all(one.shape == (24, 24, shape[2]) and one.dtype == np.uint8 for one in found)
         np.testing.assert_array_equal(found[0], found[1])

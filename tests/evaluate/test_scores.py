@@ -65,9 +65,7 @@ def test_figures_of_the_confusion_matrix_equal_scikit_learns(kind, size, classes
         assert found.shape == (classes,)
         np.testing.assert_allclose(found, wanted, rtol=1e-12)
     np.testing.assert_array_equal(confusion.sum(1), expected[3])
-    assert scores.macro_f1(confusion) == pytest.approx(
-        metrics.f1_score(labels, predicted, average="macro", zero_division=0)
-    )
+    assert scores.macro_f1(confusion) == pytest.approx(metrics.f1_score(labels, predicted, average="macro", zero_division=0))
     assert scores.balanced_accuracy(confusion) == pytest.approx(metrics.balanced_accuracy_score(labels, predicted))
 
 
@@ -97,9 +95,7 @@ def test_equal_logits_rank_by_class_number_so_top_1_is_the_accuracy_of_argmax():
     logits, labels = rng.integers(0, 3, (300, 5)).astype(np.float32), rng.integers(0, 5, 300)
     assert scores.top_k_accuracy(labels, logits, 1) == scores.accuracy(labels, logits.argmax(-1))
     flat = np.zeros((5, 5), np.float32)
-    assert [scores.top_k_accuracy(np.arange(5), flat, k) for k in range(1, 7)] == pytest.approx(
-        [0.2, 0.4, 0.6, 0.8, 1, 1]
-    )
+    assert [scores.top_k_accuracy(np.arange(5), flat, k) for k in range(1, 7)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -111,9 +107,7 @@ def test_log_loss_and_softmax_equal_scikit_learns(dtype, labels):
     p = scores.softmax(logits)
     assert p.dtype == np.float64
     np.testing.assert_allclose(p.sum(-1), 1, rtol=1e-12)
-    np.testing.assert_allclose(
-        p, np.exp(logits.astype(np.float64)) / np.exp(logits.astype(np.float64)).sum(-1, keepdims=True)
-    )
+    np.testing.assert_allclose(p, np.exp(logits.astype(np.float64)) / np.exp(logits.astype(np.float64)).sum(-1, keepdims=True))
     assert scores.log_loss(labels, logits) == pytest.approx(metrics.log_loss(labels, p, labels=np.arange(5)))
 
 
@@ -211,9 +205,7 @@ def test_figures_of_any_small_prediction_equal_scikit_learns(size, classes, seed
     rng = np.random.default_rng(seed)
     labels, predicted = rng.integers(0, classes, size), rng.integers(0, classes, size)
     confusion = scores.confusion_matrix(labels, predicted, classes)
-    assert scores.macro_f1(confusion) == pytest.approx(
-        metrics.f1_score(labels, predicted, average="macro", zero_division=0)
-    )
+    assert scores.macro_f1(confusion) == pytest.approx(metrics.f1_score(labels, predicted, average="macro", zero_division=0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert scores.balanced_accuracy(confusion) == pytest.approx(metrics.balanced_accuracy_score(labels, predicted))

@@ -38,7 +38,8 @@ def state_dict(seed, shapes):
 def trained_state_dict(seed, shapes):
     """Weights for a curve of many steps: residual branches and the last layer are small, as in trained networks.
 
-    With ordinary random weights rounding grows from step to step, until torch's own float32 and float64 curves differ by percents.
+    With ordinary random weights rounding grows from step to step, until torch's own float32 and float64 curves differ by
+    percents.
     """
     found = state_dict(seed, shapes)
     for name, value in found.items():

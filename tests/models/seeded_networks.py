@@ -11,6 +11,7 @@ from jaxft.models import build
 from jaxft.weights import convert, export
 from jaxft.weights.tables import rules
 
+
 def torch_shapes(model, table):
     """Shapes of the foreign state dict, from the network's own: the inverse of each rule, on shapes."""
     params, state = jax.eval_shape(model.init, jax.random.key(0))

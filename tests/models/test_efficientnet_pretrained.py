@@ -61,5 +61,7 @@ def test_the_first_convolution_is_adapted_to_other_channels(tensors, channels):
     kernel, original = params["conv_stem"]["kernel"], tensors["_conv_stem.weight"].transpose(2, 3, 1, 0)
     assert kernel.shape == (3, 3, channels, 32)
     # On a grey picture, the same in every channel, the answer is the original's.
-    np.testing.assert_allclose(kernel.sum(2), original.sum(2) if channels == 1 else original[:, :, [0, 1, 2, 0]].sum(2) * 3 / 4, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        kernel.sum(2), original.sum(2) if channels == 1 else original[:, :, [0, 1, 2, 0]].sum(2) * 3 / 4, rtol=1e-5, atol=1e-6
+    )
     assert len(model.preprocessing.mean) == channels

@@ -45,7 +45,7 @@ def torch_sgd(rate):
 
 
 def _step(model, tx):
-    """One SGD step in train mode: `(params, state, opt_state, images, labels) -> (params, state, opt_state, loss, gradients)`."""
+    """An SGD step in train mode: `(params, state, opt_state, images, labels) -> (params, state, opt_state, loss, grads)`."""
 
     def step(params, state, opt_state, images, labels):
         def mean_loss(params):

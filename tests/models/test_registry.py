@@ -28,7 +28,9 @@ def test_parameter_counts_are_the_published_ones_and_every_parameter_has_one_sta
         assert len(named) == 1, path
     assert list(model.stages)[-1] == "head"
     assert model.first_conv in paths
-    assert {path.rsplit("/", 1)[0] for path in tree.paths(state.get("batch_stats", {}))} <= {path.rsplit("/", 1)[0] for path in paths}
+    assert {path.rsplit("/", 1)[0] for path in tree.paths(state.get("batch_stats", {}))} <= {
+        path.rsplit("/", 1)[0] for path in paths
+    }
 
 
 def test_vgg16_with_ten_classes_has_134301514_parameters_and_only_classifier_6_is_its_head():

@@ -52,6 +52,7 @@ def reference(x, kernel, strides=1, padding=0, dilation=1, groups=1):
 
 def numeric_gradients(x, kernel, cotangent, options):
     """The convolution is linear in each operand: one probe an entry gives the exact gradient."""
+
     def probe(operand, other_first):
         found = np.zeros_like(operand)
         for index in np.ndindex(operand.shape):

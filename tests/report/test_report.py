@@ -81,9 +81,7 @@ def test_many_labels_are_judged_by_average_precision_and_the_share_of_right_labe
     labels = (RNG.random((50, 3)) < 0.4).astype(np.float32)
     logits = (labels - 0.5 + RNG.normal(size=(50, 3))).astype(np.float32)
     right = ((logits > 0) == (labels > 0.5)).mean(-1)
-    judged = _judged(
-        Evaluation({"loss": 0.5, "accuracy": right.mean()}, logits, labels, np.arange(50), 50), "multilabel"
-    )
+    judged = _judged(Evaluation({"loss": 0.5, "accuracy": right.mean()}, logits, labels, np.arange(50), 50), "multilabel")
     assert list(judged.figures) == ["loss", "accuracy", "mean_average_precision"]
     assert judged.figures["mean_average_precision"] == scores.mean_average_precision(labels, logits)
     assert judged.intervals == {"accuracy": bootstrap_interval(right)}
@@ -93,9 +91,7 @@ def test_many_labels_are_judged_by_average_precision_and_the_share_of_right_labe
 def test_values_are_judged_by_their_errors():
     labels = RNG.normal(size=30).astype(np.float32)
     logits = (labels + 0.1 * RNG.normal(size=30)).astype(np.float32)[:, None]
-    judged = _judged(
-        Evaluation({"loss": 0.01, "mae": 9.0}, logits, labels, np.arange(30), 30), "regression", ("value",)
-    )
+    judged = _judged(Evaluation({"loss": 0.01, "mae": 9.0}, logits, labels, np.arange(30), 30), "regression", ("value",))
     assert judged.figures == {"loss": 0.01, **scores.regression_scores(labels, logits[:, 0])}
     assert judged.intervals == {}
     assert judged.classes == ()
@@ -165,9 +161,7 @@ def test_the_report_as_json_holds_all_that_was_judged(tmp_path):
 def test_predictions_have_a_line_an_example_with_name_label_answer_and_probability(tmp_path):
     probability = np.array([[0.7, 0.2, 0.1], [0.25, 0.25, 0.5], [0.1, 0.8, 0.1]], np.float32)
     # The second example of the source was not judged.
-    evaluation = Evaluation(
-        {"loss": 1.0, "accuracy": 1 / 3}, np.log(probability), np.array([0, 1, 2]), np.array([0, 2, 3]), 3
-    )
+    evaluation = Evaluation({"loss": 1.0, "accuracy": 1 / 3}, np.log(probability), np.array([0, 1, 2]), np.array([0, 2, 3]), 3)
     _, rows = _write(tmp_path, evaluation, source=_source(4))
     assert rows == [
         ["name", "label", "predicted", "probability"],

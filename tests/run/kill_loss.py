@@ -1,4 +1,4 @@
-"""A loss that kills its own process with SIGKILL while step KILL_AT is being computed: a user's hook, no seam in the library."""
+"""A loss that kills its own process with SIGKILL when it runs the KILL_AFTER-th time: a user's hook, no seam in the library."""
 
 import os
 import signal

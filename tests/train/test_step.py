@@ -27,9 +27,7 @@ def _setup(train="head", *, freeze=(), apply=None, loss=losses.softmax_cross_ent
     optim = {"name": "adamw", "lr": 1e-2, "total_steps": 10, "weight_decay": 0.1, **optim}
     tx, _ = make_optimizer(PARAMS, mask, **optim)
     state = create_state(PARAMS, STATE, tx, mask, rng=KEY, ema=ema is not None)
-    step = make_train_step(
-        apply or nets.make_apply(), loss, tx, mask, metrics=METRICS, accum_steps=accum_steps, ema_decay=ema
-    )
+    step = make_train_step(apply or nets.make_apply(), loss, tx, mask, metrics=METRICS, accum_steps=accum_steps, ema_decay=ema)
     return mask, tx, state, step
 
 
@@ -45,14 +43,16 @@ def _random_spec(seed):
     rng = np.random.default_rng(seed)
     terms = ["head", "stem", "stage1", "from:stage2", "**/bias", "block1/bn", "**/scale", "block2/conv/kernel", "*/conv"]
     train = [str(term) for term in rng.choice(terms, rng.integers(1, 4), replace=False)]
-    freeze = [str(term) for term in rng.choice(["**/bn/bias", "stem/conv/bias", "block2/bn"], rng.integers(0, 2), replace=False)]
+    freeze = [
+        str(term) for term in rng.choice(["**/bn/bias", "stem/conv/bias", "block2/bn"], rng.integers(0, 2), replace=False)
+    ]
     return train, freeze
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_frozen_leaves_and_statistics_stay_bit_identical_with_decay_clipping_accumulation_ema_and_bf16(seed):
     train, freeze = _random_spec(seed)
-    mask, tx, state, step = _setup(
+    mask, _, state, step = _setup(
         train, freeze=freeze, apply=nets.make_apply(jnp.bfloat16), accum_steps=2, ema=0.9, clip_norm=0.1
     )
     after, _ = _run(state, step)
@@ -194,7 +194,10 @@ def test_eight_devices_give_the_parameters_of_one(train):
 def test_a_loss_of_the_second_form_sees_parameters_and_runs_further_passes():
     def l2_sp(outputs, batch, *, forward, params):
         again = forward(batch["image"][:, ::-1])
-        pull = sum(((leaf - start) ** 2).sum() for leaf, start in zip(jax.tree.leaves(params["head"]), jax.tree.leaves(PARAMS["head"]), strict=True))
+        pull = sum(
+            ((leaf - start) ** 2).sum()
+            for leaf, start in zip(jax.tree.leaves(params["head"]), jax.tree.leaves(PARAMS["head"]), strict=True)
+        )
         return losses.softmax_cross_entropy(outputs, batch) + losses.softmax_cross_entropy(again, batch) + pull
 
     _, _, state, step = _setup("head", loss=l2_sp)

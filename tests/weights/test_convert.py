@@ -38,9 +38,7 @@ def test_lite0_goes_to_jaxfts_names_and_back_bit_for_bit(tmp_path):
     assert metadata["licence"] == "Apache-2.0"
     assert metadata["source_sha256"] == record.sha256
     assert json.loads(metadata["preprocessing"])["interpolation"] == "bicubic"
-    convert_file(
-        tmp_path / "own.safetensors", tmp_path / "back.safetensors", model="efficientnet_lite0", to="lukemelas"
-    )
+    convert_file(tmp_path / "own.safetensors", tmp_path / "back.safetensors", model="efficientnet_lite0", to="lukemelas")
     assert_same(read(tmp_path / "back.safetensors"), read(fetch(record.source)))
 
 

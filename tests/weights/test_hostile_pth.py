@@ -43,9 +43,7 @@ def numbers(values):
 
 
 def storage(key="0", numel=4, kind="FloatStorage"):
-    return (
-        b"(" + text("storage") + b"ctorch\n" + kind.encode() + b"\n" + text(key) + text("cpu") + integer(numel) + b"tQ"
-    )
+    return b"(" + text("storage") + b"ctorch\n" + kind.encode() + b"\n" + text(key) + text("cpu") + integer(numel) + b"tQ"
 
 
 def tensor(shape=(4,), strides=(1,), offset=0, **options):
@@ -149,9 +147,7 @@ SLOW = {
         + b"q\x030"
         + b"h\x01h\x02h\x03\x86R0" * 300_000
     ),
-    "keys that collide": b"}("
-    + b"".join(integer(number * ((1 << 61) - 1)) + b"N" for number in range(1, 100_000))
-    + b"u",
+    "keys that collide": b"}(" + b"".join(integer(number * ((1 << 61) - 1)) + b"N" for number in range(1, 100_000)) + b"u",
     "tuples as keys": b"}(" + b"".join(integer(number) + b"\x85N" for number in range(100_000)) + b"u",
     "memo indices that collide": b"N" + b"".join(b"p%d\n" % (number * ((1 << 61) - 1)) for number in range(1, 50_000)),
 }

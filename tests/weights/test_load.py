@@ -104,7 +104,7 @@ def test_the_first_convolution_is_adapted_to_the_images_channels(channels, mix, 
 
 
 def test_own_names_are_known_with_their_preprocessing_and_licence(resnet18, tmp_path):
-    model, variables, _ = resnet18
+    _, variables, _ = resnet18
     own = Preprocessing(64, 80, "bicubic", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     path = tmp_path / "own.safetensors"
     metadata = {"preprocessing": json.dumps(dataclasses.asdict(own)), "licence": "CC0-1.0"}
@@ -159,7 +159,11 @@ def test_the_report_says_what_stood_around_the_tensors(resnet18, torch_file):
 
 
 def test_no_weights_give_a_network_of_its_seed():
-    one, two, other = load_model("resnet18", 2, seed=1), create_model("resnet18", 2, seed=1), create_model("resnet18", 2, seed=2)
+    one, two, other = (
+        load_model("resnet18", 2, seed=1),
+        create_model("resnet18", 2, seed=1),
+        create_model("resnet18", 2, seed=2),
+    )
     assert_equal(one.params, two.params)
     assert not np.array_equal(one.params["conv1"]["kernel"], other.params["conv1"]["kernel"])
     assert str(one.report) == "random initialisation"

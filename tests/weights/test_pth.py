@@ -26,9 +26,7 @@ def test_there_are_many_kinds_of_fixtures():
 @pytest.mark.parametrize("kind", EXPECTED)
 def test_every_tensor_is_bit_equal_to_what_torch_reads(kind, fixtures):
     found = read(fixtures / f"{kind}.pth")
-    names = {
-        name.removeprefix("model.").removeprefix("_orig_mod.").removeprefix("module."): name for name in EXPECTED[kind]
-    }
+    names = {name.removeprefix("model.").removeprefix("_orig_mod.").removeprefix("module."): name for name in EXPECTED[kind]}
     assert found.keys() == names.keys()
     for name, tensor in found.items():
         want = EXPECTED[kind][names[name]]
