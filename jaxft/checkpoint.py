@@ -7,10 +7,12 @@ folder appears under its final name only when it is complete, so a kill at any m
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,10 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             create=not read_only, read_only=read_only, enable_async_checkpointing=not read_only
         )
-        self._manager = ocp.CheckpointManager(directory.absolute(), item_names=(*_ITEMS, "meta"), options=options)
+        # Handlers, not only names: else a manager that has saved nothing gives no metadata, and nothing could be checked.
+        handlers: dict[str, Any] = {name: ocp.StandardCheckpointHandler() for name in _ITEMS}
+        handlers["meta"] = ocp.JsonCheckpointHandler()
+        self._manager = ocp.CheckpointManager(directory.absolute(), item_handlers=handlers, options=options)
 
     def steps(self) -> list[int]:
         """Steps of all complete checkpoints, oldest first."""
@@ -133,7 +138,7 @@ class Checkpoints:
         self._check(step, parts)
         found = self._restore(step, {name: ocp.args.StandardRestore(part) for name, part in parts.items()})
         restored = found["params"]
-        averaged = _item(self._manager.item_metadata(step), "ema")
+        averaged = _item(self._metadata(step), "ema")
         if averaged is not None:
             flat = tree.flatten(params)
             wanted = tree.unflatten({path: flat[path] for path in tree.flatten(averaged.tree)})
@@ -143,7 +148,7 @@ class Checkpoints:
 
     def _check(self, step: int, parts: dict[str, Any]) -> None:
         """Compares names and shapes before any array is read, so that a mismatch is a readable line."""
-        metadata = self._manager.item_metadata(step)
+        metadata = self._metadata(step)
         for name in ("params", "model_state"):
             item = _item(metadata, name)
             if name in parts and item is not None:
@@ -151,9 +156,19 @@ class Checkpoints:
                 if found:
                     raise JaxftError(f"checkpoint {step} in {self._directory} is of another network: {found}")
 
+    def _metadata(self, step: int) -> Any:
+        with self._readable(step):
+            return self._manager.item_metadata(step)
+
     def _restore(self, step: int, items: dict[str, Any]) -> Any:
-        try:
+        with self._readable(step):
             return self._manager.restore(step, args=ocp.args.Composite(**items))
+
+    @contextlib.contextmanager
+    def _readable(self, step: int) -> Iterator[None]:
+        """Turns whatever reading raises into one line."""
+        try:
+            yield
         except Exception as error:  # what Orbax and tensorstore raise on damaged bytes is no closed list
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             others = [other for other in self.steps() if other != step]

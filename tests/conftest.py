@@ -1,4 +1,4 @@
-"""Eight simulated CPU devices for every test; what is not sharded runs on the first."""
+"""Eight simulated CPU devices for every test; what is not sharded runs on the first. And a finished run to look at."""
 
 import os
 import sys
@@ -10,5 +10,32 @@ _TESTS = Path(__file__).parent
 sys.path[:0] = [str(_TESTS), str(_TESTS / "models")]
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
+from tiny_run import draw_folder, write_recipe  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """A folder of three class folders, ten small pictures each."""
+    return draw_folder(tmp_path_factory.mktemp("data") / "photos")
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory, photos):
+    return write_recipe(tmp_path_factory.mktemp("recipe") / "tiny.py", photos)
+
+
+#: Two steps of the head: quick to compile.
+FINISHED = ("--config.phases.phase1.length=2 steps", "--config.phases.phase2.length=0 steps")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, recipe):
+    """The workdir of a finished run of `recipe` with the overrides `FINISHED`."""
+    from jaxft.cli.main import main
+
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    assert main(["train", f"--config={recipe}", f"--workdir={workdir}", *FINISHED]) == 0
+    return workdir, FINISHED

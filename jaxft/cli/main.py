@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -115,5 +116,6 @@ def _one_line(error: Exception) -> str:
 
 
 def entry() -> None:
-    """The console script."""
+    """The console script. Losses and optimizers named "module:function" are looked for in the current folder too."""
+    sys.path.append(os.getcwd())
     sys.exit(main())

@@ -9,22 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_run import draw_folder, write_recipe
 
 from jaxft.cli.main import FAILED, USAGE, main
 from jaxft.weights import fetch, save_safetensors
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    return draw_folder(tmp_path_factory.mktemp("data") / "photos", per_class=4)
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory, photos):
-    return write_recipe(tmp_path_factory.mktemp("recipe") / "tiny.py", photos)
 
 
 @pytest.fixture
@@ -142,15 +131,6 @@ def test_a_workdir_that_is_a_file_or_not_a_run_is_said(run, recipe, tmp_path):
     assert "cannot use" in run("train", f"--config={recipe}", f"--workdir={file}")
     assert "no run in" in run("predict", f"--workdir={tmp_path}", file)
     assert "no run in" in run("eval", f"--workdir={tmp_path}/nowhere")
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, recipe):
-    """A finished run of two steps of the head."""
-    workdir = tmp_path_factory.mktemp("finished") / "run"
-    steps = ("--config.phases.phase1.length=2 steps", "--config.phases.phase2.length=0 steps")
-    assert main(["train", f"--config={recipe}", f"--workdir={workdir}", *steps]) == 0
-    return workdir, steps
 
 
 def test_a_workdir_of_another_config_is_refused_and_nothing_in_it_changes(run, recipe, finished):
