@@ -98,13 +98,16 @@ class WeightsAndBiases:
         except ImportError as error:
             raise JaxftError("config.log.wandb_project is set, but wandb is missing: pip install 'jaxft[tracking]'") from error
         id_file = workdir / "wandb_id"
-        self._run = wandb.init(
-            project=project,
-            dir=str(workdir),
-            config=dict(config),
-            id=id_file.read_text() if id_file.exists() else None,
-            resume="allow",
-        )
+        try:
+            self._run = wandb.init(
+                project=project,
+                dir=str(workdir),
+                config=dict(config),
+                id=id_file.read_text() if id_file.exists() else None,
+                resume="allow",
+            )
+        except wandb.errors.Error as error:
+            raise JaxftError(f"Weights & Biases does not start ({error}); WANDB_MODE=offline keeps it local") from error
         id_file.write_text(self._run.id)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -130,9 +133,9 @@ class RunLog:
         self._timing = JsonLines(workdir / "timing.jsonl", resume_step)
         self._writers: list[ScalarWriter] = []
         if tensorboard:
-            has_tensorflow = importlib.util.find_spec("tensorflow") is not None
+            whole = all(importlib.util.find_spec(name) is not None for name in ("tensorflow", "tensorboard"))
             directory = workdir / "tensorboard"
-            self._writers.append(CluWriter(directory) if has_tensorflow else TensorBoard(directory, resume_step))
+            self._writers.append(CluWriter(directory) if whole else TensorBoard(directory, resume_step))
         if wandb_project:
             self._writers.append(WeightsAndBiases(workdir, wandb_project, config or {}))
 

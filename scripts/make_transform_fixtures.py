@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch_only
+import torchvision
 from PIL import Image
 from torchvision import transforms
 
@@ -58,5 +58,5 @@ def main():
 
 
 if __name__ == "__main__":
-    torch_only.check()
+    print(f"torch {torch.__version__}, torchvision {torchvision.__version__}")
     main()

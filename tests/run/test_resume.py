@@ -106,7 +106,7 @@ def test_a_checkpoint_of_one_device_continues_on_eight(unbroken, recipe, tmp_pat
     shutil.copytree(source, workdir)
     shutil.rmtree(workdir / "checkpoints" / str(STEPS))
     (start,) = (int(folder.name) for folder in (workdir / "checkpoints").iterdir())
-    assert start < STEPS - 4
+    assert 0 < start < STEPS
     process = _start(recipe, workdir, cache, "--resume", *SETTINGS, JAX_NUM_CPU_DEVICES="8")
     output, _ = process.communicate()
     assert process.returncode == 0, output
@@ -116,7 +116,7 @@ def test_a_checkpoint_of_one_device_continues_on_eight(unbroken, recipe, tmp_pat
     _, found, _ = _everything(workdir)
     for name, value in expected.items():
         if np.issubdtype(value.dtype, np.floating):
-            np.testing.assert_allclose(found[name], value, atol=1e-5, err_msg=name)
+            np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 def test_resume_refuses_changed_data(unbroken, recipe, photos, tmp_path):
