@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,12 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxft.config import default_config, phase
-from jaxft.errors import JaxftError
+from jaxft.errors import JaxftError, near
 from jaxft.run import Result, train
 
 
 def finetune(
-    source: str,
+    source: str | Path,
     *,
     workdir: str | Path,
     model: str = "efficientnet_lite0",
@@ -25,6 +26,7 @@ def finetune(
     lr: float = 1e-3,
     batch_size: int = 32,
     size: int | None = None,
+    seed: int = 0,
     loss: str | Callable[..., jax.Array] = "",
     phases: dict[str, ConfigDict] | None = None,
     resume: bool = False,
@@ -40,6 +42,7 @@ def finetune(
       train_part: "head", "full", "from:STAGE", stage names or globs; see `jaxft.FreezeSpec`.
       epochs, lr, batch_size: of the one phase.
       size: input size in pixels; None is the size that goes with the weights.
+      seed: of the new head, the order of the data and everything random.
       loss: "" for the task's own, a name of `jaxft.losses`, "module:function" or an importable function.
       phases: name -> `jaxft.phase(...)`, instead of `train_part`, `epochs` and `lr`.
       resume: continue the run in `workdir`.
@@ -51,20 +54,22 @@ def finetune(
     Raises:
       JaxftError: something given does not fit.
     """
+    arguments = inspect.signature(finetune).parameters
     config = default_config()
     config.data.source = str(source)
     config.model.name = model
     config.model.pretrained = pretrained or ""
     config.model.size = size
+    config.seed = seed
     config.input.batch_size = batch_size
     config.loss.name = loss if isinstance(loss, str) else _import_name(loss)
     config.phases = ConfigDict(phases or {"phase1": phase(train=train_part, length=f"{epochs:g} epochs", lr=lr)})
     for name, values in sections.items():
         if name not in config or not isinstance(config[name], ConfigDict):
-            raise JaxftError(f"finetune has no argument or config section '{name}'")
+            raise JaxftError(f"finetune has no argument or config section '{name}'{near(name, (*arguments, *config))}")
         for key, value in values.items():
             if key not in config[name]:
-                raise JaxftError(f"config.{name} has no key '{key}'")
+                raise JaxftError(f"config.{name} has no key '{key}'{near(key, config[name])}")
             config[name][key] = value
     return train(config, workdir, resume=resume)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxft.data.sources import EXTENSIONS, Files
+from jaxft.data.sources import EXTENSIONS, Files, find_pictures
 from jaxft.errors import JaxftError
 
 _SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
@@ -30,6 +30,8 @@ def read_folder(root: Path) -> tuple[dict[str, Files], tuple[str, ...]]:
     named = {split: [below[name] for name in names if name in below] for split, names in _SPLITS.items()}
     if named["train"]:
         splits = {split: folders[0] for split, folders in named.items() if folders}
+    elif below and below.keys() <= {*_SPLITS["val"], *_SPLITS["test"]}:
+        raise JaxftError(f"'{root}' has {' and '.join(below)} but no folder 'train'")
     else:
         splits = {"all": root}
     class_names = tuple(folder.name for folder in _folders(splits.get("train", root)))
@@ -49,11 +51,6 @@ def _folders(root: Path) -> list[Path]:
         raise JaxftError(f"cannot read the folder '{root}': {error.strerror}") from error
 
 
-def _hidden(path: Path) -> bool:
-    """What editors and operating systems leave behind: `.ipynb_checkpoints/`, `._photo.jpg`."""
-    return any(part.startswith(".") for part in path.parts)
-
-
 def _read_classes(folder: Path, class_names: Sequence[str], root: Path) -> Files:
     found = [path.name for path in _folders(folder)]
     if missing := [name for name in class_names if name not in found]:
@@ -63,11 +60,7 @@ def _read_classes(folder: Path, class_names: Sequence[str], root: Path) -> Files
     names: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(class_names):
-        files = sorted(
-            path
-            for path in (folder / name).rglob("*")
-            if path.suffix.lower() in EXTENSIONS and path.is_file() and not _hidden(path.relative_to(folder))
-        )
+        files = find_pictures(folder / name)
         if not files:
             raise JaxftError(f"the class folder '{folder / name}' holds no pictures ({', '.join(sorted(EXTENSIONS))})")
         names += [path.relative_to(root).as_posix() for path in files]
@@ -95,9 +88,12 @@ def read_csv(file: Path, task: str) -> tuple[dict[str, Files], tuple[str, ...]]:
         raise JaxftError(f"'{file}' needs the columns path,label[,split]; it has {', '.join(columns) or 'none'}")
     if not rows:
         raise JaxftError(f"'{file}' has no rows")
-    for number, row in enumerate(rows):
+    lines: dict[str, int] = {}
+    for number, row in enumerate(rows, start=2):
         if not row["path"]:
-            raise JaxftError(f"'{file}' line {number + 2}: no path")
+            raise JaxftError(f"'{file}' line {number}: no path")
+        if (first := lines.setdefault(row["path"], number)) != number:
+            raise JaxftError(f"'{file}' line {number}: '{row['path']}' stands in line {first} already")
     labels, class_names = _labels(rows, columns, task, file)
     if task == "classify" and len(class_names) < 2:
         raise JaxftError(f"'{file}' has one class only ('{class_names[0]}'): there is nothing to tell apart")

@@ -16,6 +16,17 @@ from jaxft.errors import JaxftError
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
 
 
+def find_pictures(folder: Path) -> list[Path]:
+    """All pictures below a folder by name, but for what editors and systems hide: `.ipynb_checkpoints/`, `._photo.jpg`."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in EXTENSIONS
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+
+
 class Source(Protocol):
     """Examples by number: `source[i]` is (picture, label); the picture is bytes, a path or uint8 pixels.
 
@@ -114,7 +125,7 @@ def predict_source(paths: Sequence[str | Path], *, channels: int = 3) -> tuple[F
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file())
+            inside = find_pictures(path)
             if not inside:
                 raise JaxftError(f"the folder {path} holds no pictures ({', '.join(sorted(EXTENSIONS))})")
             found += inside

@@ -257,3 +257,16 @@ def test_a_table_that_cannot_be_read_says_why(table, tmp_path):
         read_csv(tmp_path, "classify")
     with pytest.raises(JaxftError, match="cannot read the table .*utf-8"):
         read_csv(table("path,label\nKäse,1\n", "latin-1"), "classify")
+
+
+def test_splits_without_a_training_split_are_no_classes(tmp_path):
+    for name in ("val", "test"):
+        (tmp_path / name / "cat").mkdir(parents=True)
+    with pytest.raises(JaxftError, match="has test and val but no folder 'train'"):
+        read_folder(tmp_path)
+
+
+def test_a_path_listed_twice_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("path,label\na.png,x\nb.png,y\na.png,y\n")
+    with pytest.raises(JaxftError, match="line 4: 'a.png' stands in line 2 already"):
+        read_csv(tmp_path / "t.csv", "classify")

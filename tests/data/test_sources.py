@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxft.data import Arrays, Files, predict_source
 from jaxft.data.sources import fingerprint
@@ -98,3 +99,11 @@ def test_a_path_that_is_not_there_and_a_folder_without_pictures_are_refused(draw
     (tmp_path / "empty").mkdir()
     with pytest.raises(JaxftError, match="empty holds no pictures"):
         predict_source([tmp_path / "empty"])
+
+
+def test_hidden_files_are_no_pictures_to_classify(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "._a.png").write_bytes(b"resource fork")
+    source, bad = predict_source([tmp_path])
+    assert source.names == [str(tmp_path / "a.png")]
+    assert bad == []

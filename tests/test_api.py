@@ -1,0 +1,58 @@
+"""The run from Python."""
+
+import json
+
+import numpy as np
+import pytest
+
+import jaxft
+from jaxft.losses import focal
+
+
+def test_finetune_is_a_call_of_the_run_and_its_network_predicts(photos, tmp_path):
+    result = jaxft.finetune(
+        photos,
+        workdir=tmp_path / "run",
+        size=32,
+        epochs=4,
+        lr=1e-2,
+        batch_size=8,
+        loss=focal,
+        input={"augment": "none"},
+        log={"tensorboard": False},
+    )
+    assert (result.status, result.split, result.step) == ("finished", "test", 12)
+    assert result.after.count == 3
+    assert result.after.figures["loss"] < result.before.figures["loss"]
+    assert result.after.intervals["accuracy"][1] <= 1
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["loss"]["name"] == "jaxft.losses:focal"
+    assert config["phases"]["phase1"]["train"] == "head"
+    tuned = jaxft.load_run(tmp_path / "run")
+    picture = sorted((photos / "cross").iterdir())[0]
+    predictions = jaxft.predict_files(tuned, [picture])
+    assert predictions.logits.shape == (1, 3)
+    assert np.isfinite(predictions.logits).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss": lambda outputs, batch: 0}, "cannot be imported by name: put it into a module of its own"),
+        ({"optm": {"name": "sgd"}}, r"no argument or config section 'optm' \(did you mean 'optim'"),
+        ({"epoch": 3}, r"no argument or config section 'epoch' \(did you mean 'epochs'"),
+        ({"optim": {"nam": "sgd"}}, r"config.optim has no key 'nam' \(did you mean 'name'"),
+        ({"model": "resnet51"}, "no network is called 'resnet51'"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_is_written(photos, tmp_path, options, message):
+    with pytest.raises(jaxft.JaxftError, match=message):
+        jaxft.finetune(photos, workdir=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_public_name_can_be_imported():
+    for name in jaxft.__all__:
+        assert callable(getattr(jaxft, name)), name
+    with pytest.raises(AttributeError, match="no attribute 'fine_tune'"):
+        _ = jaxft.fine_tune
