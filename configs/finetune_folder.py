@@ -3,9 +3,19 @@
     jaxft train --config=configs/finetune_folder.py:path=photos --workdir=runs/photos
     jaxft train --config=configs/finetune_folder.py:path=photos,model=resnet50,train=full --workdir=runs/photos50
 
+    jaxft train --config=configs/finetune_folder.py:path=photos,size=96 --workdir=runs/small    # small pictures, less work
+
 `path` holds either train/, val/ and test/ with a folder a class in each, or the class folders themselves: then a tenth is
 split off to validate on and a tenth to test on, and workdir/splits.json says which. `train` is `head`, `full`,
 `from:STAGE`, or `head+full` (the default): the head alone first, then everything at a tenth of the rate.
+
+Measured 2026-11-24 on two CPU cores (x86-64, AVX-512), jax 0.10.2, EfficientNet-Lite0, `--config.seed=0`, `1`, `2`:
+
+    path=sign-digits,size=96   2,062 photos of hands showing ten digits (ardamavi/Sign-Language-Digits-Dataset), split by us:
+                               validation after the head alone 82.8, 83.3, 81.8 %; test (208 photos) 99.5, 99.5, 100.0 %
+    path=scene6,size=64        3,000 + 600 pictures of six kinds of scenes (ndb796/Scene-Classification-Dataset-Split); it has no
+                               test split, so these are figures selection has seen: validation after the head alone 80.2, 82.2,
+                               81.8 %, at the end 85.7, 86.0, SCENE2 %
 """
 
 from ml_collections import ConfigDict

@@ -7,7 +7,8 @@ The head is `classifier.6` (4096 -> 10) alone. A tenth of the training data is s
 touched once, at the end. CIFAR-10 is read as array_record from tensorflow-datasets' folder; preparing it there once needs
 TensorFlow (`pip install 'jaxft[tf]'`). A folder of class folders does as well: `--config.data.source=folder:PATH`.
 
-Not yet measured: it needs the CIFAR-10 archive and torchvision's weights from the internet.
+Not yet measured: torchvision's weights and the CIFAR-10 archive are on the internet, which the machines that measure do not
+reach.
 """
 
 from ml_collections import ConfigDict

@@ -72,7 +72,7 @@ def _bytes(count: int | None) -> str:
 def compile_abstract(plan: Plan, phase: Phase, config: ConfigDict) -> Any:
     """Compiles a phase's training step from shapes alone, with the run's shardings."""
     mesh = data_mesh()
-    check_batch_size(config.input.batch_size, mesh, "config.input.batch_size")
+    check_batch_size(config.input.batch_size // config.train.accum_steps, mesh, "batch_size / accum_steps")
     state = jax.eval_shape(
         lambda params, model_state: create_state(
             params, model_state, phase.tx, phase.mask, rng=jax.random.key(0), ema=config.train.ema_decay is not None

@@ -83,7 +83,7 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None) -> Plan:
     Raises:
       JaxftError: for anything in the config, the data or the weights that does not fit.
     """
-    _check_input(config.input)
+    _check_numbers(config)
     splits = call(open_data, config.data.to_dict(), "config.data", manifest=manifest)
     if splits.val is None:
         raise JaxftError(f"'{config.data.source}' has no validation split; set config.data.val_fraction")
@@ -123,12 +123,22 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None) -> Plan:
     )
 
 
-def _check_input(section: ConfigDict) -> None:
-    """Finds now what the input pipeline would find when the first batch is due, or the first evaluation."""
-    find_augment(section.augment)
-    for key in ("batch_size", "eval_batch_size", "threads"):
-        if section[key] is not None and section[key] < 1:
-            raise JaxftError(f"config.input.{key} is {section[key]}: it must be at least 1")
+def _check_numbers(config: ConfigDict) -> None:
+    """Finds now what would be found when the first batch is due, the first step, or the first evaluation."""
+    find_augment(config.input.augment)
+    values = {f"input.{key}": config.input[key] for key in ("batch_size", "eval_batch_size", "threads")}
+    values |= {f"train.{key}": config.train[key] for key in ("accum_steps", "patience")}
+    for key, value in values.items():
+        if value is not None and value < 1:
+            raise JaxftError(f"config.{key} is {value}: it must be at least 1")
+    if config.input.batch_size % config.train.accum_steps:
+        raise JaxftError(
+            f"config.train.accum_steps ({config.train.accum_steps}) does not divide config.input.batch_size "
+            f"({config.input.batch_size})"
+        )
+    decay = config.train.ema_decay
+    if decay is not None and not 0 < decay < 1:
+        raise JaxftError(f"config.train.ema_decay is {decay}: it must lie between 0 and 1")
 
 
 def _selection(config: ConfigDict, task: Task) -> dict[str, Any]:

@@ -74,11 +74,9 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False) -> R
       SaveError: a checkpoint could not be written.
     """
     check_config(config)
-    mesh = data_mesh()
-    check_batch_size(config.input.batch_size, mesh, "config.input.batch_size")
-    check_batch_size(config.input.batch_size // config.train.accum_steps, mesh, "batch_size / accum_steps")
-    workdir = Path(workdir)
+    workdir, mesh = Path(workdir), data_mesh()
     plan = make_plan(config, manifest=check_workdir(workdir, config, resume=resume))
+    check_batch_size(config.input.batch_size // config.train.accum_steps, mesh, "batch_size / accum_steps")
     claim_workdir(workdir, config, plan.splits)
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir / "checkpoints")))
