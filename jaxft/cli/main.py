@@ -91,9 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if overrides and "config" not in options:
             raise UsageError(f"jaxft {options.command} takes no config: {overrides[0]}")
         # Commands are imported only when asked for: `jaxft --help` needs no JAX.
-        from jaxft.cli import commands
+        from jaxft.cli.commands import COMMANDS
 
-        return getattr(commands, options.command)(options, overrides)
+        return COMMANDS[options.command](options, overrides)
     except JaxftError as error:
         print(f"jaxft: {_one_line(error)}", file=sys.stderr)
         return USAGE
