@@ -46,7 +46,7 @@ def test_models_lists_networks_with_their_tags(capsys):
     assert main(["models", "resnet*"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
-    assert lines[2].split("  ")[1] == "imagenet, imagenet_v1, imagenet_v2"
+    assert lines[2].split(maxsplit=1)[1] == "imagenet, imagenet_v1, imagenet_v2"
     assert main(["models", "nothing*"]) == USAGE
 
 
