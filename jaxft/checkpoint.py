@@ -34,7 +34,8 @@ class Checkpoints:
 
     def __init__(self, directory: Path, *, read_only: bool = False):
         self._directory = directory
-        self._saving = 0
+        self._saving = 0  # the step saved last, and which step it calls the best
+        self._best: int | None = None
         options = ocp.CheckpointManagerOptions(
             create=not read_only, read_only=read_only, enable_async_checkpointing=not read_only
         )
@@ -62,9 +63,12 @@ class Checkpoints:
         Raises:
           SaveError: this save cannot start, or the one before it did not end well.
         """
-        # Only when the one before is surely complete may older ones go.
-        self.finish(best_step=best_step)
-        self._saving = int(state.step)
+        self._wait()
+        # The one before is complete now, and older ones may go, but not what it calls the best: if this save never ends, a
+        # resumed run starts from it. A process that has saved nothing yet does not know, and leaves all.
+        if self._saving:
+            self._prune(self._best)
+        self._saving, self._best = int(state.step), best_step
         try:
             self._check_space(sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
             items = {name: ocp.args.StandardSave(part) for name, part in _parts(state).items()}
@@ -74,13 +78,19 @@ class Checkpoints:
 
     def finish(self, *, best_step: int | None) -> None:
         """Waits for the last save and leaves only the newest and the best."""
+        self._wait()
+        self._prune(best_step)
+
+    def _wait(self) -> None:
         try:
             self._manager.wait_until_finished()
-            for old in self.steps()[:-1]:
-                if old != best_step:
-                    self._manager.delete(old)
         except (OSError, ValueError, RuntimeError) as error:
             raise self._save_error(error) from error
+
+    def _prune(self, best_step: int | None) -> None:
+        for old in self.steps()[:-1]:
+            if old != best_step:
+                self._manager.delete(old)
 
     def _check_space(self, needed: int) -> None:
         """A disk that cannot hold the checkpoint is said before it is filled up."""

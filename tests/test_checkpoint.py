@@ -54,6 +54,30 @@ def test_the_newest_and_the_best_are_kept_and_nothing_else(saved):
     assert saved.newest() == 6
 
 
+def test_the_old_best_stays_until_a_better_one_is_complete(saved, monkeypatch):
+    # Else a kill during the save would leave step 6, which calls step 3 the best, without it.
+    monkeypatch.setattr(saved._manager, "save", lambda *args, **options: None)  # a save that never ends
+    saved.save(make_state(7), META, best_step=7)
+    assert saved.steps() == [3, 6]
+
+
+def test_without_a_best_only_the_newest_is_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    for step in range(1, 5):
+        checkpoints.save(make_state(step), META, best_step=None)
+        assert len(checkpoints.steps()) <= 2
+    checkpoints.finish(best_step=None)
+    assert checkpoints.steps() == [4]
+    checkpoints.close()
+
+
+def test_the_better_one_takes_its_place(saved):
+    saved.save(make_state(7), META, best_step=7)
+    saved.save(make_state(8), META, best_step=7)
+    saved.finish(best_step=7)
+    assert saved.steps() == [7, 8]
+
+
 @pytest.mark.parametrize("devices", [1, 8])
 def test_a_state_comes_back_bit_for_bit_on_any_number_of_devices(saved, devices):
     state = make_state(6, seed=6)
