@@ -294,5 +294,6 @@ def _finish(
     )  # fmt: skip
     write_samples(workdir / "samples.png", evaluation, source, plan.task, plan.splits.class_names)
     print(text.replace("```\n", ""), flush=True)
-    print(f"{workdir}: report.md, predictions.csv, samples.png; use it: jaxft predict --workdir={workdir} PICTURE", flush=True)
+    files = [name for name in ("report.md", "predictions.csv", "samples.png") if (workdir / name).exists()]
+    print(f"{workdir}: {', '.join(files)}; use it: jaxft predict --workdir={workdir} PICTURE", flush=True)
     return Result("finished", workdir, int(state.step), best_step, split, before, after)

@@ -7,6 +7,7 @@ import pytest
 
 import jaxft
 from jaxft.losses import focal
+from jaxft.run import train
 
 
 def test_finetune_is_a_call_of_the_run_and_its_network_predicts(photos, tmp_path):
@@ -33,6 +34,32 @@ def test_finetune_is_a_call_of_the_run_and_its_network_predicts(photos, tmp_path
     predictions = jaxft.predict_files(tuned, [picture])
     assert predictions.logits.shape == (1, 3)
     assert np.isfinite(predictions.logits).all()
+
+
+@pytest.mark.parametrize(
+    ("task", "columns", "model"),
+    [
+        ("multilabel", lambda path: f"{path.parent.name}{';even' if int(path.stem) % 2 == 0 else ''}", {"head": "mlp"}),
+        ("regression", lambda path: path.stem, {"dtype": "bfloat16"}),
+    ],
+)
+def test_tables_train_several_labels_and_numbers(photos, tmp_path, capsys, task, columns, model):
+    rows = [f"{path},{columns(path)}" for path in sorted(photos.rglob("*.png"))]
+    (tmp_path / "table.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    config = jaxft.default_config()
+    config.data.update(source=f"csv:{tmp_path / 'table.csv'}", task=task)
+    config.model.update(size=32, **model)
+    config.input.update(batch_size=8, augment="none")
+    config.train.update(monitor="loss", mode="min")
+    config.log.tensorboard = False
+    config.phases.phase1 = jaxft.phase(train="head", length="12 steps", lr=3e-2)
+    result = train(config, tmp_path / "run")
+    assert result.after.figures["loss"] < result.before.figures["loss"]
+    assert "samples.png" not in capsys.readouterr().out
+    header = (tmp_path / "run" / "predictions.csv").read_text().splitlines()[0]
+    assert header == {"multilabel": "name,circle,cross,dots,even", "regression": "name,value"}[task]
+    predictions = jaxft.predict_files(jaxft.load_run(tmp_path / "run"), [photos])
+    assert predictions.logits.shape == (30, 4 if task == "multilabel" else 1)
 
 
 @pytest.mark.parametrize(
