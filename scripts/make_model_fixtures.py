@@ -55,8 +55,8 @@ def hooks(network, stages, found):
 def check_conditioning(network, images, labels, seed):
     """torch's own float32 and float64 gradients must agree well below what the tests ask for.
 
-    One activation that falls to the other side of a ReLU moves gradients of a small batch by percents: a network where that
-    happens is compared in float64.
+    One activation that falls to the other side of a ReLU moves gradients of a small batch, in ResNet-50 by up to 1.7 %, in
+    Lite0 by up to 0.2 % (48 pixels, batch 4, seed 1): such a network is compared in float64.
     """
     single, double = (gradients(network, images, labels, seed, dtype)[1] for dtype in (torch.float32, torch.float64))
     worst = max((single[k] - double[k]).norm() / double[k].norm() for k in double if double[k].norm() > 1e-5)

@@ -1,0 +1,25 @@
+import pytest
+
+from jaxft.files import open_whole, write_whole
+
+
+def test_a_file_is_written_with_the_folders_above_it(tmp_path):
+    path = tmp_path / "a" / "b" / "text"
+    write_whole(path, "naïve\n")
+    assert path.read_bytes() == "naïve\n".encode()
+    assert [file.name for file in path.parent.iterdir()] == ["text"]
+
+
+def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("before")
+
+    def fail_half_way():
+        with open_whole(path) as file:
+            file.write(b"after")
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        fail_half_way()
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
