@@ -18,6 +18,11 @@ def _weighted(name: str) -> type[clu_metrics.Average]:
     @flax.struct.dataclass
     class WeightedAverage(clu_metrics.Average):
         @classmethod
+        def empty(cls) -> WeightedAverage:
+            # Counts are sums of weights. clu's own empty average counts in integers, and what is restored takes its dtypes.
+            return cls(total=jnp.zeros((), jnp.float32), count=jnp.zeros((), jnp.float32))
+
+        @classmethod
         def from_model_output(cls, *, mask: jax.Array, **outputs: jax.Array) -> WeightedAverage:
             values = outputs[name].astype(jnp.float32)
             # where, not times: a padded row may hold a NaN.
