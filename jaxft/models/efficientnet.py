@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxft import ops
-from jaxft.models.layers import BatchNorm, Conv, DropPath, Head, Train, path_of, running
+from jaxft.models.layers import BatchNorm, Conv, DropPath, Head, Train, path_of, recomputed, running
 
 #: (blocks, kernel, stride, expansion, output channels) of each stage at width and depth 1.
 STAGES = (
@@ -91,13 +91,15 @@ class Stage(nn.Module):
     config: tuple[int, int, int, int, int]
     rates: tuple[float, ...]
     dtype: Any
+    remat: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train) -> jax.Array:
+        make = recomputed(Block, self.remat)
         blocks, kernel, strides, expansion, channels = self.config
         for number in range(blocks):
             own = strides if number == 0 else 1
-            x = Block(channels, kernel, own, expansion, self.rates[number], self.dtype, name=str(number))(x, train)
+            x = make(channels, kernel, own, expansion, self.rates[number], self.dtype, name=str(number))(x, train)
         return x
 
 
@@ -107,6 +109,7 @@ class Blocks(nn.Module):
     variant: int
     drop_path: float
     dtype: Any
+    remat: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, run: list[str]) -> dict[str, jax.Array]:
@@ -116,7 +119,7 @@ class Blocks(nn.Module):
             rates = tuple(self.drop_path * (done + i) / total for i in range(config[0]))
             done += config[0]
             if f"stage{number + 1}" in run:
-                x = Stage(config, rates, self.dtype, name=str(number))(x, train)
+                x = Stage(config, rates, self.dtype, self.remat, name=str(number))(x, train)
                 maps[f"stage{number + 1}"] = x
         return maps
 
@@ -130,6 +133,7 @@ class EfficientNetLite(nn.Module):
     dropout: float = 0.2
     drop_path: float = 0.0
     dtype: Any = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:
@@ -137,7 +141,7 @@ class EfficientNetLite(nn.Module):
         if "stem" in run:
             x = Conv(STEM, 3, 2, "SAME", bias=False, dtype=self.dtype, name="conv_stem")(x)
             x = found["stem"] = relu6(BatchNorm(epsilon=EPSILON, dtype=self.dtype, name="bn1")(x, train))
-        found |= Blocks(self.variant, self.drop_path, self.dtype, name="blocks")(x, train, run)
+        found |= Blocks(self.variant, self.drop_path, self.dtype, self.remat, name="blocks")(x, train, run)
         if "neck" in run:
             x = Conv(TOP, 1, bias=False, dtype=self.dtype, name="conv_head")(found.get(f"stage{len(STAGES)}", x))
             x = found["neck"] = relu6(BatchNorm(epsilon=EPSILON, dtype=self.dtype, name="bn2")(x, train))

@@ -41,6 +41,12 @@ def running(stages: Iterable[str], start: str) -> list[str]:
     return names[names.index(start) if start else 0 :]
 
 
+def recomputed(part: Any, remat: bool) -> Any:
+    """A module class (or a function of a module) called with (x, train): with `remat`, one that keeps only its input for the
+    backward pass and computes the rest again there (`jax.checkpoint`; Chen et al., 2016). Names and values stay."""
+    return nn.remat(part, static_argnums=(2,)) if remat else part
+
+
 def path_of(module: nn.Module) -> str:
     """A module's own '/' path."""
     return "/".join(module.path)

@@ -109,7 +109,7 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """How a network is built. `make` takes num_classes, head, dtype and what else `options` allows."""
+    """How a network is built. `make` takes num_classes, head, dtype, remat and what else `options` allows."""
 
     family: str
     make: Callable[..., nn.Module]
@@ -213,6 +213,7 @@ def build(
     drop_path: float | None = None,
     dtype: str = "float32",
     size: int | None = None,
+    remat: bool = False,
 ) -> Model:
     """Builds a network without weights.
 
@@ -225,6 +226,8 @@ def build(
       dtype: "float32" or "bfloat16": what is computed in. Parameters are float32, logits too. "float64", for comparisons of
         gradients, needs JAX_ENABLE_X64.
       size: input size in pixels; None is the network's own.
+      remat: keep less for the backward pass: what is inside a block (VGG: a stage) is computed again there. The same
+        function and names for less memory and more time.
 
     Raises:
       JaxftError: no such network, or an option it does not have.
@@ -248,7 +251,7 @@ def build(
             raise JaxftError(f"{name} has no {key}")
         if not 0 <= rate < 1:
             raise JaxftError(f"{key} is {rate}: it must lie in [0, 1)")
-    module = architecture.make(num_classes=classes, head=head, dtype=jnp.dtype(dtype), **given)
+    module = architecture.make(num_classes=classes, head=head, dtype=jnp.dtype(dtype), remat=remat, **given)
     preprocessing = architecture.preprocessing.with_channels(in_channels)
     if size is not None:
         preprocessing = preprocessing.with_size(size)

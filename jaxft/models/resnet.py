@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxft import ops
-from jaxft.models.layers import BatchNorm, Conv, DropPath, Head, Train, path_of, running
+from jaxft.models.layers import BatchNorm, Conv, DropPath, Head, Train, path_of, recomputed, running
 
 #: Depth -> (blocks in each of the four stages, whether they are bottlenecks).
 DEPTHS = {
@@ -72,15 +72,16 @@ class Stage(nn.Module):
     strides: int
     bottleneck: bool
     dtype: Any
+    remat: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train) -> jax.Array:
+        make = recomputed(Block, self.remat)
         for number, rate in enumerate(self.rates):
             strides = self.strides if number == 0 else 1
             features = self.width * 4 if self.bottleneck else self.width
             changes = strides != 1 or x.shape[-1] != features
-            block = Block(self.width, strides, self.bottleneck, changes, rate, self.dtype, name=str(number))
-            x = block(x, train)
+            x = make(self.width, strides, self.bottleneck, changes, rate, self.dtype, name=str(number))(x, train)
         return x
 
 
@@ -93,6 +94,7 @@ class ResNet(nn.Module):
     dropout: float = 0.0
     drop_path: float = 0.0
     dtype: Any = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:
@@ -108,8 +110,8 @@ class ResNet(nn.Module):
             done += count
             strides = 1 if number == 1 else 2
             if f"stage{number}" in run:
-                x = Stage(width, rates, strides, bottleneck, self.dtype, name=f"layer{number}")(x, train)
-                found[f"stage{number}"] = x
+                stage = Stage(width, rates, strides, bottleneck, self.dtype, self.remat, name=f"layer{number}")
+                x = found[f"stage{number}"] = stage(x, train)
         features = x if start == "head" else ops.global_avg_pool(x)
         logits = Head(self.num_classes, self.head, self.dropout, dtype=self.dtype, name="fc")(features, train)
         return {**found, "features": features, "logits": logits}

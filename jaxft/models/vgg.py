@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxft import ops
-from jaxft.models.layers import BatchNorm, Conv, Dense, Dropout, FlattenDense, Head, Train, running
+from jaxft.models.layers import BatchNorm, Conv, Dense, Dropout, FlattenDense, Head, Train, recomputed, running
 
 #: Convolutions in each of the five blocks.
 DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -29,12 +30,27 @@ def convolutions(depth: int, batch_norm: bool) -> list[list[tuple[int, int]]]:
     return blocks
 
 
+def _block(block: list[tuple[int, int]], batch_norm: bool, dtype: Any) -> Callable[[nn.Module, jax.Array, Train], jax.Array]:
+    """Convolutions and pooling, as layers of the module that the function is given."""
+
+    def run(_: nn.Module, x: jax.Array, train: Train) -> jax.Array:
+        for index, width in block:
+            x = Conv(width, 3, padding=1, dtype=dtype, name=str(index))(x)
+            if batch_norm:
+                x = BatchNorm(dtype=dtype, name=str(index + 1))(x, train)
+            x = nn.relu(x)
+        return ops.max_pool(x, 2)
+
+    return run
+
+
 class Features(nn.Module):
     """The five blocks; gives the map after each that is in `run`."""
 
     depth: int
     batch_norm: bool
     dtype: Any
+    remat: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, run: list[str]) -> dict[str, jax.Array]:
@@ -42,13 +58,8 @@ class Features(nn.Module):
         for number, block in enumerate(convolutions(self.depth, self.batch_norm), start=1):
             if f"stage{number}" not in run:
                 continue
-            for index, width in block:
-                x = Conv(width, 3, padding=1, dtype=self.dtype, name=str(index))(x)
-                if self.batch_norm:
-                    x = BatchNorm(dtype=self.dtype, name=str(index + 1))(x, train)
-                x = nn.relu(x)
-            x = ops.max_pool(x, 2)
-            maps[f"stage{number}"] = x
+            run_block = recomputed(_block(block, self.batch_norm, self.dtype), self.remat)
+            x = maps[f"stage{number}"] = run_block(self, x, train)
         return maps
 
 
@@ -82,11 +93,12 @@ class VGG(nn.Module):
     head: str = "linear"
     dropout: float = 0.5
     dtype: Any = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:
         run = running(stages(self.depth, self.batch_norm), start)
-        found = Features(self.depth, self.batch_norm, self.dtype, name="features")(x, train, run)
+        found = Features(self.depth, self.batch_norm, self.dtype, self.remat, name="features")(x, train, run)
         classifier = Classifier(self.num_classes, self.head, self.dropout, self.dtype, name="classifier")
         features, logits = classifier(found.get("stage5", x), train, run)
         if "neck" in run:
