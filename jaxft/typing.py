@@ -26,7 +26,8 @@ Mask = Mapping[str, Any]
 #: optional `index` [B] int32, the example's position in its source. Further keys are the user's own.
 Batch = Mapping[str, jax.Array]
 
-#: `logits` [B, K] f32, `features` [B, D] (what the head sees) and one feature map a stage under the stage's name.
+#: `logits` [B, K] f32, `features` [B, D] (what the head sees) and one feature map a stage under the stage's name:
+#: [B, H, W, C], or of a transformer tokens [B, 1 + N, D], the class token first.
 Outputs = Mapping[str, jax.Array]
 
 

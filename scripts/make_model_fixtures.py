@@ -95,6 +95,20 @@ def parity(name, network, stages, *, size, batch, step_size, step_batch, dtype, 
     np.savez_compressed(OUT / f"{name}.npz", **record)
 
 
+def positions():
+    """timm's resizing of position embeddings, up and down."""
+    given = seeded.tensor(1, "positions", (1, 1 + 14 * 14, 4))
+    found = {str(side): timm.layers.resample_abs_pos_embed(torch.from_numpy(given), (side, side)).numpy() for side in (24, 7)}
+    np.savez_compressed(OUT / "vit_positions.npz", **found)
+
+
+def names_of_torchvision():
+    """The shape of each tensor of torchvision's vit_b_16, by its name."""
+    with torch.device("meta"):
+        shapes = shapes_of(torchvision.models.vit_b_16())
+    (OUT / "vit_b_16_names.json").write_text(json.dumps(shapes) + "\n")
+
+
 def curve(name, network, rate, *, steps=20, size=32, batch=32, classes=10, seed=2):
     """The losses of SGD on the same four batches, in train mode; torch's own float64 must be well within what is asked for."""
     found = {}
@@ -152,6 +166,10 @@ def counts():
         with torch.device("meta"):
             network = timm.create_model(f"tf_efficientnet_lite{variant}")
         found[f"efficientnet_lite{variant}"] = sum(parameter.numel() for parameter in network.parameters())
+    for width in ("tiny", "small", "base"):
+        with torch.device("meta"):
+            network = timm.create_model(f"vit_{width}_patch16_224")
+        found[f"vit_{width}_patch16_224"] = sum(parameter.numel() for parameter in network.parameters())
     (OUT / "parameter_counts.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
@@ -166,6 +184,11 @@ def main():
     lite = {"stem": "bn1", **{f"stage{i + 1}": f"blocks.{i}" for i in range(7)}, "neck": "bn2"}
     network = timm.create_model("tf_efficientnet_lite0", num_classes=10, drop_rate=0.0)
     parity("efficientnet_lite0", network, lite, size=96, batch=2, **double)
+    vit = {"stem": "norm_pre", **{f"stage{i + 1}": f"blocks.{3 * i + 2}" for i in range(4)}, "neck": "norm"}
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=10, img_size=64)
+    parity("vit_tiny_patch16_224", network, vit, size=64, batch=2, **{**single, "step_batch": 4})
+    positions()
+    names_of_torchvision()
     curve("vgg16_bn", torchvision.models.vgg16_bn(num_classes=10), 2e-3)
     curve("resnet18", torchvision.models.resnet18(num_classes=10), 3e-3)
     counts()

@@ -16,16 +16,19 @@ from pathlib import Path
 import torch
 import torchvision
 
-TORCHVISION = ["vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"] + [
-    f"resnet{depth}" for depth in (18, 34, 50, 101, 152)
-]
+#: jaxft's name -> torchvision's.
+TORCHVISION = {
+    name: name
+    for name in ["vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"]
+    + [f"resnet{depth}" for depth in (18, 34, 50, 101, 152)]
+} | {"vit_base_patch16_224": "vit_b_16"}
 LITE = {0: 224, 1: 240, 2: 260}
 
 
 def of_torchvision(name: str) -> list[dict]:
     found = []
     for weights in torchvision.models.get_model_weights(name):
-        if "IMAGENET1K" not in weights.name or "FEATURES" in weights.name:
+        if "IMAGENET1K" not in weights.name or "FEATURES" in weights.name or "SWAG" in weights.name:
             continue
         transform = weights.transforms()
         found.append(
@@ -78,7 +81,7 @@ def of_lite(variant: int) -> list[dict]:
 
 
 def main() -> None:
-    records = {name: of_torchvision(name) for name in TORCHVISION}
+    records = {name: of_torchvision(theirs) for name, theirs in TORCHVISION.items()}
     records |= {f"efficientnet_lite{variant}": of_lite(variant) for variant in LITE}
     path = Path(__file__).parent.parent / "jaxft" / "models" / "pretrained.json"
     path.write_text(json.dumps(records, indent=1) + "\n")

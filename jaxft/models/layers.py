@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -115,6 +116,27 @@ class BatchNorm(nn.Module):
             batch_mean, batch_var = mean.value, var.value
         factor = scale * jax.lax.rsqrt(batch_var + self.epsilon)
         return (x * factor + (bias - batch_mean * factor)).astype(self.dtype)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation (Ba et al., 2016) over the last axis, with the biased variance; statistics in f32 or wider."""
+
+    epsilon: float = 1e-6
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        wide = at_least_f32(x)
+        centred = wide - wide.mean(-1, keepdims=True)
+        factor = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.epsilon)
+        return (centred * factor * scale + bias).astype(self.dtype)
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """The exact GELU (Hendrycks & Gimpel, 2016), x / 2 (1 + erf(x / sqrt 2)), as torch computes it."""
+    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
 class Dense(nn.Module):

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxft import tree
 from jaxft.errors import JaxftError, near
-from jaxft.models import efficientnet, resnet, vgg
+from jaxft.models import efficientnet, resnet, vgg, vit
 from jaxft.preprocessing import Preprocessing
 from jaxft.typing import ModelState, Outputs, Params, Trains
 
@@ -33,6 +33,7 @@ class Model:
         parameter once.
       first_conv: path of the kernel that reads the image.
       preprocessing: what an image must be.
+      positions: path of learned position embeddings, which are of the input size; "" where there are none.
     """
 
     name: str
@@ -42,13 +43,14 @@ class Model:
     stages: Mapping[str, tuple[str, ...]]
     first_conv: str
     preprocessing: Preprocessing
+    positions: str = ""
 
     def init(self, rng: jax.Array, size: int | None = None) -> tuple[Params, ModelState]:
         """Random parameters and fresh statistics, f32. Works under `jit` and `eval_shape`.
 
         Args:
           rng: a key.
-          size: input size in pixels; parameters do not depend on it.
+          size: input size in pixels; parameters do not depend on it (a network with `positions` takes no other).
         """
         side = size or self.preprocessing.size
         image = jnp.zeros((1, side, side, self.in_channels), jnp.float32)
@@ -117,6 +119,7 @@ class Architecture:
     first_conv: str
     preprocessing: Preprocessing
     options: tuple[str, ...]
+    positions: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,6 +184,16 @@ def _architectures() -> dict[str, Architecture]:
             _lite(size),
             ("dropout", "drop_path"),
         )
+    for width in vit.VARIANTS:
+        found[f"vit_{width}_patch16_224"] = Architecture(
+            "vit",
+            functools.partial(vit.make, width),
+            vit.stages,
+            "patch_embed/proj/kernel",
+            Preprocessing(224, 248, "bicubic", (0.5,) * 3, (0.5,) * 3),
+            ("dropout", "drop_path", "size"),
+            "pos_embed",
+        )
     return found
 
 
@@ -243,7 +256,7 @@ def build(
     if classes < 1 or in_channels < 1:
         raise JaxftError(f"num_classes ({classes}) and in_channels ({in_channels}) must be at least 1")
     if size is not None and size < 32:
-        raise JaxftError(f"size is {size}: {name} halves an image five times, it needs at least 32 pixels")
+        raise JaxftError(f"size is {size}: {name} needs at least 32 pixels")
     rates = {"dropout": dropout, "drop_path": drop_path}
     given: dict[str, Any] = {key: rate for key, rate in rates.items() if rate is not None}
     for key, rate in given.items():
@@ -251,11 +264,14 @@ def build(
             raise JaxftError(f"{name} has no {key}")
         if not 0 <= rate < 1:
             raise JaxftError(f"{key} is {rate}: it must lie in [0, 1)")
+    if "size" in architecture.options:
+        given["size"] = size or architecture.preprocessing.size
     module = architecture.make(num_classes=classes, head=head, dtype=jnp.dtype(dtype), remat=remat, **given)
     preprocessing = architecture.preprocessing.with_channels(in_channels)
     if size is not None:
         preprocessing = preprocessing.with_size(size)
-    return Model(name, classes, in_channels, module, architecture.stages(), architecture.first_conv, preprocessing)
+    stages, first_conv, positions = architecture.stages(), architecture.first_conv, architecture.positions
+    return Model(name, classes, in_channels, module, stages, first_conv, preprocessing, positions)
 
 
 @functools.cache

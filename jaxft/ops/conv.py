@@ -49,6 +49,8 @@ def conv(
             return _depthwise(x, kernel, strides, pads)
         if groups == 1 and kernel.shape[:2] == (1, 1) and pads == ((0, 0), (0, 0)):
             return _pointwise(x, kernel, strides)
+        if groups == 1 and _tiles(x, kernel, strides, pads):
+            return _of_tiles(x, kernel)
         if groups == 1 and any(size < k for size, k in zip(x.shape[1:3], kernel.shape[:2], strict=True)):
             return _small_map(x, kernel, strides, pads)
     return xla_conv(x, kernel, strides, pads, dilation, groups)
@@ -171,6 +173,23 @@ def _backward(saved: Any, grad: jax.Array, cpu: Any, strides: Pair, pads: Pads, 
 
 
 _pointwise.defvjp(lambda x, kernel, strides: (_pointwise(x, kernel, strides), (x, kernel)), _pointwise_bwd)
+
+
+# Where windows neither overlap nor leave gaps (a patch embedding), a reshape makes every window a row, and the convolution and
+# both its gradients are matrix products, on every backend.
+
+
+def _tiles(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads) -> bool:
+    """Whether the windows cut the map into tiles, without a rest."""
+    whole = all(size % k == 0 for size, k in zip(x.shape[1:3], kernel.shape[:2], strict=True))
+    return whole and kernel.shape[:2] == strides and pads == ((0, 0), (0, 0))
+
+
+def _of_tiles(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    batch, rows, columns, channels = x.shape
+    height, width, _, features = kernel.shape
+    tiles = x.reshape(batch, rows // height, height, columns // width, width, channels).swapaxes(2, 3)
+    return _matmul(tiles.reshape(*tiles.shape[:3], -1), kernel.reshape(-1, features))
 
 
 # A kernel larger than its map (3x3 on 2x2: VGG's last block at 32 px) falls to a naive loop in XLA's CPU backend, some thirty

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxft import tree
 from jaxft.errors import JaxftError, near
-from jaxft.models import Model, Pretrained, build, pretrained, pretrained_records
+from jaxft.models import Model, Pretrained, build, pretrained, pretrained_records, vit
 from jaxft.preprocessing import Preprocessing
 from jaxft.typing import ModelState, Params
 from jaxft.weights import tables
@@ -37,6 +37,7 @@ class LoadReport:
       new: parameters initialised afresh.
       ignored: tensors of the file that were not wanted.
       unwrapped: what stood around the tensors in the file: keys gone down, prefixes cut.
+      resized: what position embeddings were brought from and to; "" where they fitted.
     """
 
     source: str
@@ -46,6 +47,7 @@ class LoadReport:
     new: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     unwrapped: str = ""
+    resized: str = ""
 
     def __str__(self) -> str:
         if not self.source:
@@ -53,7 +55,8 @@ class LoadReport:
         licence = f", licence {self.licence}" if self.licence else ""
         inside = f", inside {self.unwrapped}" if self.unwrapped else ""
         new = f"; new: {', '.join(self.new)}" if self.new else ""
-        return f"{self.loaded} tensors from {self.source} (sha256 {self.sha256[:12]}{licence}{inside}){new}"
+        resized = f"; positions resized from {self.resized}" if self.resized else ""
+        return f"{self.loaded} tensors from {self.source} (sha256 {self.sha256[:12]}{licence}{inside}){new}{resized}"
 
 
 class Loaded(NamedTuple):
@@ -116,7 +119,8 @@ def load_model(
         rescaled for more than 3, as timm does.
       dropout, drop_path: rates; None is the network's own.
       dtype: what is computed in.
-      size: input size in pixels; None is the one that goes with the weights.
+      size: input size in pixels; None is the one that goes with the weights. Position embeddings of another size are
+        resized as timm does.
       remat: compute again in the backward pass what is inside each block, for less memory.
       seed: of everything initialised afresh.
     """
@@ -138,14 +142,16 @@ def load_model(
         record = next((known for known in pretrained_records(name) if digest.startswith(known.sha256)), None)
     table = table_for(name, tensors, record)
     if num_classes is None and (own := head_of(model, tensors, table)):
-        model = build(name, own[1], **options)
+        num_classes = own[1]
+    fitted, options["size"], resized = _fit_positions(tensors, table, model, size)
+    model = build(name, num_classes, **options)
     preprocessing = record.preprocessing if record else _preprocessing(metadata, path) or model.preprocessing
     preprocessing = preprocessing.with_channels(in_channels)
     model = dataclasses.replace(model, preprocessing=preprocessing.with_size(size) if size else preprocessing)
     # Shapes first: a mismatch is found before any memory is spent.
     params, model_state = jax.eval_shape(model.init, rng)
     new, old_head = _new_leaves(model, tensors, table, params)
-    adapted = _adapt_first_convolution(tensors, table, model)
+    adapted = _adapt_first_convolution(fitted, table, model)
     found = convert(adapted, table, {"params": params, **model_state}, new=new, ignore=old_head)
     complete = _fill(found.tree, model, rng, found.new)
     report = LoadReport(
@@ -156,6 +162,7 @@ def load_model(
         new=tuple(path.removeprefix("params/") for path in found.new),
         ignored=found.ignored,
         unwrapped=metadata.get("unwrapped", ""),
+        resized=resized,
     )
     state = {key: value for key, value in complete.items() if key != "params"}
     return Loaded(model, complete["params"], state, report)
@@ -248,6 +255,20 @@ def _adapt_first_convolution(
         repeated = np.concatenate([kernel] * -(-want // have), axis)
         adapted = np.take(repeated, range(want), axis) * np.asarray(have / want, kernel.dtype)
     return {**tensors, key: adapted}
+
+
+def _fit_positions(
+    tensors: Mapping[str, np.ndarray], table: tuple[Rule, ...], model: Model, size: int | None
+) -> tuple[Mapping[str, np.ndarray], int | None, str]:
+    """(tensors with position embeddings for `size`, the size, what was resized); without `size` it is that of the file."""
+    path = f"params/{model.positions}"
+    key = next((key for key, found in destinations(tensors, table).items() if model.positions and found == path), None)
+    if key is None:
+        return tensors, size, ""
+    have = vit.size_of(tensors[key])
+    if size is None or have == size:
+        return tensors, have, ""
+    return {**tensors, key: vit.resize_positions(tensors[key], size)}, size, f"{have} to {size} pixels"
 
 
 def _fill(found: Mapping[str, Any], model: Model, rng: jax.Array, new: tuple[str, ...]) -> dict[str, Any]:

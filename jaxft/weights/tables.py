@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from jaxft.errors import JaxftError, near
 from jaxft.models import architecture_of, efficientnet, vgg
-from jaxft.weights.rules import CONV, DENSE, Rule, flatten_chw
+from jaxft.weights.rules import CONV, DENSE, IDENTITY, Rule, flatten_chw
 
 
 def _norm(src: str, dst: str) -> list[Rule]:
@@ -100,9 +100,46 @@ def _lite_lukemelas(name: str) -> tuple[Rule, ...]:
     return (*rules, *_head("_fc", "classifier"))
 
 
+def _vit_blocks(prefix: str, layers: dict[str, str]) -> list[Rule]:
+    """`layers`: a part of a block -> what stands before its `weight` and `bias` in the foreign names."""
+    rules = []
+    for own, name in layers.items():
+        leaf, op = ("scale", IDENTITY) if own.startswith("norm") else ("kernel", DENSE)
+        rules.append(Rule(f"{prefix}.{name}weight", f"params/blocks/{{b}}/{own}/{leaf}", op))
+        rules.append(Rule(f"{prefix}.{name}bias", f"params/blocks/{{b}}/{own}/bias"))
+    return rules
+
+
+def _vit_timm(name: str) -> tuple[Rule, ...]:
+    rules = [Rule("cls_token", "params/cls_token"), Rule("pos_embed", "params/pos_embed")]
+    rules += _conv("patch_embed.proj", "patch_embed/proj", bias=True)
+    parts = ("norm1", "attn/qkv", "attn/proj", "norm2", "mlp/fc1", "mlp/fc2")
+    rules += _vit_blocks("blocks.{b}", {part: part.replace("/", ".") + "." for part in parts})
+    rules += [Rule("norm.weight", "params/norm/scale"), Rule("norm.bias", "params/norm/bias")]
+    return (*rules, *_head("head", "head"))
+
+
+def _vit_torchvision(name: str) -> tuple[Rule, ...]:
+    """torchvision's names, and the former ones of two layers, which its files have."""
+    rules = [Rule("class_token", "params/cls_token"), Rule("encoder.pos_embedding", "params/pos_embed")]
+    rules += _conv("conv_proj", "patch_embed/proj", bias=True)
+    layers = {
+        "norm1": "ln_1.",
+        "attn/qkv": "self_attention.in_proj_",
+        "attn/proj": "self_attention.out_proj.",
+        "norm2": "ln_2.",
+    }
+    prefix = "encoder.layers.encoder_layer_{b}"
+    rules += _vit_blocks(prefix, {**layers, "mlp/fc1": "mlp.0.", "mlp/fc2": "mlp.3."})
+    rules += _vit_blocks(prefix, {"mlp/fc1": "mlp.linear_1.", "mlp/fc2": "mlp.linear_2."})
+    rules += [Rule("encoder.ln.weight", "params/norm/scale"), Rule("encoder.ln.bias", "params/norm/bias")]
+    return (*rules, *_head("heads.head", "head"))
+
+
 _TABLES: dict[str, dict[str, Callable[[str], tuple[Rule, ...]]]] = {
     "vgg": {"torchvision": _vgg_torchvision},
     "resnet": {"torchvision": _resnet, "timm": _resnet},
+    "vit": {"timm": _vit_timm, "torchvision": _vit_torchvision},
     "efficientnet_lite": {"timm": _lite_timm, "lukemelas": _lite_lukemelas},
 }
 

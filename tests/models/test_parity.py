@@ -1,5 +1,5 @@
-"""VGG-16, ResNet-50 and EfficientNet-Lite0 against torchvision and timm on the same weights: inference, stages, one SGD step,
-twenty SGD steps."""
+"""VGG-16, ResNet-50, EfficientNet-Lite0 and ViT-Ti/16 against torchvision and timm on the same weights: inference, stages, one
+SGD step, twenty SGD steps."""
 
 import dataclasses
 from pathlib import Path
@@ -37,6 +37,7 @@ CASES = {
     "vgg16": Case("torchvision", 224, 1, 64, 2, "float32"),
     "resnet50": Case("torchvision", 96, 2, 48, 4, "float64"),
     "efficientnet_lite0": Case("timm", 96, 2, 48, 4, "float64"),
+    "vit_tiny_patch16_224": Case("timm", 64, 2, 64, 4, "float32"),
 }
 
 
@@ -82,7 +83,7 @@ def test_one_training_step_equals_the_original_in_gradients_parameters_and_stati
     tx = torch_sgd(RATE)
     images, labels = seeded.images(1, case.step_batch, case.step_size), seeded.labels(1, case.step_batch, 10)
     with jax.enable_x64(case.dtype == "float64"):
-        model = build(model.name, 10, dropout=0.0, dtype=case.dtype)
+        model = build(model.name, 10, dropout=0.0, dtype=case.dtype, size=case.step_size)
         params, state, images = jax.tree.map(lambda x: jnp.asarray(x, case.dtype), (params, state, images))
         step = jax.jit(_step(model, tx), donate_argnums=(0, 1, 2))
         after, new, _, loss, grads = step(params, state, tx.init(params), images, labels)

@@ -122,7 +122,7 @@ def test_what_does_not_exist_is_a_clear_error(call, message):
 def test_every_record_of_pretrained_weights_is_whole():
     for name in models.list_models():
         records = models.pretrained_records(name)
-        assert records[0].tag == "imagenet"
+        assert not records or records[0].tag == "imagenet"
         for record in records:
             assert record.source.startswith(("https://", "package:"))
             assert len(record.sha256) >= 8

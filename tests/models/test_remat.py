@@ -17,6 +17,7 @@ NETWORKS = {
     "vgg11_bn": ({}, "from:stage5"),
     "resnet18": ({"drop_path": 0.5}, "from:stage4"),
     "efficientnet_lite0": ({"drop_path": 0.5}, "from:stage7"),
+    "vit_tiny_patch16_224": ({"drop_path": 0.5}, "from:stage4"),
 }
 
 
@@ -46,7 +47,7 @@ def test_outputs_gradients_and_statistics_are_the_same_also_where_a_part_is_froz
         np.testing.assert_allclose(other, value, rtol=1e-5, atol=1e-5 * np.abs(value).max())
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vgg11", "efficientnet_lite0"])
+@pytest.mark.parametrize("name", ["resnet18", "vgg11", "efficientnet_lite0", "vit_tiny_patch16_224"])
 def test_every_kind_of_network_keeps_less_for_its_backward_pass(name):
     def kept(remat):
         """Bytes of what the backward pass is given, besides the parameters."""

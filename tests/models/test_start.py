@@ -16,6 +16,7 @@ NETWORKS = {
     "vgg11": {"dropout": 0.5, "head": "mlp"},
     "resnet18": {"dropout": 0.2, "drop_path": 0.5},
     "efficientnet_lite0": {"drop_path": 0.5},
+    "vit_tiny_patch16_224": {"dropout": 0.2, "drop_path": 0.5},
 }
 
 
@@ -44,7 +45,13 @@ def _measured(model, on, start=""):
 
 @pytest.mark.parametrize(
     ("name", "start"),
-    [("vgg11", "neck"), ("resnet18", "stage3"), ("resnet18", "head"), ("efficientnet_lite0", "neck")],
+    [
+        ("vgg11", "neck"),
+        ("resnet18", "stage3"),
+        ("resnet18", "head"),
+        ("efficientnet_lite0", "neck"),
+        ("vit_tiny_patch16_224", "stage4"),
+    ],
 )
 def test_started_at_a_stage_outputs_gradients_and_statistics_are_those_of_the_whole_network(name, start):
     model, params, state, image = _network(name)
@@ -70,7 +77,7 @@ def test_started_at_a_stage_outputs_gradients_and_statistics_are_those_of_the_wh
         np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max(), err_msg=path)
 
 
-@pytest.mark.parametrize("name", ["vgg16", "vgg16_bn", "resnet50", "efficientnet_lite1"])
+@pytest.mark.parametrize("name", ["vgg16", "vgg16_bn", "resnet50", "efficientnet_lite1", "vit_tiny_patch16_224"])
 def test_every_stage_can_be_the_start_and_what_lies_before_it_may_be_missing(name):
     model = build(name, 7, size=32)
     params, state = jax.eval_shape(model.init, KEY)

@@ -10,6 +10,7 @@ import pytest
 from jaxft import tree
 from jaxft.errors import JaxftError
 from jaxft.models import build, pretrained
+from jaxft.models.vit import resize_positions
 from jaxft.preprocessing import Preprocessing
 from jaxft.weights import create_model, export, fetch, load_model, read, save_safetensors, tables
 
@@ -219,3 +220,41 @@ def test_exported_weights_of_the_mlp_head_load_again(seeded, tmp_path):
     save_safetensors(tmp_path / "x.safetensors", export(variables, tables.rules("resnet18", "timm")))
     loaded = load_model("resnet18", None, str(tmp_path / "x.safetensors"), head="mlp")
     assert_equal({"params": loaded.params, **loaded.model_state}, variables)
+
+
+@pytest.fixture(scope="module")
+def vit_file(seeded, tmp_path_factory):
+    """A ViT-Ti/16 for 64 pixels in timm's names, and its parameters."""
+    name = "vit_tiny_patch16_224"
+    _, variables = seeded(name, size=64)
+    path = tmp_path_factory.mktemp("weights") / "vit.safetensors"
+    save_safetensors(path, export(variables, tables.rules(name, "timm")))
+    return name, str(path), variables["params"]
+
+
+def test_a_vision_transformers_size_is_that_of_its_position_embeddings_where_none_is_given(vit_file):
+    name, path, params = vit_file
+    loaded = load_model(name, None, path)
+    assert loaded.model.preprocessing.size == 64
+    assert loaded.report.resized == ""
+    assert_equal(loaded.params, params)
+
+
+def test_position_embeddings_of_another_size_are_resized_and_all_else_is_loaded(vit_file):
+    name, path, params = vit_file
+    loaded = load_model(name, None, path, size=96)
+    assert loaded.model.preprocessing.size == 96
+    assert str(loaded.report).endswith("positions resized from 64 to 96 pixels")
+    resized = loaded.params["pos_embed"]
+    np.testing.assert_array_equal(resized, resize_positions(params["pos_embed"], 96))
+    assert_equal({**loaded.params, "pos_embed": 0}, {**params, "pos_embed": 0})
+    image = np.zeros((1, 96, 96, 3), np.float32)
+    logits, _ = jax.eval_shape(loaded.model.apply, loaded.params, loaded.model_state, image)
+    assert logits["logits"].shape == (1, 10)
+
+
+def test_a_first_convolution_of_patches_is_adapted_to_other_channels(vit_file):
+    name, path, params = vit_file
+    loaded = load_model(name, None, path, in_channels=1)
+    kernel = params["patch_embed"]["proj"]["kernel"].sum(2, keepdims=True)
+    np.testing.assert_allclose(loaded.params["patch_embed"]["proj"]["kernel"], kernel, rtol=1e-5, atol=1e-5)
