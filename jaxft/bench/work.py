@@ -111,36 +111,19 @@ def make_work(
     _check_batch(part, batch, accum_steps, mesh, source)
     begin, step = _step(net, part, optimizer, accum_steps)
     whole, split = replicated(mesh), batch_sharding(mesh)
-    flops = count_flops(model, part, batch=batch, size=size, dtype=dtype, num_classes=num_classes, optimizer=optimizer)
+    flops = count_flops(model, part, batch=batch, size=size, num_classes=num_classes, optimizer=optimizer)
     with _memory():
         carried = jax.jit(begin, out_shardings=whole)(*replicate(_draw(_weights(net), seed), mesh))
         images = jax.jit(functools.partial(_batch, net, batch, seed), out_shardings=split)()
         compiled, seconds, origin = _compile(jax.jit(step, donate_argnums=0), carried, images)
     wait_shares: list[float] = []
-
-    def run(calls: int) -> float:
-        nonlocal carried
-        with _memory():
-            start, results = time.perf_counter(), None
-            for _ in range(calls):
-                carried, results = compiled(carried, images)
-            jax.block_until_ready((carried, results))
-            return time.perf_counter() - start
-
-    def run_reading(calls: int) -> float:
-        nonlocal carried
-        with _memory(), contextlib.closing(_read(source, net, batch, seed)) as batches:
-            next(batches)  # begun before the clock and ended after it, as if in the middle of a run
-            watch, start, results = Stopwatch(batch), time.perf_counter(), None
-            for _ in range(calls):
-                with watch.waiting():
-                    read = put_batch(next(batches), mesh)
-                carried, results = compiled(carried, read)
-                watch.step()
-            jax.block_until_ready((carried, results))
-            wait_shares.append(watch.read()["wait_share"])
-            return time.perf_counter() - start
-
+    if source is None:
+        run = _on_device(compiled, carried, images)
+    else:
+        read = functools.partial(
+            train_batches, source, net.preprocessing, batch_size=batch, channels=net.in_channels, seed=seed
+        )
+        run = _reading(compiled, carried, read, mesh, batch, wait_shares)
     pixels, kind = net.preprocessing.size, jax.devices()[0].platform
     return Work(
         name=f"{model} {part} {pixels}px batch {batch} {dtype} on {mesh.size} x {kind}",
@@ -148,7 +131,7 @@ def make_work(
         part=part,
         batch=batch,
         size=pixels,
-        run=run if source is None else run_reading,
+        run=run,
         dtype=dtype,
         devices=mesh.size,
         flops=flops,
@@ -159,13 +142,49 @@ def make_work(
     )
 
 
+def _on_device(compiled: Any, carried: Any, images: Any) -> Callable[[int], float]:
+    """`Work.run` with the same images, already on the devices, in every call."""
+
+    def run(calls: int) -> float:
+        nonlocal carried
+        with _memory():
+            start, results = time.perf_counter(), None
+            for _ in range(calls):
+                carried, results = compiled(carried, images)
+            jax.block_until_ready((carried, results))
+            return time.perf_counter() - start
+
+    return run
+
+
+def _reading(
+    compiled: Any, carried: Any, read: Callable[[], Any], mesh: Mesh, batch: int, wait_shares: list[float]
+) -> Callable[[int], float]:
+    """`Work.run` with the batches of `read()`, waited for and sent to the devices as `jaxft.run` does it."""
+
+    def run(calls: int) -> float:
+        nonlocal carried
+        with _memory(), contextlib.closing(read()) as batches:
+            next(batches)  # begun before the clock and ended after it, as if in the middle of a run
+            watch, start, results = Stopwatch(batch), time.perf_counter(), None
+            for _ in range(calls):
+                with watch.waiting():
+                    ready = put_batch(next(batches), mesh)
+                carried, results = compiled(carried, ready)
+                watch.step()
+            jax.block_until_ready((carried, results))
+            wait_shares.append(watch.read()["wait_share"])
+            return time.perf_counter() - start
+
+    return run
+
+
 def count_flops(
     model: str,
     part: str,
     *,
     batch: int,
     size: int | None = None,
-    dtype: str = "float32",
     num_classes: int = 10,
     optimizer: str = "sgd",
 ) -> float | None:
@@ -175,12 +194,12 @@ def count_flops(
     work counts the same whatever runs it: a lowering that does more arithmetic, or less, is not credited for it. Products
     with padding zeros are not counted: VGG-16 at 224 pixels is 30.0 GFLOP forward, where papers' 15.5 GMAC count them.
 
-    Args: as `make_work`; gradient accumulation does not change the count.
+    Args: as `make_work`; neither the precision nor accumulation changes the count.
 
     Raises:
       JaxftError: as `make_work`.
     """
-    net = build(model, num_classes, size=size, dtype=dtype)
+    net = build(model, num_classes, size=size)
     begin, step = _step(net, part, optimizer, 1)
     carried = jax.eval_shape(begin, *_weights(net))
     images = jax.eval_shape(functools.partial(_batch, net, batch, 0))
@@ -222,12 +241,6 @@ def _mesh(devices: int | None) -> Mesh:
         more = " (JAX_NUM_CPU_DEVICES=N simulates N on a CPU)" if present[0].platform == "cpu" else ""
         raise JaxftError(f"devices is {devices}; there are {len(present)} of kind {present[0].device_kind}{more}")
     return data_mesh(present[:devices])
-
-
-def _read(source: Source | None, net: Model, batch: int, seed: int) -> Any:
-    if source is None:
-        raise AssertionError("without a source nothing is read")
-    return train_batches(source, net.preprocessing, batch_size=batch, channels=net.in_channels, seed=seed)
 
 
 @contextlib.contextmanager

@@ -10,9 +10,9 @@ from jaxft.cli.main import USAGE, main
 QUICK = ("--model=resnet18", "--size=32", "--rounds=2", "--seconds=0.01")
 
 
-def test_the_command_sweeps_devices_prints_a_table_and_writes_json(tmp_path, capsys):
+def test_the_command_sweeps_devices_prints_a_table_and_writes_json(tmp_path, capsys, photos):
     file = tmp_path / "result.json"
-    command = ["bench", *QUICK, "--part=head,input", "--batch=4", "--devices=1,2", f"--json={file}"]
+    command = ["bench", *QUICK, "--part=head,input", "--batch=4", "--devices=1,2", f"--data={photos}", f"--json={file}"]
     assert main(command) == 0
     printed = capsys.readouterr()
     assert printed.err.count("s of compiling") == 3

@@ -36,7 +36,7 @@ def test_head_only_costs_a_forward_pass_and_the_head():
 
 
 def test_parts_cost_more_the_more_is_trained():
-    costs = [count_flops("resnet18", part, **TINY) for part in ("head", "from:stage4", "train")]
+    costs = [count_flops("resnet18", part, batch=32, size=32) for part in ("head", "from:stage4", "train")]
     assert costs == sorted(costs)
     assert 2.5 < costs[2] / costs[0] < 3.1  # forward, gradients of inputs and of weights; no gradient of the image
 
@@ -59,7 +59,7 @@ def test_flops_count_the_batch():
     ("arguments", "message"),
     [
         ({"model": "resnet19"}, "no network is called 'resnet19' .did you mean 'resnet18'"),
-        ({"part": "from:stage9"}, "no stage is called 'stage9' .did you mean 'stage1'"),
+        ({"part": "from:stage9"}, "no stage is called 'stage9' .did you mean 'stage4'"),
         ({"part": "tail"}, "'tail' matches no parameter"),
         ({"batch": 3}, "batch is 3, not a multiple of the 2 devices"),
         ({"batch": 0}, "batch is 0"),
@@ -81,5 +81,6 @@ def test_what_does_not_fit_is_said(arguments, message):
 def test_accumulation_and_bfloat16_run():
     work = make_work("resnet18", "head", **TINY, dtype="bfloat16", accum_steps=2, devices=1, optimizer="adamw")
     assert work.run(1) > 0
-    assert work.flops == pytest.approx(count_flops("resnet18", "head", **TINY), rel=0.05)
+    # Neither casts nor microbatches are mathematics.
+    assert work.flops == count_flops("resnet18", "head", **TINY, optimizer="adamw")
     assert jax.devices()[0].platform in work.name
