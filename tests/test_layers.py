@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "jaxft"
 
 LAYERS = [
-    {"errors", "files", "tree", "typing", "preprocessing", "ops"},
+    {"errors", "files", "heap", "tree", "typing", "preprocessing", "ops"},
     {"models", "tuning", "optim", "losses", "metrics"},
     {"weights", "data"},
     {"parallel", "train", "tasks", "evaluate", "checkpoint"},

@@ -124,8 +124,8 @@ def conv(
       strides, dilation: one number or (height, width).
       padding: zeros on each side: one number, "SAME" (as TensorFlow), or ((top, bottom), (left, right)).
       groups: feature groups; `groups == C` is a depthwise convolution.
-      lowering: None takes what `JAXFT_OPS` says; "auto", "xla", "cpu" (see `jaxft.ops.lowering`), or a name of `FORMS`, which is
-        then compiled on every platform.
+      lowering: None takes what `JAXFT_OPS` says; "auto", "xla", "cpu" (see `jaxft.ops.lowering`), or a name of `FORMS`, which
+        is then compiled on every platform.
 
     Returns:
       [B, H', W', O], of x's dtype.
@@ -166,8 +166,8 @@ def _conv(x: jax.Array, kernel: jax.Array, geometry: Geometry, name: str, choice
         x,
         kernel,
         choice=choice,
-        cpu=lambda *args: FORMS[name].forward(*args, geometry),
-        xla=lambda *args: forms.xla_conv(*args, geometry),
+        cpu=functools.partial(FORMS[name].forward, geometry=geometry),
+        xla=functools.partial(forms.xla_conv, geometry=geometry),
     )
 
 

@@ -42,7 +42,17 @@ def _matmul(x: jax.Array, matrix: jax.Array) -> jax.Array:
 
 def _over_pixels(x: jax.Array, grad: jax.Array) -> jax.Array:
     """[B, H, W, C] and [B, H, W, O] -> [C, O], summed over pixels."""
-    return lax.dot_general(x, grad, (((0, 1, 2), (0, 1, 2)), ((), ())))
+    x, grad = x.reshape(1, -1, x.shape[-1]), grad.reshape(1, -1, grad.shape[-1])
+    return sum_of_products(x, grad)[0] if x.shape[2] <= grad.shape[2] else sum_of_products(grad, x)[0].T
+
+
+def sum_of_products(a: jax.Array, b: jax.Array) -> jax.Array:
+    """[G, K, M] and [G, K, N] -> [G, M, N], summed over K.
+
+    XLA's CPU backend copies `a` to [G, M, K] first, which costs as much as the product: give the narrower one first. The
+    barrier keeps it from exchanging the two again.
+    """
+    return lax.optimization_barrier(lax.dot_general(a, b, (((1,), (1,)), ((0,), (0,)))))
 
 
 # 1x1: a matrix product over pixels.

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxft.ops.forms import sum_of_products
 from jaxft.ops.geometry import Geometry, Pads
 
 _POINTS = (0, 1, -1, 2, -2)  # and infinity
@@ -125,6 +126,7 @@ def kernel_gradient(x: jax.Array, kernel: jax.Array, grad: jax.Array, geometry: 
     tiles = -(-width // _TILE)
     data, weights, out = filtering(3, _TILE)
     images, rows = blocks(batch, height, width, channels * features)
+    swapped = channels * features <= 128 * 128  # the gradient is the narrower; a large result is dear to turn back
     steps, bands = batch // images, height // rows
     seen = _padded(x, geometry.pads, tiles)
     given = jnp.pad(grad, ((0, 0), (0, 0), (0, tiles * _TILE - width), (0, 0)))
@@ -138,13 +140,17 @@ def kernel_gradient(x: jax.Array, kernel: jax.Array, grad: jax.Array, geometry: 
         of = lax.dynamic_slice(given, (0, image, band * rows, 0, 0), (images, 1, rows, *given.shape[3:]))[:, 0]
         left = [_stack_rows(part, rows).reshape(-1, 3 * channels) for part in _combine(data, _strided(own, _TILE + 2, tiles))]
         right = [part.reshape(-1, features) for part in _combine(weights, _strided(of, _TILE, tiles))]
-        return lax.dot_general(jnp.stack(left), jnp.stack(right), (((1,), (1,)), ((0,), (0,))))  # [6, 3 C, O]
+        pairs = jnp.stack(left), jnp.stack(right)
+        return sum_of_products(*(pairs[::-1] if swapped else pairs))  # [6, 3 C, O], or [6, O, 3 C]
 
     if steps * bands == 1:
         total = products(0)
     else:
-        zeros = jnp.zeros((_TILE + 2, 3 * channels, features), grad.dtype)
+        shape = (features, 3 * channels) if swapped else (3 * channels, features)
+        zeros = jnp.zeros((_TILE + 2, *shape), grad.dtype)
         total = lax.fori_loop(0, steps * bands, lambda step, total: total + products(step), zeros)
+    if swapped:
+        total = total.transpose(0, 2, 1)
     columns = [part.reshape(3, channels, features) for part in _combine(out, list(total))]
     return jnp.stack(columns, axis=1)
 
