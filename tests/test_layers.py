@@ -25,6 +25,7 @@ LAYERS = [
         "predict",
         "inspect",
         "api",
+        "bench",
         "report",
         "cli",
         "__init__",
