@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class Worker:
 
     def __init__(self, side: str, python: str, script: str) -> None:
         self.side = side
-        self._words = tempfile.TemporaryFile()
+        self._words = tempfile.TemporaryFile()  # noqa: SIM115  closed in __exit__
         try:
             self._process = subprocess.Popen(
                 [python, str(FOLDER / script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._words, text=True
@@ -197,7 +197,7 @@ def screen(entries: Sequence[Entry], *, keep: int, seconds: float) -> Side:
 
 
 def contest(
-    sides: dict[str, Sequence[Entry]], *, rounds: int, seconds: float, keep: int = 2
+    sides: Mapping[str, Sequence[Entry]], *, rounds: int, seconds: float, keep: int = 2
 ) -> tuple[dict[str, Side], dict[str, list[float]]]:
     """Times the sides in alternation.
 
@@ -222,9 +222,7 @@ def contest(
     for side in found.values():
         side.runners.sort(key=lambda runner: -spread(runner.speeds)["median"])
     ours, *others = found
-    ratios = {
-        name: [a / b for a, b in zip(found[ours].best.speeds, found[name].best.speeds, strict=True)] for name in others
-    }
+    ratios = {name: [a / b for a, b in zip(found[ours].best.speeds, found[name].best.speeds, strict=True)] for name in others}
     return found, ratios
 
 

@@ -40,7 +40,7 @@ def train_step(net: Any, head_only: bool) -> tuple[optax.GradientTransformation,
 def prepare(work: dict[str, Any]) -> Prepared:
     if work["model"] not in NETWORKS:
         raise Missing(f"plain_flax.py has no '{work['model']}'")
-    net = NETWORKS[work["model"]](work["classes"])
+    net: Any = NETWORKS[work["model"]](work["classes"])
     shape = (work["batch"], work["size"], work["size"], 3)
     image = jax.random.normal(jax.random.key(0), shape)
     label = jax.random.randint(jax.random.key(1), shape[:1], 0, work["classes"])

@@ -13,11 +13,11 @@ from typing import Any
 
 os.environ["KERAS_BACKEND"] = "jax"
 
-import jax  # noqa: E402
-import keras  # noqa: E402
-from jax_side import carrying, peak  # noqa: E402
-from keras import layers  # noqa: E402
-from serve import Missing, Prepared, serve, warmed  # noqa: E402
+import jax
+import keras
+from jax_side import carrying, peak
+from keras import layers
+from serve import Missing, Prepared, serve, warmed
 
 #: (blocks, kernel, stride, expansion, channels) of EfficientNet-Lite0's stages (Tan & Le, 2019).
 LITE0 = (

@@ -7,6 +7,7 @@ the last dense layer is called `head`, so that it can be trained alone.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -93,7 +94,7 @@ class EfficientNetLite0(nn.Module):
         return nn.Dense(self.classes, name="head")(nn.Dropout(0.2, deterministic=not train)(x))
 
 
-NETWORKS = {
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "vgg16": VGG16,
     "vgg16_bn": functools.partial(VGG16, batch_norm=True),
     "resnet50": ResNet50,

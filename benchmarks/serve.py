@@ -91,7 +91,7 @@ def serve(
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            answer = {"ok": _answer(request, works, prepare, versions, peak)}
+            answer: dict[str, Any] = {"ok": _answer(request, works, prepare, versions, peak)}
         except Missing as missing:
             answer = {"missing": str(missing)}
         except Exception:
