@@ -13,13 +13,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxft import tree
+from jaxft.bench.timing import OutOfMemory
+from jaxft.data import Source, train_batches
 from jaxft.errors import JaxftError
 from jaxft.models import Model, build
 from jaxft.optim import make_optimizer
-from jaxft.parallel import batch_sharding, check_batch_size, data_mesh, peak_bytes, replicate, replicated
+from jaxft.parallel import batch_sharding, check_batch_size, data_mesh, peak_bytes, put_batch, replicate, replicated
 from jaxft.preprocessing import on_pixels
+from jaxft.progress import Stopwatch
 from jaxft.tasks import get_task
 from jaxft.train import create_state, make_eval_step, make_train_step
 from jaxft.tuning import FreezeSpec, make_mask
@@ -39,13 +43,13 @@ class Work:
 
     Attributes:
       name: model, part, batch and devices in one line.
-      model, part, batch, size, dtype, devices, optimizer, accum_steps: what was asked; `batch` is over all devices.
-      images: a call.
+      model, part, batch, size, dtype, devices: what was asked; `batch` is over all devices, of which the pipeline uses none.
       run: number of calls -> seconds of wall time.
       flops: of one call's mathematics over all devices, whatever lowering runs; see `count_flops`. None where unknown.
       memory: bytes the compiled step needs on one device (arguments, results, temporaries); None where unknown.
       compile_seconds: of tracing and compiling the step.
       compile_from: "scratch", or "cache" where JAX's persistent compilation cache had it.
+      wait_shares: filled by `run` of work that reads its data: the share (0..1) of its time that it waited for them.
     """
 
     name: str
@@ -53,16 +57,19 @@ class Work:
     part: str
     batch: int
     size: int
-    dtype: str
-    devices: int
-    optimizer: str
-    accum_steps: int
-    images: int
     run: Callable[[int], float]
-    flops: float | None
-    memory: int | None
-    compile_seconds: float
-    compile_from: str
+    dtype: str = "uint8"
+    devices: int = 0
+    flops: float | None = None
+    memory: int | None = None
+    compile_seconds: float = 0.0
+    compile_from: str = ""
+    wait_shares: list[float] = dataclasses.field(default_factory=list)
+
+    @property
+    def images(self) -> int:
+        """Of a call."""
+        return self.batch
 
 
 def make_work(
@@ -77,6 +84,7 @@ def make_work(
     optimizer: str = "sgd",
     accum_steps: int = 1,
     seed: int = 0,
+    source: Source | None = None,
 ) -> Work:
     """Compiles a training or evaluation step and puts random weights and random uint8 images on the devices.
 
@@ -91,36 +99,64 @@ def make_work(
       optimizer: "sgd" (momentum 0.9), "adam" or "adamw".
       accum_steps: microbatches a call, of training.
       seed: of weights and images.
+      source: training reads its images from here, as a run does, instead of finding them on the devices; classes from 0
+        to `num_classes`.
 
     Raises:
       JaxftError: whatever does not fit: no such network, stage or optimizer, a batch that does not split over the devices.
+      OutOfMemory: the compiler or the device says so; so does `run`.
     """
-    mesh = data_mesh(_first(devices))
+    mesh = _mesh(devices)
     net = build(model, num_classes, size=size, dtype=dtype)
-    check_accum(part, batch, accum_steps)
-    check_batch_size(batch // accum_steps, mesh, "batch / accum_steps" if accum_steps > 1 else "batch")
+    _check_batch(part, batch, accum_steps, mesh, source)
     begin, step = _step(net, part, optimizer, accum_steps)
     whole, split = replicated(mesh), batch_sharding(mesh)
     flops = count_flops(model, part, batch=batch, size=size, dtype=dtype, num_classes=num_classes, optimizer=optimizer)
-    carried = jax.jit(begin, out_shardings=whole)(*replicate(_draw(_weights(net), seed), mesh))
-    images = jax.jit(functools.partial(_batch, net, batch, seed), out_shardings=split)()
-    compiled, seconds, origin = _compile(jax.jit(step, donate_argnums=0), carried, images)
+    with _memory():
+        carried = jax.jit(begin, out_shardings=whole)(*replicate(_draw(_weights(net), seed), mesh))
+        images = jax.jit(functools.partial(_batch, net, batch, seed), out_shardings=split)()
+        compiled, seconds, origin = _compile(jax.jit(step, donate_argnums=0), carried, images)
+    wait_shares: list[float] = []
 
     def run(calls: int) -> float:
         nonlocal carried
-        start = time.perf_counter()
-        results = None
-        for _ in range(calls):
-            carried, results = compiled(carried, images)
-        jax.block_until_ready((carried, results))
-        return time.perf_counter() - start
+        with _memory():
+            start, results = time.perf_counter(), None
+            for _ in range(calls):
+                carried, results = compiled(carried, images)
+            jax.block_until_ready((carried, results))
+            return time.perf_counter() - start
 
-    pixels = net.preprocessing.size
-    name = f"{model} {part} {pixels}px batch {batch} {dtype} on {mesh.size} x {jax.devices()[0].platform}"
+    def run_reading(calls: int) -> float:
+        nonlocal carried
+        with _memory(), contextlib.closing(_read(source, net, batch, seed)) as batches:
+            next(batches)  # begun before the clock and ended after it, as if in the middle of a run
+            watch, start, results = Stopwatch(batch), time.perf_counter(), None
+            for _ in range(calls):
+                with watch.waiting():
+                    read = put_batch(next(batches), mesh)
+                carried, results = compiled(carried, read)
+                watch.step()
+            jax.block_until_ready((carried, results))
+            wait_shares.append(watch.read()["wait_share"])
+            return time.perf_counter() - start
+
+    pixels, kind = net.preprocessing.size, jax.devices()[0].platform
     return Work(
-        name, model, part, batch, pixels, dtype, mesh.size, optimizer, accum_steps, batch, run, flops,
-        peak_bytes(compiled), seconds, origin,
-    )  # fmt: skip
+        name=f"{model} {part} {pixels}px batch {batch} {dtype} on {mesh.size} x {kind}",
+        model=model,
+        part=part,
+        batch=batch,
+        size=pixels,
+        run=run if source is None else run_reading,
+        dtype=dtype,
+        devices=mesh.size,
+        flops=flops,
+        memory=peak_bytes(compiled),
+        compile_seconds=seconds,
+        compile_from=origin,
+        wait_shares=wait_shares,
+    )
 
 
 def count_flops(
@@ -154,22 +190,55 @@ def count_flops(
     return float(found) if found and found > 0 else None
 
 
-def check_accum(part: str, batch: int, accum_steps: int) -> None:
-    """Raises JaxftError for an accumulation that does not fit."""
+def check_work(
+    model: str,
+    part: str,
+    *,
+    batch: int,
+    size: int | None = None,
+    dtype: str = "float32",
+    devices: int | None = None,
+    optimizer: str = "sgd",
+    accum_steps: int = 1,
+) -> None:
+    """Raises what `make_work` would raise for its arguments, before anything is compiled."""
+    _check_batch(part, batch, accum_steps, _mesh(devices), None)
+    _step(build(model, size=size, dtype=dtype), part, optimizer, accum_steps)
+
+
+def _check_batch(part: str, batch: int, accum_steps: int, mesh: Mesh, source: Source | None) -> None:
     if accum_steps < 1 or batch % accum_steps:
         raise JaxftError(f"accum_steps is {accum_steps}: it must divide the batch, {batch}")
     if part == EVAL and accum_steps > 1:
         raise JaxftError(f"accum_steps is {accum_steps}: an evaluation accumulates nothing")
+    if part == EVAL and source is not None:
+        raise JaxftError("only training is timed together with reading its data")
+    check_batch_size(batch // accum_steps, mesh, "batch / accum_steps" if accum_steps > 1 else "batch")
 
 
-def _first(devices: int | None) -> list[jax.Device]:
+def _mesh(devices: int | None) -> Mesh:
     present = jax.devices()
-    if devices is None:
-        return present
-    if not 1 <= devices <= len(present):
+    if devices is not None and not 1 <= devices <= len(present):
         more = " (JAX_NUM_CPU_DEVICES=N simulates N on a CPU)" if present[0].platform == "cpu" else ""
         raise JaxftError(f"devices is {devices}; there are {len(present)} of kind {present[0].device_kind}{more}")
-    return present[:devices]
+    return data_mesh(present[:devices])
+
+
+def _read(source: Source | None, net: Model, batch: int, seed: int) -> Any:
+    if source is None:
+        raise AssertionError("without a source nothing is read")
+    return train_batches(source, net.preprocessing, batch_size=batch, channels=net.in_channels, seed=seed)
+
+
+@contextlib.contextmanager
+def _memory() -> Iterator[None]:
+    """Tells running out of memory, which a sweep survives, from what is wrong otherwise."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise OutOfMemory(f"out of memory: {str(error).splitlines()[0]}") from error
 
 
 def _step(net: Model, part: str, optimizer: str, accum_steps: int) -> tuple[Callable[..., Any], Step]:
@@ -178,13 +247,13 @@ def _step(net: Model, part: str, optimizer: str, accum_steps: int) -> tuple[Call
     if part == EVAL:
         judge = make_eval_step(apply, task.loss, metrics=task.metrics)
         # Handing the donated weights back chains the calls: without it a backend may run several at once.
-        return lambda *weights: weights, lambda weights, batch: (weights, judge(*weights, batch))
+        return lambda params, model_state: (params, model_state), lambda held, batch: (held, judge(held[0], held[1], batch))
     params, _ = _weights(net)
     mask = make_mask(FreezeSpec.parse("full" if part == "train" else part), params, net.stages)
     # A small rate: random images teach nothing, and nothing may overflow however long the timing takes.
     tx, _ = make_optimizer(params, mask, name=optimizer, lr=1e-4, schedule="constant", total_steps=1)
     step = make_train_step(apply, task.loss, tx, mask, metrics=task.train_metrics, accum_steps=accum_steps)
-    return lambda *weights: create_state(*weights, tx, mask, rng=jax.random.key(0)), step
+    return functools.partial(create_state, tx=tx, mask=mask, rng=jax.random.key(0)), step
 
 
 def _weights(net: Model) -> tuple[Any, Any]:

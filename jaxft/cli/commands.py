@@ -39,13 +39,54 @@ def predict(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     predictions = predict_files(tuned, options.paths, batch_size=options.batch_size)
     text = format_predictions(predictions, tuned.class_names, tuned.task, style=options.format, top=options.top)
     if options.output:
-        try:
-            Path(options.output).write_text(text)
-        except OSError as error:
-            raise UsageError(f"cannot write {options.output}: {error.strerror}") from error
+        _write(options.output, text)
     else:
         sys.stdout.write(text)
     return 0
+
+
+def bench(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    from jaxft.bench import describe, format_table, run_bench, to_json
+
+    if options.json and not Path(options.json).absolute().parent.is_dir():  # found before minutes of timing
+        raise UsageError(f"cannot write {options.json}: no folder '{Path(options.json).absolute().parent}'")
+    rows = run_bench(
+        options.model,
+        parts=_names(options.part),
+        batches=_numbers(options.batch, "--batch"),
+        size=options.size,
+        dtype=options.dtype,
+        devices=None if options.devices is None else _numbers(options.devices, "--devices"),
+        per_device=options.per_device,
+        optimizer=options.optimizer,
+        accum_steps=options.accum_steps,
+        data=options.data,
+        rounds=options.rounds,
+        seconds=options.seconds,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    print(f"{describe(rows)}\n\n{format_table(rows)}")
+    if options.json:
+        _write(options.json, to_json(rows))
+    return 0
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    try:
+        return [int(part) for part in _names(text)]
+    except ValueError:
+        raise UsageError(f"{option} is '{text}': whole numbers with commas between them, e.g. {option}=1,2,4") from None
+
+
+def _write(file: str, text: str) -> None:
+    try:
+        Path(file).write_text(text)
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror}") from error
 
 
 def convert(options: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -74,6 +115,7 @@ COMMANDS = {
     "eval": eval,
     "predict": predict,
     "inspect": inspect,
+    "bench": bench,
     "convert": convert,
     "models": list_networks,
 }
