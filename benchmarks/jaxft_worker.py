@@ -9,11 +9,10 @@ import importlib.metadata
 from typing import Any
 
 import jax
-from jax_side import peak
 from serve import Missing, Prepared, serve
 
 import jaxft
-from jaxft.bench import make_work
+from jaxft.bench import OutOfMemory, make_work, matmul_peak
 from jaxft.errors import JaxftError
 
 
@@ -24,6 +23,8 @@ def prepare(work: dict[str, Any]) -> Prepared:
         made = make_work(
             work["model"], work["part"], batch=work["batch"], size=work["size"], num_classes=work["classes"], optimizer="sgd"
         )
+    except OutOfMemory:
+        raise
     except JaxftError as error:
         raise Missing(str(error)) from error
     made.run(2)
@@ -35,4 +36,4 @@ def versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    serve(prepare, versions=versions, peak=peak)
+    serve(prepare, versions=versions, peak=lambda: matmul_peak("float32"))

@@ -13,7 +13,7 @@ from typing import Any
 import timm
 import torch
 import torchvision
-from serve import Missing, Prepared, serve, square_matmul, timed, warmed
+from serve import Missing, Prepared, matmul_peak, serve, timed, warmed
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -114,9 +114,11 @@ def count_flops(step: Callable[[], Any]) -> float:
 
 
 def peak() -> float:
-    size = 2048
-    left, right = torch.randn(size, size), torch.randn(size, size)
-    return square_matmul(torch.matmul, left, right, size)
+    def multiply(size: int) -> Callable[[], Any]:
+        left, right = torch.randn(size, size), torch.randn(size, size)
+        return lambda: torch.matmul(left, right)
+
+    return matmul_peak(multiply)
 
 
 def versions() -> dict[str, str]:
