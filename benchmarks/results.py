@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -45,13 +46,14 @@ def load(path: Path) -> list[dict[str, Any]]:
 
 
 def conditions(threads: int) -> dict[str, Any]:
-    """Where, when and how: processor, system, date and the command that is running."""
+    """Where, when and how: processor, system, date and the command that is running, its paths shortened to their last names."""
+    command = ["python", f"benchmarks/{Path(sys.argv[0]).name}", *(re.sub(r"(^|=)/.*/", r"\1", text) for text in sys.argv[1:])]
     return {
         "threads": threads,
         "cpu": processor(),
         "system": f"{platform.system()} {platform.machine()}",
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        "command": shlex.join(["python", "benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join(command),
     }
 
 

@@ -61,6 +61,13 @@ def test_workloads_are_chosen_by_network_or_by_network_and_size():
         chosen(["resnet50@225"], WORKLOADS)
 
 
+def test_the_recorded_command_names_no_folder_of_the_machine(monkeypatch):
+    flags = ["--torch-python=/home/me/env/bin/python", "--keras-python", "/opt/env/bin/python3", "--workloads=vgg16@32"]
+    monkeypatch.setattr("sys.argv", ["/home/me/jaxft/benchmarks/vs_pytorch.py", *flags])
+    expected = "python benchmarks/vs_pytorch.py --torch-python=python --keras-python python3 --workloads=vgg16@32"
+    assert results.conditions(2)["command"] == expected
+
+
 def _drawn(path):
     svg, png = draw.draw(path)
     assert png.read_bytes().startswith(b"\x89PNG")
