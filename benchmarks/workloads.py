@@ -37,7 +37,7 @@ WORKLOADS = tuple(
         ("vgg16", 224, 8),
         ("vgg16_bn", 32, 64, 10, _FOLDED),
         ("resnet50", 224, 8),
-        ("efficientnet_lite0", 224, 8),
+        ("efficientnet_lite0", 224, 8, 1000, "timm's pads symmetrically, jaxft's as TensorFlow does: as many operations"),
         ("vit_small_patch16_224", 224, 8),
     )
 )
