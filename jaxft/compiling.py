@@ -33,8 +33,9 @@ def keep_compiled() -> str:
     Returns:
       "", or one line that says why nothing is kept.
     """
-    chosen = "JAX_COMPILATION_CACHE_DIR" in os.environ or jax.config.jax_compilation_cache_dir
-    if chosen or not jax.config.jax_enable_compilation_cache:
+    config: Any = jax.config  # its options are attributes that no type knows
+    chosen = "JAX_COMPILATION_CACHE_DIR" in os.environ or config.jax_compilation_cache_dir
+    if chosen or not config.jax_enable_compilation_cache:
         return ""
     try:
         folder = cache_folder() / "compiled"
@@ -45,8 +46,8 @@ def keep_compiled() -> str:
         _remove_torn(folder)
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
         return f"compiled steps are not kept for the next run ({error}); JAX_COMPILATION_CACHE_DIR names another folder"
-    jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+    config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+    config.update("jax_compilation_cache_dir", str(folder))
     return ""
 
 
@@ -89,7 +90,7 @@ class Compiles:
     def close(self) -> None:
         monitoring.unregister_event_duration_listener(self._listen)
 
-    def _listen(self, event: str, seconds: float, **details: Any) -> None:
+    def _listen(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event == _COMPILED and threading.get_ident() == self._thread:
             self._ended = time.perf_counter()
 
