@@ -3,7 +3,7 @@
     python benchmarks/loop_overhead.py [--json benchmarks/results/loop_overhead.json]
 
 Within one run, windows of steps in turn: the loop's own (everything it does: pulling, placing, dispatching, collecting figures,
-a log line every ten steps), then as many of the same compiled step on the same batches, which lie on the device already. Both
+at least one log line), then as many of the same compiled step on the same batches, which lie on the device already. Both
 begin and end with an idle device. The cost is the median over the pairs of windows of loop / bare - 1. `ahead` takes batches
 from memory, `decoded` from the real input pipeline, whose threads share the processor with the step. Data: the 28-pixel digits
 of the quickstart; weights are random.
@@ -48,9 +48,9 @@ class Case:
 
 
 CASES = (
-    Case("efficientnet_lite0", "full", 64, 16, 20),
-    Case("efficientnet_lite0", "head", 64, 64, 20),
-    Case("efficientnet_lite0", "head", 32, 4, 200),
+    Case("efficientnet_lite0", "full", 64, 16, 5),
+    Case("efficientnet_lite0", "head", 64, 64, 8),
+    Case("efficientnet_lite0", "head", 32, 4, 100),
 )
 
 
@@ -115,7 +115,7 @@ def make_config(case: Case) -> ConfigDict:
     config.data.source = "tfds:jaxft_digits"
     config.model.name, config.model.size, config.model.pretrained = case.name, case.size, ""
     config.input.batch_size, config.input.augment = case.batch_size, "light"
-    config.train.log_every, config.train.eval_every = "10 steps", "1000 epochs"
+    config.train.log_every, config.train.eval_every = f"{min(case.steps, 20)} steps", "1000 epochs"
     config.log.tensorboard = False
     config.phases = ConfigDict({"phase1": phase(train=case.train, length="1000 epochs", lr=1e-4)})
     return config
@@ -147,7 +147,7 @@ def measure(case: Case, windows: int, *, decode: bool) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--windows", type=int, default=9)
+    parser.add_argument("--windows", type=int, default=18)
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args()
     rows = [measure(case, options.windows, decode=decode) for case in CASES for decode in (False, True)]
