@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import flax.linen as nn
@@ -32,6 +33,12 @@ lecun = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 def training(train: Train, path: str) -> bool:
     """Whether the module at '/' path `path` is in train mode."""
     return train(path) if isinstance(train, Trains) else train
+
+
+def running(stages: Iterable[str], start: str) -> list[str]:
+    """The stages that run: those from `start` on, all where it is ""."""
+    names = list(stages)
+    return names[names.index(start) if start else 0 :]
 
 
 def path_of(module: nn.Module) -> str:

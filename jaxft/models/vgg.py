@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxft import ops
-from jaxft.models.layers import BatchNorm, Conv, Dense, Dropout, FlattenDense, Head, Train
+from jaxft.models.layers import BatchNorm, Conv, Dense, Dropout, FlattenDense, Head, Train, running
 
 #: Convolutions in each of the five blocks.
 DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -30,28 +30,30 @@ def convolutions(depth: int, batch_norm: bool) -> list[list[tuple[int, int]]]:
 
 
 class Features(nn.Module):
-    """The five blocks; gives the map after each."""
+    """The five blocks; gives the map after each that is in `run`."""
 
     depth: int
     batch_norm: bool
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: Train) -> list[jax.Array]:
-        maps = []
-        for block in convolutions(self.depth, self.batch_norm):
+    def __call__(self, x: jax.Array, train: Train, run: list[str]) -> dict[str, jax.Array]:
+        maps = {}
+        for number, block in enumerate(convolutions(self.depth, self.batch_norm), start=1):
+            if f"stage{number}" not in run:
+                continue
             for index, width in block:
                 x = Conv(width, 3, padding=1, dtype=self.dtype, name=str(index))(x)
                 if self.batch_norm:
                     x = BatchNorm(dtype=self.dtype, name=str(index + 1))(x, train)
                 x = nn.relu(x)
             x = ops.max_pool(x, 2)
-            maps.append(x)
+            maps[f"stage{number}"] = x
         return maps
 
 
 class Classifier(nn.Module):
-    """Two dense layers, and the head, which is torchvision's `classifier.6` alone."""
+    """Two dense layers, the neck, and the head, which is torchvision's `classifier.6` alone. Gives (features, logits)."""
 
     num_classes: int
     head: str
@@ -59,16 +61,20 @@ class Classifier(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: Train) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x: jax.Array, train: Train, run: list[str]) -> tuple[jax.Array, jax.Array]:
         own = "/".join(self.path)
-        x = nn.relu(FlattenDense(4096, 7, dtype=self.dtype, name="0")(x))
-        x = Dropout(self.dropout, of=f"{own}/3", name="2")(x, train)
-        x = nn.relu(Dense(4096, dtype=self.dtype, name="3")(x))
+        if "neck" in run:
+            x = nn.relu(FlattenDense(4096, 7, dtype=self.dtype, name="0")(x))
+            x = Dropout(self.dropout, of=f"{own}/3", name="2")(x, train)
+            x = nn.relu(Dense(4096, dtype=self.dtype, name="3")(x))
         return x, Head(self.num_classes, self.head, self.dropout, dtype=self.dtype, name="6")(x, train)
 
 
 class VGG(nn.Module):
-    """Images [B, H, W, C] -> outputs. Any size from 32 pixels; the classifier sees a map pooled to 7x7."""
+    """Images [B, H, W, C], or what the stage `start` takes, -> outputs of all stages from there.
+
+    Any size from 32 pixels; the classifier sees a map pooled to 7x7.
+    """
 
     depth: int
     batch_norm: bool
@@ -78,12 +84,14 @@ class VGG(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: Train) -> dict[str, jax.Array]:
-        maps = Features(self.depth, self.batch_norm, self.dtype, name="features")(x, train)
+    def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:
+        run = running(stages(self.depth, self.batch_norm), start)
+        found = Features(self.depth, self.batch_norm, self.dtype, name="features")(x, train, run)
         classifier = Classifier(self.num_classes, self.head, self.dropout, self.dtype, name="classifier")
-        features, logits = classifier(maps[-1], train)
-        stages = {f"stage{number}": found for number, found in enumerate(maps, start=1)}
-        return {**stages, "neck": features, "features": features, "logits": logits}
+        features, logits = classifier(found.get("stage5", x), train, run)
+        if "neck" in run:
+            found["neck"] = features
+        return {**found, "features": features, "logits": logits}
 
 
 def stages(depth: int, batch_norm: bool) -> dict[str, tuple[str, ...]]:
