@@ -21,9 +21,8 @@ from ml_collections import ConfigDict
 from jaxft import tree
 from jaxft.checkpoint import Checkpoints
 from jaxft.config import call, check_config
-from jaxft.data import Source, train_batches
 from jaxft.errors import JaxftError
-from jaxft.evaluate import Evaluation, evaluate_source
+from jaxft.inputs import evaluate_pictures, phase_input
 from jaxft.log import RunLog
 from jaxft.metrics import merge, to_floats
 from jaxft.parallel import check_batch_size, data_mesh, put_batch, replicate, replicated
@@ -32,7 +31,7 @@ from jaxft.progress import Progress, Stopwatch, catch_stop_signals
 from jaxft.report import Judged, judge, write_report, write_samples
 from jaxft.standing import Standing
 from jaxft.train import TrainState, create_state, eval_params, make_eval_step, make_train_step
-from jaxft.typing import ModelState, Params
+from jaxft.typing import ApplyFn, ModelState, Params
 from jaxft.workdir import check_workdir, claim_workdir
 
 #: `(state, batch) -> (state, metrics)`, under `jax.jit`.
@@ -87,7 +86,6 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False) -> R
         step = int(state.step)
         log = stack.enter_context(contextlib.closing(_open_log(config, workdir, step)))
         progress = stack.enter_context(contextlib.closing(Progress(plan.total_steps, done=step, show=jax.process_index() == 0)))
-        batches = stack.enter_context(contextlib.closing(_train_batches(config, plan, step)))
         stop_asked = stack.enter_context(catch_stop_signals())
         eval_step = jax.jit(make_eval_step(plan.apply, plan.loss, metrics=plan.task.metrics))
         for line in (plan.weights, *plan.splits.notes, f"resuming at step {step}" if step else ""):
@@ -100,7 +98,15 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False) -> R
                 state = _enter(config, phase, mesh, state.params, state.model_state, step)
                 standing = dataclasses.replace(standing, phase=phase.name, stale=0)
             progress.say(_describe(phase, plan))
-            train_step = jit_train_step(plan, phase, config)
+            given = phase_input(
+                plan, phase, config, mesh, eval_step, state.params, state.model_state,
+                workdir=workdir, say=progress.say, stop=stop_asked,
+            )  # fmt: skip
+            if given is None:
+                progress.say(f"stopped at step {step}; everything is saved: go on with --resume")
+                return Result("interrupted", workdir, step, standing.best_step)
+            batches = stack.enter_context(contextlib.closing(given.batches(step)))
+            train_step = jit_train_step(plan, phase, config, given.apply)
             collected = standing.collection(plan.task.train_metrics)
             watch = Stopwatch(config.input.batch_size)
             while step < phase.stop:
@@ -116,7 +122,7 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False) -> R
                 if judging:
                     jax.block_until_ready(state.step)  # the training's own time ends here
                     with watch.paused():
-                        found = _evaluate(eval_step, eval_params(state), state.model_state, plan.val, plan, config, mesh)
+                        found = given.evaluate(eval_params(state), state.model_state)
                     log.metrics(step, "val", found.metrics)
                     gained = standing.judge(found.metrics, step, **plan.selection)
                     best = "best so far" if gained else f"best is step {standing.best_step}"
@@ -143,8 +149,6 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False) -> R
                     # Phases have fixed places in time: ending one early is a jump of the clock to its end.
                     step = phase.stop
                     state = dataclasses.replace(state, step=replicate(jnp.int32(step), mesh))
-                    batches.close()
-                    batches = stack.enter_context(contextlib.closing(_train_batches(config, plan, step)))
 
                 # Before the next batch is pulled: what is saved is what exactly `step` steps made.
                 stopping = stop_asked() and step < plan.total_steps
@@ -157,6 +161,7 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False) -> R
                     checkpoints.finish(best_step=standing.best_step)
                     progress.say(f"stopped at step {step}; everything is saved: go on with --resume")
                     return Result("interrupted", workdir, step, standing.best_step)
+            batches.close()
             standing.collected = None
 
         checkpoints.finish(best_step=standing.best_step)
@@ -166,10 +171,13 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False) -> R
         return _finish(eval_step, state, plan, config, mesh, checkpoints, standing.best_step, workdir, log)
 
 
-def jit_train_step(plan: Plan, phase: Phase, config: ConfigDict) -> JittedStep:
-    """The compiled training step of a phase. The state is donated: its memory becomes the next state's."""
+def jit_train_step(plan: Plan, phase: Phase, config: ConfigDict, apply: ApplyFn | None = None) -> JittedStep:
+    """The compiled training step of a phase. The state is donated: its memory becomes the next state's.
+
+    `apply` is the network on what the phase reads; None: on pictures.
+    """
     step = make_train_step(
-        plan.apply,
+        apply or plan.apply,
         plan.loss,
         phase.tx,
         phase.mask,
@@ -220,37 +228,6 @@ def _open_log(config: ConfigDict, workdir: Path, step: int) -> RunLog:
     )
 
 
-def _train_batches(config: ConfigDict, plan: Plan, step: int) -> Any:
-    section = {key: value for key, value in config.input.items() if key != "eval_batch_size"}
-    return call(
-        train_batches,
-        section,
-        "config.input",
-        source=plan.splits.train,
-        preprocessing=plan.model.preprocessing,
-        channels=plan.model.in_channels,
-        seed=config.seed,
-        start_step=step,
-        host=jax.process_index(),
-        hosts=jax.process_count(),
-    )
-
-
-def _evaluate(
-    eval_step: Callable[..., Any],
-    params: Params,
-    model_state: ModelState,
-    source: Source,
-    plan: Plan,
-    config: ConfigDict,
-    mesh: Mesh,
-) -> Evaluation:
-    batch_size, threads = config.input.eval_batch_size, config.input.threads
-    return evaluate_source(
-        eval_step, params, model_state, source, plan.model, batch_size=batch_size, mesh=mesh, threads=threads
-    )
-
-
 def _describe(phase: Phase, plan: Plan) -> str:
     trainable, _ = tree.split(plan.params, phase.mask)
     count, total = tree.count(trainable), tree.count(plan.params)
@@ -282,9 +259,9 @@ def _finish(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), (state.params, state.model_state)
     )
     began = replicate((plan.params, plan.model_state), mesh)
-    before = judge(_evaluate(eval_step, *began, source, plan, config, mesh), plan.task, plan.splits.class_names)
+    before = judge(evaluate_pictures(eval_step, *began, source, plan, config, mesh), plan.task, plan.splits.class_names)
     best = checkpoints.restore_weights(best_step, *abstract)
-    evaluation = _evaluate(eval_step, *best, source, plan, config, mesh)
+    evaluation = evaluate_pictures(eval_step, *best, source, plan, config, mesh)
     after = judge(evaluation, plan.task, plan.splits.class_names)
     log.metrics(int(state.step), split, evaluation.metrics)
     title = f"{plan.model.name} on {config.data.source}"

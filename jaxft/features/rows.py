@@ -1,8 +1,8 @@
 """Rows of numbers on disk, filled block by block: what is kept of a frozen prefix.
 
-Two files: `NAME.rows`, the raw array [rows, ...] in C order, and `NAME.json`, which says what it is and holds the CRC-32 of every
-block that was written (null: not yet). The second is always replaced whole. So nothing else marks a file as complete, and one
-rule covers a killed filling, a file cut short and damaged bytes: a block whose bytes do not have its CRC is computed again.
+Two files: `NAME.rows`, the raw array [rows, ...] in C order, and `NAME.json`, which says what it is and holds the CRC-32 of
+every block that was written (null: not yet) and is always replaced whole. So one rule covers a killed filling, a file cut short
+and damaged bytes: a block whose bytes do not have its CRC is computed again.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Rows:
         for block, crc in enumerate(self._crcs):
             rows = self.rows_of(block)
             start, stop = rows.start * self._row_bytes, rows.stop * self._row_bytes
-            if crc is not None and (stop > len(found) or zlib.crc32(found[start:stop]) != crc):
+            if crc is not None and (stop > len(found) or zlib.crc32(found[start:stop].data) != crc):
                 self._crcs[block] = None
                 damaged += 1
         return damaged
@@ -154,7 +154,7 @@ class Rows:
             folder = self.path.parent
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise SaveError(
-                    f"the disk of {folder} is full ({error.strerror}): the features were not kept; free space and use --resume, "
-                    "or set fewer config.features.views, dtype 'bfloat16' or another config.features.dir"
+                    f"the disk of {folder} is full ({error.strerror}): the features were not kept; free space and use "
+                    "--resume, or set fewer config.features.views, dtype 'bfloat16' or another config.features.dir"
                 ) from error
             raise SaveError(f"the features cannot be kept in {folder}: {error.strerror}") from error

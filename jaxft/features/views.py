@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Callable, Generator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ from jaxft.data import Arrays, Augment, Files, Source, row_batches
 from jaxft.data.order import batch_positions, example_at
 from jaxft.features.prefix import Prefix
 from jaxft.features.rows import Rows
+from jaxft.models import Model
 from jaxft.parallel import put_batch
 from jaxft.typing import ModelState, Params
 
@@ -66,12 +66,11 @@ def contents(source: Source) -> str:
 
 def fill(
     rows: Rows,
-    prefix: Prefix,
-    params: Params,
-    model_state: ModelState,
+    compute: Callable[[jax.Array], jax.Array],
     source: Source,
     views: Views,
     *,
+    model: Model,
     seed: int,
     mesh: Mesh,
     threads: int | None = None,
@@ -82,8 +81,8 @@ def fill(
 
     Args:
       rows: where they are kept.
-      prefix, params, model_state: the network; only its frozen stages are run.
-      source, views, seed: the examples and how they look.
+      compute: pixels uint8 [B, S, S, C] -> features [B, ...]; see `Prefix.run`.
+      source, views, model, seed: the examples and how they look.
       mesh, threads: devices, and threads that decode.
       say: is told how far it is, now and then.
       stop: asked before every block; where it says True, what was done is recorded and kept.
@@ -98,17 +97,16 @@ def fill(
     if not missing:
         return True
     rows.reserve()
-    compute = jax.jit(prefix.run(rows.dtype))
     size = max(len(rows.rows_of(block)) for block in missing)
     batches = row_batches(
         source,
-        prefix.model.preprocessing,
+        model.preprocessing,
         (rows.rows_of(block) for block in missing),
         batch_size=-(-size // mesh.size) * mesh.size,
         augment=views.augment,
         seed=seed,
         first_epoch=views.first_epoch,
-        channels=prefix.model.in_channels,
+        channels=model.in_channels,
         threads=threads,
     )
     start = saved = time.monotonic()
@@ -116,7 +114,7 @@ def fill(
         for done, (block, image) in enumerate(zip(missing, batches, strict=True)):
             if stop():
                 return False
-            found = compute(params, model_state, put_batch({"image": image}, mesh)["image"])
+            found = compute(put_batch({"image": image}, mesh)["image"])
             rows.write(block, np.asarray(found)[: len(rows.rows_of(block))])
             if time.monotonic() - saved > 10:
                 rows.save()
@@ -173,7 +171,8 @@ def about(
 
     Args:
       split: its name; `data`: fingerprint of the data set.
-      others: as of `fill`.
+      prefix, params, model_state: the network; of it only the frozen stages count.
+      source, views, seed: as of `fill`.
     """
     model = prefix.model
     random: Any = None
@@ -185,7 +184,7 @@ def about(
         "data": data,
         "split": split,
         "pictures": contents(source),
-        "network": [model.name, model.in_channels, str(prefix.dtype), prefix.stage],
+        "network": [model.name, model.in_channels, str(np.dtype(model.module.dtype)), prefix.stage],
         "weights": prefix.digest(params, model_state),
         "preprocessing": {key: list(value) if isinstance(value, tuple) else value for key, value in preprocessing.items()},
         "augment": random,
