@@ -90,11 +90,13 @@ def frozen_prefix(model: Model, mask: Mask, params: Params, model_state: ModelSt
     # By the mask all modules of the stages before are off: their BatchNorms, and dropout and stochastic depth, which belong
     # to a layer or block of their stage. What could be on is a module that lies in two stages.
     on = trains(mask)
-    for path in {path.rpartition("/")[0] for path in tree.paths(model_state.get("batch_stats", {}))}:
-        if stages.index(model.stage_of(path)) < first and (on is True or on(path)):
+    norms = {path.rpartition("/")[0] for path in tree.paths(model_state.get("batch_stats", {}))}
+    for path in tree.paths(mask):
+        norm = path.rpartition("/")[0]
+        if norm in norms and (on is True or on(norm)) and stages.index(model.stage_of(path)) < first:
             raise JaxftError(
-                f"the features before '{stages[first]}' cannot be kept: the BatchNorm '{path}' in '{model.stage_of(path)}' "
-                "trains; freeze it, or set config.features.cache=False"
+                f"the features before '{stages[first]}' cannot be kept: the BatchNorm '{norm}' trains, and '{path}' lies "
+                f"before; freeze '{norm}', or set config.features.cache=False"
             )
     side = model.preprocessing.size
     image = jax.ShapeDtypeStruct((1, side, side, model.in_channels), jnp.float32)

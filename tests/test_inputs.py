@@ -1,0 +1,282 @@
+"""A phase that reads kept features trains as it would on pictures, also interrupted, and says what it does."""
+
+import dataclasses
+import functools
+import json
+import os
+import shutil
+import signal
+import types
+from pathlib import Path
+
+import jax
+import ml_dtypes
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
+
+from jaxft import inputs
+from jaxft.cli.config import read_config
+from jaxft.cli.main import main
+from jaxft.errors import JaxftError
+from jaxft.inputs import features_of
+from jaxft.parallel import data_mesh
+from jaxft.plan import make_plan
+from jaxft.run import train
+from jaxft.tuning import FreezeSpec, make_mask
+
+# Five steps of 16 are 3.3 epochs of 24 examples; stage 7 holds stochastic depth, the head dropout; accumulation and averages.
+SETTINGS = (
+    "--config.phases.phase1.length=5 steps",
+    "--config.phases.phase2.length=2 steps",
+    "--config.phases.phase2.train=from:stage7",
+    "--config.model.dropout=0.2",
+)
+CACHED = (*SETTINGS, "--config.features.cache=True", "--config.features.views=9")
+
+
+def arrays(workdir):
+    """All arrays of the newest checkpoint by path."""
+    folder = workdir / "checkpoints"
+    newest = max(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    found = {}
+    for item in ("clock", "params", "model_state", "opt_state", "ema"):
+        with ocp.PyTreeCheckpointer() as reader:
+            restored = reader.restore((folder / str(newest) / item).absolute())
+        for path, leaf in jax.tree_util.tree_flatten_with_path(restored)[0]:
+            found[item + jax.tree_util.keystr(path)] = np.asarray(leaf)
+    return found
+
+
+def figures(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """Compiled steps are kept between the runs of this file."""
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("cache")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for changed in (settings, before):
+        for name, value in changed.items():
+            jax.config.update(name, value)
+        reset_cache()  # where it is was looked up by the first thing compiled
+        if changed is settings:
+            yield
+
+
+@pytest.fixture(scope="module")
+def cached(tmp_path_factory, recipe, compiled):
+    workdir = tmp_path_factory.mktemp("cached") / "run"
+    assert train(read_config(str(recipe), CACHED), workdir).status == "finished"
+    return workdir
+
+
+def test_training_on_features_gives_the_parameters_and_figures_of_training_on_pictures(cached, recipe, tmp_path):
+    train(read_config(str(recipe), SETTINGS), tmp_path / "run")
+    found, expected = arrays(cached), arrays(tmp_path / "run")
+    assert found.keys() == expected.keys()
+    start = make_plan(read_config(str(recipe), SETTINGS)).params
+    moved = 0
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
+    for head in ("kernel", "bias"):
+        moved += np.abs(expected[f"params['classifier']['{head}']"] - start["classifier"][head]).max()
+    assert moved > 1e-2
+    assert len(figures(cached)) == len(figures(tmp_path / "run")) > 6
+    for one, other in zip(figures(cached), figures(tmp_path / "run"), strict=True):
+        assert one.keys() == other.keys()
+        for name, value in other.items():
+            assert one[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+
+
+def test_a_run_interrupted_while_filling_and_while_training_goes_on_bit_for_bit(
+    cached, recipe, compiled, tmp_path, monkeypatch, capsys
+):
+    config, workdir = read_config(str(recipe), CACHED), tmp_path / "run"
+    batches, computed = inputs.feature_batches, []
+
+    def interrupting(rows, compute, *arguments, **options):
+        def counting(image):
+            computed.append(len(image))
+            if len(computed) == 4:
+                os.kill(os.getpid(), signal.SIGINT)
+            return compute(image)
+
+        return fill(rows, counting, *arguments, **options)
+
+    fill = inputs.fill
+    monkeypatch.setattr(inputs, "fill", interrupting)
+    result = train(config, workdir)
+    assert (result.status, result.step, len(computed)) == ("interrupted", 0, 4)
+
+    def stepping(*arguments, **options):
+        for number, batch in enumerate(batches(*arguments, **options)):
+            if number == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield batch
+
+    monkeypatch.setattr(inputs, "feature_batches", stepping)
+    result = train(config, workdir, resume=True)
+    assert (result.status, result.step) == ("interrupted", 4)
+    # 4 epochs of 24 and 3 to validate in batches of 8: none was computed twice.
+    assert len(computed) == 12 + 1
+    monkeypatch.setattr(inputs, "feature_batches", batches)
+    assert train(config, workdir, resume=True).status == "finished"
+    found, expected = arrays(workdir), arrays(cached)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    assert figures(workdir) == figures(cached)
+    text = capsys.readouterr().out
+    assert "features before 'head': 24 examples x 4 views and 3 to validate x 1,280 float32 = 0.5 MB in" in text
+    assert "stopped at step 0; everything is saved: go on with --resume" in text
+    assert "features before 'stage7': 24 examples x 2 views and 3 to validate x 1x1x192 float32 = 0.0 MB in" in text
+
+
+def test_damaged_features_are_said_and_mended(cached, recipe, compiled, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(cached, workdir)
+    shutil.rmtree(workdir / "checkpoints" / "7")
+    for file in (workdir / "features").glob("train-*-stage7-*.rows"):
+        file.write_bytes(file.read_bytes()[:-10])
+    assert len(list((workdir / "checkpoints").iterdir())) == 1
+    train(read_config(str(recipe), CACHED), workdir, resume=True)
+    assert "features: 1 damaged blocks in" in capsys.readouterr().out
+    for name, value in arrays(cached).items():
+        np.testing.assert_array_equal(arrays(workdir)[name], value, err_msg=name)
+
+
+@functools.cache
+def planned(recipe, *more):
+    config = read_config(str(recipe), [*CACHED, *more])
+    return make_plan(config)
+
+
+def prepared(recipe, folder, *more, changes_plan=False):
+    """Prepares phase 1; returns what it reads, what it says, and the files in `folder`."""
+    config = read_config(str(recipe), [*CACHED, f"--config.features.dir={folder}", *more])
+    plan = planned(recipe, *(more if changes_plan else ()))
+    lines = []
+    given = inputs.phase_input(
+        plan, plan.phases[0], config, data_mesh(jax.devices()[:3]), None, plan.params, plan.model_state,
+        workdir=Path("nowhere"), say=lines.append, stop=lambda: False,
+    )  # fmt: skip
+    return given, lines, {file.name for file in Path(folder).glob("*.rows")}
+
+
+def test_features_are_shared_by_runs_that_differ_in_nothing_they_depend_on(recipe, tmp_path, monkeypatch):
+    # Which files are looked for is the question here: nothing is computed.
+    monkeypatch.setattr(inputs, "fill", lambda rows, *arguments, **options: rows.reserve() or True)
+    had = prepared(recipe, tmp_path)[2]
+    for setting, changes_plan, changed in (
+        ("input.augment=light", False, {"train"}),
+        ("seed=1", False, {"train"}),
+        ("features.views=2", False, {"train"}),
+        ("features.dtype=bfloat16", False, {"train", "val"}),
+        ("model.size=40", True, {"train", "val"}),
+        ("data.split_seed=1", True, {"train", "val"}),
+        ("optim.lr=1e-4", False, set()),
+        ("input.eval_batch_size=5", False, set()),
+        ("input.threads=1", False, set()),
+    ):
+        found = prepared(recipe, tmp_path, f"--config.{setting}", changes_plan=changes_plan)[2]
+        assert sorted(name.split("-")[0] for name in found - had) == sorted(changed), setting
+        had |= found
+    plan = planned(recipe)
+    moved = dict(plan.model_state["batch_stats"], bn2={"mean": plan.model_state["batch_stats"]["bn2"]["mean"] + 1})
+    moved["bn2"]["var"] = plan.model_state["batch_stats"]["bn2"]["var"]
+    other = dataclasses.replace(plan, model_state={"batch_stats": moved})
+    monkeypatch.setitem(globals(), "planned", lambda recipe: other)
+    assert {name.split("-")[0] for name in prepared(recipe, tmp_path)[2] - had} == {"train", "val"}
+
+
+def test_bfloat16_features_take_half_the_room_and_are_close(recipe, compiled, tmp_path):
+    one, lines, files = prepared(recipe, tmp_path / "f32", "--config.features.views=1")
+    half, half_lines, half_files = prepared(
+        recipe, tmp_path / "bf16", "--config.features.views=1", "--config.features.dtype=bfloat16"
+    )
+    assert "24 examples x 1 view and 3 to validate x 1,280 float32 = 0.1 MB in" in lines[0]
+    assert "x 1,280 bfloat16 = 0.1 MB in" in half_lines[0]
+    room = [
+        sum((tmp_path / kind / name).stat().st_size for name in names) for kind, names in (("f32", files), ("bf16", half_files))
+    ]
+    assert room == [27 * 1280 * 4, 27 * 1280 * 2]
+    batch, other = next(one.batches(1)), next(half.batches(1))
+    np.testing.assert_array_equal(batch["index"], other["index"])
+    assert other["image"].dtype == ml_dtypes.bfloat16
+    np.testing.assert_allclose(batch["image"], other["image"].astype(np.float32), rtol=2**-8)
+    plan = planned(recipe)
+    figures = [given.evaluate(plan.params, plan.model_state).metrics["loss"] for given in (one, half)]
+    assert figures[0] == pytest.approx(figures[1], rel=1e-2)
+
+
+def reading(recipe, train_part, loss=None):
+    config = read_config(str(recipe), CACHED)
+    plan = planned(recipe)
+    if loss is not None:
+        plan = dataclasses.replace(plan, loss=loss)
+    spec = FreezeSpec.parse(train_part)
+    phase = dataclasses.replace(plan.phases[0], mask=make_mask(spec, plan.params, plan.model.stages))
+    return features_of(plan, phase, config)
+
+
+def test_a_phase_that_cannot_read_features_says_why_and_reads_pictures(recipe):
+    assert reading(recipe, "full") == (None, "phase1 trains the first stage: it reads pictures, no features")
+    assert reading(recipe, "head,conv_stem")[0] is None
+    found, line = reading(recipe, "head", loss=lambda outputs, batch, *, forward, params: outputs["logits"].sum(-1))
+    assert found is None
+    assert line == "phase1 reads pictures, no features: its loss asks for passes of its own over them"
+    found, line = reading(recipe, "from:stage3")
+    assert (found.prefix.stage, found.views.count) == ("stage3", 4)
+    assert "x 8x8x24 float32" in line
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("--config.features.views=0", "config.features.views is 0: it must be at least 1"),
+        ("--config.features.dtype=float16", "config.features.dtype is 'float16', not 'float32' or 'bfloat16'"),
+        ("--config.features.cach=True", "cache"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_before_anything_is_done(recipe, tmp_path, capsys, setting, message):
+    assert main(["train", f"--config={recipe}", f"--workdir={tmp_path / 'run'}", setting]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_features_in_several_processes_are_refused(recipe, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(JaxftError, match="config.features.cache works in one process, not in 2: set it to False"):
+        make_plan(read_config(str(recipe), CACHED))
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(
+    cached, recipe, compiled, tmp_path, monkeypatch, capsys
+):
+    command = ["train", f"--config={recipe}", f"--workdir={tmp_path / 'run'}", *CACHED]
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=1000))
+        assert main(command) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"jaxft: the disk of {tmp_path / 'run' / 'features'} is full (needs 0.5 MB, has 0.0 MB)")
+    assert error.count("\n") == 1
+    assert main([*command, "--resume"]) == 0
+    for name, value in arrays(cached).items():
+        np.testing.assert_array_equal(arrays(tmp_path / "run")[name], value, err_msg=name)
+
+
+def test_inspect_says_the_size_and_the_cost_of_a_step_on_features(recipe, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["inspect", f"--config={recipe}", *CACHED, "--config.phases.phase2.length=0 steps"]) == 0
+    text = capsys.readouterr().out
+    assert "features before 'head': 24 examples x 4 views and 3 to validate x 1,280 float32 = 0.5 MB" in text
+    assert float(text.split("GFLOP")[0].split()[-1]) < 0.01  # with the frozen stages it is 0.02
+    assert list(tmp_path.iterdir()) == []
