@@ -137,6 +137,7 @@ def phase_input(
     workdir: Path,
     say: Callable[[str], None],
     stop: Callable[[], bool],
+    watch: Callable[[Callable[..., Any], str], Callable[..., Any]],
 ) -> PhaseInput | None:
     """Prepares what a phase reads; features that are not there yet are computed.
 
@@ -146,6 +147,7 @@ def phase_input(
       params, model_state: as the phase begins, or goes on: its frozen stages are the same.
       workdir: holds the features, unless `config.features.dir` names another folder.
       say, stop: see `jaxft.features.fill`.
+      watch: of `jaxft.compiling.Compiles`.
 
     Returns:
       None where `stop` cut the computing short.
@@ -161,7 +163,7 @@ def phase_input(
     say(f"{line} in {folder}")
     prefix, seed, size = found.prefix, config.seed, -(-config.input.eval_batch_size // mesh.size) * mesh.size
 
-    compute = jax.jit(prefix.run(DTYPES[found.dtype]))
+    compute = watch(jax.jit(prefix.run(DTYPES[found.dtype])), "the frozen stages")
 
     def kept(split: str, source: Source, views: Views) -> np.ndarray | None:
         rows = Rows(
@@ -187,7 +189,7 @@ def phase_input(
     batches = functools.partial(
         feature_batches, train, plan.splits.train, found.views, batch_size=config.input.batch_size, seed=seed
     )
-    step = jax.jit(make_eval_step(prefix.rest, plan.loss, metrics=plan.task.metrics))
+    step = watch(jax.jit(make_eval_step(prefix.rest, plan.loss, metrics=plan.task.metrics)), "the evaluation step")
     put = functools.partial(put_batch, mesh=mesh)
 
     def judge(params: Params, model_state: ModelState) -> Evaluation:

@@ -14,7 +14,6 @@ import ml_dtypes
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from jaxft import inputs, run, tree
 from jaxft.cli.config import read_config
@@ -57,26 +56,15 @@ def figures(workdir):
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """Runs use one device, and keep compiled steps for each other."""
+def one_device():
     mesh = run.data_mesh
     run.data_mesh = lambda: mesh(jax.devices()[:1])
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("cache")),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for changed in (settings, before):
-        for name, value in changed.items():
-            jax.config.update(name, value)
-        reset_cache()  # where it is was looked up by the first thing compiled
-        if changed is settings:
-            yield
+    yield
     run.data_mesh = mesh
 
 
 @pytest.fixture(scope="module")
-def cached(tmp_path_factory, recipe, compiled):
+def cached(tmp_path_factory, recipe, one_device):
     workdir = tmp_path_factory.mktemp("cached") / "run"
     assert train(read_config(str(recipe), CACHED), workdir).status == "finished"
     return workdir
@@ -101,7 +89,7 @@ def test_training_on_features_gives_the_parameters_and_figures_of_training_on_pi
 
 
 def test_a_run_interrupted_while_filling_and_while_training_goes_on_bit_for_bit(
-    cached, recipe, compiled, tmp_path, monkeypatch, capsys
+    cached, recipe, one_device, tmp_path, monkeypatch, capsys
 ):
     config, workdir = read_config(str(recipe), CACHED), tmp_path / "run"
     batches, computed = inputs.feature_batches, []
@@ -157,7 +145,7 @@ def prepared(recipe, folder, *more, changes_plan=False):
     lines = []
     given = inputs.phase_input(
         plan, plan.phases[0], config, data_mesh(jax.devices()[:3]), None, plan.params, plan.model_state,
-        workdir=Path("nowhere"), say=lines.append, stop=lambda: False,
+        workdir=Path("nowhere"), say=lines.append, stop=lambda: False, watch=lambda function, name: function,
     )  # fmt: skip
     return given, lines, {file.name for file in Path(folder).glob("*.rows")}
 
@@ -187,7 +175,7 @@ def test_features_are_shared_by_runs_that_differ_in_nothing_they_depend_on(recip
     assert {name.split("-")[0] for name in prepared(recipe, tmp_path)[2] - had} == {"train", "val"}
 
 
-def test_bfloat16_features_take_half_the_room_and_are_close(recipe, compiled, tmp_path):
+def test_bfloat16_features_take_half_the_room_and_are_close(recipe, one_device, tmp_path):
     one, lines, files = prepared(recipe, tmp_path / "f32", "--config.features.views=1")
     half, half_lines, half_files = prepared(
         recipe, tmp_path / "bf16", "--config.features.views=1", "--config.features.dtype=bfloat16"
@@ -250,7 +238,7 @@ def test_features_in_several_processes_are_refused(recipe, monkeypatch):
         make_plan(read_config(str(recipe), CACHED))
 
 
-def test_damaged_features_are_said_and_mended(recipe, compiled, tmp_path):
+def test_damaged_features_are_said_and_mended(recipe, one_device, tmp_path):
     first, _, files = prepared(recipe, tmp_path)
     expected = next(first.batches(0))["image"]
     for name in files:

@@ -92,6 +92,30 @@ def test_a_stopwatch_measures_real_time():
     assert 0 < found["wait_share"] <= 1
 
 
+class Busy:
+    """Stands for arrays that a device has still to make."""
+
+    def __init__(self, seconds):
+        self.ready = time.perf_counter() + seconds
+
+    def block_until_ready(self):
+        time.sleep(max(self.ready - time.perf_counter(), 0))
+
+
+def test_waiting_counts_only_while_the_device_has_nothing_to_do():
+    watch = Stopwatch(images_per_step=1)
+    with watch.waiting(Busy(0.3)):
+        time.sleep(0.05)
+    watch.step()
+    assert watch.read()["wait_share"] == 0
+    with watch.waiting(Busy(0.1)):
+        time.sleep(0.3)
+    watch.step()
+    found = watch.read()
+    watch.close()
+    assert 0.15 < found["wait_share"] * found["seconds_per_step"] < 0.25
+
+
 def test_without_a_terminal_there_are_plain_lines(capsys):
     shown = Progress(200, done=20)
     shown.say("weights: all of them")

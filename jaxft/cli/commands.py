@@ -19,7 +19,8 @@ from jaxft.workdir import load_run
 def train(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     from jaxft.cli.main import FINISHED, INTERRUPTED
 
-    result = run_train(read_config(options.config, overrides), options.workdir, resume=options.resume)
+    config = read_config(options.config, overrides)
+    result = run_train(config, options.workdir, resume=options.resume, strict=options.strict)
     return FINISHED if result.status == "finished" else INTERRUPTED
 
 

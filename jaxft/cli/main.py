@@ -51,6 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
         )
     made["train"].add_argument("--workdir", required=True, help="folder of the run; made if absent")
     made["train"].add_argument("--resume", action="store_true", help="continue the run in the workdir")
+    made["train"].add_argument("--strict", action="store_true", help="end with an error when a step is compiled twice")
     made["inspect"].add_argument("--params", action="store_true", help="print every parameter, not only the stages")
 
     made["eval"].add_argument("--workdir", required=True, help="folder of a run, or one of its checkpoints")

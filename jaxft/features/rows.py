@@ -43,6 +43,7 @@ class Rows:
       block: rows in a block. A file that was begun with other blocks keeps its own.
 
     Attributes:
+      block: rows in a block.
       missing: the blocks that are to be written.
       damaged: how many of them had been written.
     """
@@ -55,7 +56,7 @@ class Rows:
         key = hashlib.sha256(json.dumps(self._about, sort_keys=True).encode()).hexdigest()
         self.path = folder / f"{name}-{key[:16]}.rows"
         self._record = self.path.with_suffix(".json")
-        self._block, crcs = self._recorded() or (block, [None] * -(-shape[0] // block))
+        self.block, crcs = self._recorded() or (block, [None] * -(-shape[0] // block))
         self._crcs = crcs
         self.damaged = self._check()
 
@@ -69,7 +70,7 @@ class Rows:
 
     def rows_of(self, block: int) -> range:
         """The rows of a block."""
-        return range(block * self._block, min((block + 1) * self._block, self.shape[0]))
+        return range(block * self.block, min((block + 1) * self.block, self.shape[0]))
 
     def reserve(self) -> None:
         """Takes the room on the disk before the first block is computed.
@@ -108,7 +109,7 @@ class Rows:
           SaveError: the record could not be written.
         """
         with self._saving():
-            write_whole(self._record, json.dumps({"about": self._about, "block": self._block, "crc32": self._crcs}) + "\n")
+            write_whole(self._record, json.dumps({"about": self._about, "block": self.block, "crc32": self._crcs}) + "\n")
 
     def read(self) -> np.ndarray:
         """All rows, memory-mapped, read-only."""

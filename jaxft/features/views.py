@@ -97,12 +97,11 @@ def fill(
     if not missing:
         return True
     rows.reserve()
-    size = max(len(rows.rows_of(block)) for block in missing)
     batches = row_batches(
         source,
         model.preprocessing,
         (rows.rows_of(block) for block in missing),
-        batch_size=-(-size // mesh.size) * mesh.size,
+        batch_size=-(-rows.block // mesh.size) * mesh.size,
         augment=views.augment,
         seed=seed,
         first_epoch=views.first_epoch,

@@ -9,5 +9,15 @@ from jaxft.parallel.mesh import (
     replicate,
     replicated,
 )
+from jaxft.parallel.overlap import one_late
 
-__all__ = ["batch_sharding", "check_batch_size", "data_mesh", "peak_bytes", "put_batch", "replicate", "replicated"]
+__all__ = [
+    "batch_sharding",
+    "check_batch_size",
+    "data_mesh",
+    "one_late",
+    "peak_bytes",
+    "put_batch",
+    "replicate",
+    "replicated",
+]
