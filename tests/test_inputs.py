@@ -175,7 +175,7 @@ def test_features_are_shared_by_runs_that_differ_in_nothing_they_depend_on(recip
     assert {name.split("-")[0] for name in prepared(recipe, tmp_path)[2] - had} == {"train", "val"}
 
 
-def test_bfloat16_features_take_half_the_room_and_are_close(recipe, one_device, tmp_path):
+def test_bfloat16_features_take_half_the_room_and_are_close(recipe, tmp_path):
     one, lines, files = prepared(recipe, tmp_path / "f32", "--config.features.views=1")
     half, half_lines, half_files = prepared(
         recipe, tmp_path / "bf16", "--config.features.views=1", "--config.features.dtype=bfloat16"
@@ -238,7 +238,7 @@ def test_features_in_several_processes_are_refused(recipe, monkeypatch):
         make_plan(read_config(str(recipe), CACHED))
 
 
-def test_damaged_features_are_said_and_mended(recipe, one_device, tmp_path):
+def test_damaged_features_are_said_and_mended(recipe, tmp_path):
     first, _, files = prepared(recipe, tmp_path)
     expected = next(first.batches(0))["image"]
     for name in files:
