@@ -11,6 +11,8 @@ from ml_collections import ConfigDict
 
 from jaxft import tree
 from jaxft.config import check_config
+from jaxft.features import DTYPES
+from jaxft.inputs import features_of
 from jaxft.parallel import batch_sharding, check_batch_size, data_mesh, peak_bytes, replicated
 from jaxft.plan import Phase, Plan, make_plan
 from jaxft.run import jit_train_step
@@ -58,6 +60,7 @@ def _describe(plan: Plan, phase: Phase, config: ConfigDict, every_parameter: boo
     memory = peak_bytes(compiled)
     lines = [
         f"{phase.name}: steps {phase.start} to {phase.stop}",
+        *([line] if (line := features_of(plan, phase, config)[1]) else []),
         f"trained        {tree.count(trainable):,} parameters ({share:.2%})",
         f"optimizer      {opt_bytes / 1e6:.2f} MB of state",
         f"step           {cost.get('flops', 0) / 1e9:.2f} GFLOP, {_bytes(memory)} on each device",
@@ -82,12 +85,17 @@ def compile_abstract(plan: Plan, phase: Phase, config: ConfigDict) -> Any:
     )
     state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), state)
     size, batch, sharding = plan.model.preprocessing.size, config.input.batch_size, batch_sharding(mesh)
+    features, _ = features_of(plan, phase, config)
+    image: tuple[tuple[int, ...], Any] = ((size, size, plan.model.in_channels), jnp.uint8)
+    if features is not None:
+        image = (features.prefix.shape, DTYPES[features.dtype])
     label = plan.splits.train.labels
     shapes = {
-        "image": ((batch, size, size, plan.model.in_channels), jnp.uint8),
+        "image": ((batch, *image[0]), image[1]),
         "label": ((batch, *label.shape[1:]), label.dtype),
         "mask": ((batch,), jnp.float32),
         "index": ((batch,), jnp.int32),
     }
     example = {key: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for key, (shape, dtype) in shapes.items()}
-    return jit_train_step(plan, phase, config).lower(state, example).compile()
+    apply = None if features is None else features.prefix.rest
+    return jit_train_step(plan, phase, config, apply).lower(state, example).compile()

@@ -17,6 +17,7 @@ from jaxft import losses
 from jaxft.config import Clock, call, to_json
 from jaxft.data import Source, Splits, find_augment, open_data
 from jaxft.errors import JaxftError, near
+from jaxft.features import DTYPES
 from jaxft.models import Model, build
 from jaxft.optim import Schedule, make_optimizer
 from jaxft.preprocessing import on_pixels
@@ -128,6 +129,7 @@ def _check_numbers(config: ConfigDict) -> None:
     find_augment(config.input.augment)
     values = {f"input.{key}": config.input[key] for key in ("batch_size", "eval_batch_size", "threads")}
     values |= {f"train.{key}": config.train[key] for key in ("accum_steps", "patience")}
+    values["features.views"] = config.features.views
     for key, value in values.items():
         if value is not None and value < 1:
             raise JaxftError(f"config.{key} is {value}: it must be at least 1")
@@ -136,6 +138,10 @@ def _check_numbers(config: ConfigDict) -> None:
             f"config.train.accum_steps ({config.train.accum_steps}) does not divide config.input.batch_size "
             f"({config.input.batch_size})"
         )
+    if config.features.dtype not in DTYPES:
+        raise JaxftError(f"config.features.dtype is '{config.features.dtype}', not {' or '.join(map(repr, DTYPES))}")
+    if config.features.cache and jax.process_count() > 1:
+        raise JaxftError(f"config.features.cache works in one process, not in {jax.process_count()}: set it to False")
     decay = config.train.ema_decay
     if decay is not None and not 0 < decay < 1:
         raise JaxftError(f"config.train.ema_decay is {decay}: it must lie between 0 and 1")

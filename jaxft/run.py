@@ -21,10 +21,9 @@ from jaxft import tree
 from jaxft.checkpoint import Checkpoints
 from jaxft.compiling import Compiles, keep_compiled
 from jaxft.config import call, check_config
-from jaxft.data import Source, train_batches
 from jaxft.errors import JaxftError
-from jaxft.evaluate import Evaluation, evaluate_source
 from jaxft.figures import Figures
+from jaxft.inputs import evaluate_pictures, phase_input
 from jaxft.log import RunLog
 from jaxft.parallel import check_batch_size, data_mesh, put_batch, replicate, replicated
 from jaxft.plan import Phase, Plan, make_plan
@@ -32,7 +31,7 @@ from jaxft.progress import Progress, Stopwatch, catch_stop_signals
 from jaxft.report import Judged, judge, write_report, write_samples
 from jaxft.standing import Standing
 from jaxft.train import TrainState, create_state, eval_params, make_eval_step, make_train_step, remat_options
-from jaxft.typing import ModelState, Params
+from jaxft.typing import ApplyFn, ModelState, Params
 from jaxft.workdir import check_workdir, claim_workdir
 
 #: `(state, batch) -> (state, metrics)`, under `jax.jit`.
@@ -93,7 +92,6 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False, stri
         watch = stack.enter_context(contextlib.closing(Stopwatch(config.input.batch_size)))
         figures = Figures(log, progress, watch, compiles, checkpoints.newest)
         stack.callback(figures.settle)  # whatever ends the run: a line that was due is written
-        batches = stack.enter_context(contextlib.closing(_train_batches(config, plan, step)))
         stop_asked = stack.enter_context(catch_stop_signals())
         eval_step = compiles.watch(
             jax.jit(make_eval_step(plan.apply, plan.loss, metrics=plan.task.metrics)), "the evaluation step"
@@ -108,7 +106,15 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False, stri
                 state = _enter(config, phase, mesh, state.params, state.model_state, step)
                 standing = dataclasses.replace(standing, phase=phase.name, stale=0)
             progress.say(_describe(phase, plan))
-            train_step = compiles.watch(jit_train_step(plan, phase, config), "the training step")
+            given = phase_input(
+                plan, phase, config, mesh, eval_step, state.params, state.model_state,
+                workdir=workdir, say=progress.say, stop=stop_asked, watch=compiles.watch,
+            )  # fmt: skip
+            if given is None:
+                progress.say(f"stopped at step {step}; everything is saved: go on with --resume")
+                return Result("interrupted", workdir, step, standing.best_step)
+            batches = stack.enter_context(contextlib.closing(given.batches(step)))
+            train_step = compiles.watch(jit_train_step(plan, phase, config, given.apply), "the training step")
             figures.collected = standing.collection(plan.task.train_metrics)
             watch.restart()
             metrics = None
@@ -127,7 +133,7 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False, stri
                 if judging:
                     jax.block_until_ready(state.step)  # the training's own time ends here
                     with watch.paused():
-                        found = _evaluate(eval_step, eval_params(state), state.model_state, plan.val, plan, config, mesh)
+                        found = given.evaluate(eval_params(state), state.model_state)
                     log.metrics(step, "val", found.metrics)
                     gained = standing.judge(found.metrics, step, **plan.selection)
                     best = "best so far" if gained else f"best is step {standing.best_step}"
@@ -146,8 +152,6 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False, stri
                     # Phases have fixed places in time: ending one early is a jump of the clock to its end.
                     step = phase.stop
                     state = dataclasses.replace(state, step=replicate(jnp.int32(step), mesh))
-                    batches.close()
-                    batches = stack.enter_context(contextlib.closing(_train_batches(config, plan, step)))
 
                 # Before the next batch is pulled: what is saved is what exactly `step` steps made.
                 stopping = stop_asked() and step < plan.total_steps
@@ -167,6 +171,7 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False, stri
                 if stopping:
                     progress.say(f"stopped at step {step}; everything is saved: go on with --resume")
                     return Result("interrupted", workdir, step, standing.best_step)
+            batches.close()
             standing.collected = None
 
         checkpoints.finish(best_step=standing.best_step)
@@ -181,10 +186,13 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False, stri
         return result
 
 
-def jit_train_step(plan: Plan, phase: Phase, config: ConfigDict) -> JittedStep:
-    """The compiled training step of a phase. The state is donated: its memory becomes the next state's."""
+def jit_train_step(plan: Plan, phase: Phase, config: ConfigDict, apply: ApplyFn | None = None) -> JittedStep:
+    """The compiled training step of a phase. The state is donated: its memory becomes the next state's.
+
+    `apply` is the network on what the phase reads; None: on pictures.
+    """
     step = make_train_step(
-        plan.apply,
+        apply or plan.apply,
         plan.loss,
         phase.tx,
         phase.mask,
@@ -235,37 +243,6 @@ def _open_log(config: ConfigDict, workdir: Path, step: int) -> RunLog:
     )
 
 
-def _train_batches(config: ConfigDict, plan: Plan, step: int) -> Any:
-    section = {key: value for key, value in config.input.items() if key != "eval_batch_size"}
-    return call(
-        train_batches,
-        section,
-        "config.input",
-        source=plan.splits.train,
-        preprocessing=plan.model.preprocessing,
-        channels=plan.model.in_channels,
-        seed=config.seed,
-        start_step=step,
-        host=jax.process_index(),
-        hosts=jax.process_count(),
-    )
-
-
-def _evaluate(
-    eval_step: Callable[..., Any],
-    params: Params,
-    model_state: ModelState,
-    source: Source,
-    plan: Plan,
-    config: ConfigDict,
-    mesh: Mesh,
-) -> Evaluation:
-    batch_size, threads = config.input.eval_batch_size, config.input.threads
-    return evaluate_source(
-        eval_step, params, model_state, source, plan.model, batch_size=batch_size, mesh=mesh, threads=threads
-    )
-
-
 def _describe(phase: Phase, plan: Plan) -> str:
     trainable, _ = tree.split(plan.params, phase.mask)
     count, total = tree.count(trainable), tree.count(plan.params)
@@ -297,9 +274,9 @@ def _finish(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), (state.params, state.model_state)
     )
     began = replicate((plan.params, plan.model_state), mesh)
-    before = judge(_evaluate(eval_step, *began, source, plan, config, mesh), plan.task, plan.splits.class_names)
+    before = judge(evaluate_pictures(eval_step, *began, source, plan, config, mesh), plan.task, plan.splits.class_names)
     best = checkpoints.restore_weights(best_step, *abstract)
-    evaluation = _evaluate(eval_step, *best, source, plan, config, mesh)
+    evaluation = evaluate_pictures(eval_step, *best, source, plan, config, mesh)
     after = judge(evaluation, plan.task, plan.splits.class_names)
     log.metrics(int(state.step), split, evaluation.metrics)
     title = f"{plan.model.name} on {config.data.source}"

@@ -13,10 +13,11 @@ LAYERS = [
     {"errors", "files", "heap", "tree", "typing", "preprocessing", "ops"},
     {"models", "tuning", "optim", "losses", "metrics"},
     {"weights", "data"},
-    {"parallel", "train", "tasks", "evaluate", "checkpoint", "compiling"},
+    {"parallel", "train", "tasks", "evaluate", "features", "checkpoint", "compiling"},
     {
         "config",
         "plan",
+        "inputs",
         "run",
         "standing",
         "figures",
@@ -40,7 +41,7 @@ DOORS = {
     "tensorflow_datasets": {"data"},
     "grain": {"data"},
     "clu": {"metrics", "log", "tuning"},
-    "ml_collections": {"config", "cli", "run", "plan", "api", "inspect", "workdir"},
+    "ml_collections": {"config", "cli", "run", "plan", "inputs", "api", "inspect", "workdir"},
     "torch": set(),
     "tensorflow": set(),
 }
