@@ -26,7 +26,7 @@ from jaxft.errors import JaxftError
 from jaxft.evaluate import Evaluation, evaluate_source
 from jaxft.log import RunLog
 from jaxft.metrics import merge, to_floats
-from jaxft.parallel import check_batch_size, data_mesh, put_batch, replicate, replicated
+from jaxft.parallel import check_batch_size, checked, data_mesh, put_batch, replicate, replicated
 from jaxft.plan import Phase, Plan, make_plan
 from jaxft.progress import Progress, Stopwatch, catch_stop_signals
 from jaxft.report import Judged, judge, write_report, write_samples
@@ -100,7 +100,7 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False) -> R
                 state = _enter(config, phase, mesh, state.params, state.model_state, step)
                 standing = dataclasses.replace(standing, phase=phase.name, stale=0)
             progress.say(_describe(phase, plan))
-            train_step = jit_train_step(plan, phase, config)
+            train_step = checked(jit_train_step(plan, phase, config), progress.say, where=phase.name)
             collected = standing.collection(plan.task.train_metrics)
             watch = Stopwatch(config.input.batch_size)
             while step < phase.stop:

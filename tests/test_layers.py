@@ -24,6 +24,7 @@ LAYERS = [
         "workdir",
         "predict",
         "inspect",
+        "explain",
         "api",
         "report",
         "cli",
@@ -38,7 +39,7 @@ DOORS = {
     "tensorflow_datasets": {"data"},
     "grain": {"data"},
     "clu": {"metrics", "log", "tuning"},
-    "ml_collections": {"config", "cli", "run", "plan", "api", "inspect", "workdir"},
+    "ml_collections": {"config", "cli", "run", "plan", "api", "inspect", "explain", "workdir"},
     "torch": set(),
     "tensorflow": set(),
 }

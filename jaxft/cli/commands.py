@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jaxft import models
 from jaxft.cli.config import UsageError, read_config
+from jaxft.explain import explain_step
 from jaxft.inspect import inspect_config
 from jaxft.predict import evaluate_run, format_predictions, predict_files
 from jaxft.run import train as run_train
@@ -28,6 +29,22 @@ def inspect(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     return 0
 
 
+def explain(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    memory = None if options.memory_gb is None else options.memory_gb * 1e9
+    found = explain_step(read_config(options.config, overrides), phase=options.phase, memory=memory, run=options.run)
+    print(found.to_json() if options.json == "-" else found)
+    if options.json and options.json != "-":
+        _write(options.json, found.to_json())
+    return 0
+
+
+def _write(file: str, text: str) -> None:
+    try:
+        Path(file).write_text(text)
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror}") from error
+
+
 def eval(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     judged = evaluate_run(options.workdir, split=options.split, data=options.data, batch_size=options.batch_size)
     print(judged.to_json() if options.json else judged)
@@ -39,10 +56,7 @@ def predict(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     predictions = predict_files(tuned, options.paths, batch_size=options.batch_size)
     text = format_predictions(predictions, tuned.class_names, tuned.task, style=options.format, top=options.top)
     if options.output:
-        try:
-            Path(options.output).write_text(text)
-        except OSError as error:
-            raise UsageError(f"cannot write {options.output}: {error.strerror}") from error
+        _write(options.output, text)
     else:
         sys.stdout.write(text)
     return 0
@@ -74,6 +88,7 @@ COMMANDS = {
     "eval": eval,
     "predict": predict,
     "inspect": inspect,
+    "explain-step": explain,
     "convert": convert,
     "models": list_networks,
 }
