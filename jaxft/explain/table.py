@@ -62,7 +62,7 @@ def _verdict(phase: PhaseExplanation) -> list[str]:
         f"frozen work    {_headline(verdict)}",
         f"               forward {_flops(verdict.forward)}, backward {_flops(verdict.found)}, of which the trained parameters "
         f"ask for {_flops(verdict.needed)}",
-        f"               by XLA's count the forward pass is {_flops(phase.forward_xla_flops)}, the step {everything:.4g} times that",
+        f"               by XLA's count the forward pass is {_flops(phase.forward_xla_flops)}, the step {everything:.4f} of it",
     ]
     if verdict.through:
         work = sum(item.flops for item in verdict.through)
