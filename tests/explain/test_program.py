@@ -51,7 +51,7 @@ def test_what_no_result_depends_on_is_not_live_and_loops_count_their_trips():
     def last_is_read(a):
         # `second` feeds `first` a trip later: both are live, though only `first` is a result.
         def body(carry, _):
-            first, second = carry
+            _, second = carry
             return (second, second @ a), None
 
         return jax.lax.scan(body, (a, a), None, length=5)[0][0]

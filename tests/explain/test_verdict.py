@@ -20,7 +20,7 @@ def test_the_training_step_does_exactly_the_backward_work_that_its_trained_leave
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_heads_step_costs_the_forward_pass_and_the_head(name):
-    verdict, (step, forward), mask = judged(name, "head")
+    verdict, (step, forward), _ = judged(name, "head")
     assert verdict.found == 2 * 8 * 10 * {"vgg11_bn": 4096, "resnet18": 512, "efficientnet_lite0": 1280}[name]
     assert step == pytest.approx(forward + verdict.needed, rel=0.02)
     _, (full, _), _ = judged(name, "full")
