@@ -31,7 +31,7 @@ from jaxft.plan import Phase, Plan, make_plan
 from jaxft.progress import Progress, Stopwatch, catch_stop_signals
 from jaxft.report import Judged, judge, write_report, write_samples
 from jaxft.standing import Standing
-from jaxft.train import TrainState, create_state, eval_params, make_eval_step, make_train_step
+from jaxft.train import TrainState, create_state, eval_params, make_eval_step, make_train_step, remat_options
 from jaxft.typing import ModelState, Params
 from jaxft.workdir import check_workdir, claim_workdir
 
@@ -177,7 +177,7 @@ def jit_train_step(plan: Plan, phase: Phase, config: ConfigDict) -> JittedStep:
         accum_steps=config.train.accum_steps,
         ema_decay=config.train.ema_decay,
     )
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, compiler_options=remat_options() if config.model.remat else None)
 
 
 def _enter(config: ConfigDict, phase: Phase, mesh: Mesh, params: Params, model_state: ModelState, step: int) -> TrainState:

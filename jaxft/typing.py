@@ -54,6 +54,8 @@ class Trains:
 class ApplyFn(Protocol):
     """All that training knows of a network. Pure.
 
+    `image` is whatever the network takes: normalised images f32 [B, H, W, C], raw pixels where the network is wrapped by
+    `jaxft.preprocessing.on_pixels`, an inner map or features where it starts at a stage (`Model.apply` with `start`).
     `train` is False (inference), True (everything trains) or a `Trains`. `rng` may be None where `train` is False.
     Returns outputs and the new model state (the given one, where nothing changed).
     """

@@ -31,7 +31,7 @@ class Cost:
     Attributes:
       flops: of convolutions and matrix products, all devices together, padding not counted: of the mathematics, the same in
         every lowering.
-      recomputed: the part of `flops` that `jax.checkpoint` does a second time. A compiler may undo it: the CPU's does.
+      recomputed: the part of `flops` that `jax.checkpoint` does a second time, unless the compiler undoes it.
       xla_flops: XLA's own count of everything in the same program before it is optimised. It counts more for the gradients of
         convolutions, whose padding it does not leave out.
       bytes_accessed: on each device, as XLA counts them for the compiled program; a loop's body once.

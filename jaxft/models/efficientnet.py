@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxft import ops
-from jaxft.models.layers import BatchNorm, Conv, DropPath, Head, Train, path_of
+from jaxft.models.layers import BatchNorm, Conv, DropPath, Head, Train, path_of, recomputed, running
 
 #: (blocks, kernel, stride, expansion, output channels) of each stage at width and depth 1.
 STAGES = (
@@ -91,37 +91,41 @@ class Stage(nn.Module):
     config: tuple[int, int, int, int, int]
     rates: tuple[float, ...]
     dtype: Any
+    remat: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train) -> jax.Array:
+        make = recomputed(Block, self.remat)
         blocks, kernel, strides, expansion, channels = self.config
         for number in range(blocks):
             own = strides if number == 0 else 1
-            x = Block(channels, kernel, own, expansion, self.rates[number], self.dtype, name=str(number))(x, train)
+            x = make(channels, kernel, own, expansion, self.rates[number], self.dtype, name=str(number))(x, train)
         return x
 
 
 class Blocks(nn.Module):
-    """The seven stages; gives the map after each."""
+    """The seven stages; gives the map after each that is in `run`."""
 
     variant: int
     drop_path: float
     dtype: Any
+    remat: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: Train) -> list[jax.Array]:
+    def __call__(self, x: jax.Array, train: Train, run: list[str]) -> dict[str, jax.Array]:
         configs = scaled_stages(self.variant)
-        total, done, maps = sum(config[0] for config in configs), 0, []
+        total, done, maps = sum(config[0] for config in configs), 0, {}
         for number, config in enumerate(configs):
             rates = tuple(self.drop_path * (done + i) / total for i in range(config[0]))
             done += config[0]
-            x = Stage(config, rates, self.dtype, name=str(number))(x, train)
-            maps.append(x)
+            if f"stage{number + 1}" in run:
+                x = Stage(config, rates, self.dtype, self.remat, name=str(number))(x, train)
+                maps[f"stage{number + 1}"] = x
         return maps
 
 
 class EfficientNetLite(nn.Module):
-    """Images [B, H, W, C] -> outputs."""
+    """Images [B, H, W, C], or what the stage `start` takes, -> outputs of all stages from there."""
 
     variant: int
     num_classes: int
@@ -129,17 +133,19 @@ class EfficientNetLite(nn.Module):
     dropout: float = 0.2
     drop_path: float = 0.0
     dtype: Any = jnp.float32
+    remat: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: Train) -> dict[str, jax.Array]:
-        x = Conv(STEM, 3, 2, "SAME", bias=False, dtype=self.dtype, name="conv_stem")(x)
-        x = relu6(BatchNorm(epsilon=EPSILON, dtype=self.dtype, name="bn1")(x, train))
-        found = {"stem": x}
-        maps = Blocks(self.variant, self.drop_path, self.dtype, name="blocks")(x, train)
-        found |= {f"stage{number}": map_ for number, map_ in enumerate(maps, start=1)}
-        x = Conv(TOP, 1, bias=False, dtype=self.dtype, name="conv_head")(maps[-1])
-        found["neck"] = relu6(BatchNorm(epsilon=EPSILON, dtype=self.dtype, name="bn2")(x, train))
-        features = ops.global_avg_pool(found["neck"])
+    def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:
+        run, found = running(stages(), start), {}
+        if "stem" in run:
+            x = Conv(STEM, 3, 2, "SAME", bias=False, dtype=self.dtype, name="conv_stem")(x)
+            x = found["stem"] = relu6(BatchNorm(epsilon=EPSILON, dtype=self.dtype, name="bn1")(x, train))
+        found |= Blocks(self.variant, self.drop_path, self.dtype, self.remat, name="blocks")(x, train, run)
+        if "neck" in run:
+            x = Conv(TOP, 1, bias=False, dtype=self.dtype, name="conv_head")(found.get(f"stage{len(STAGES)}", x))
+            x = found["neck"] = relu6(BatchNorm(epsilon=EPSILON, dtype=self.dtype, name="bn2")(x, train))
+        features = x if start == "head" else ops.global_avg_pool(x)
         logits = Head(self.num_classes, self.head, self.dropout, dtype=self.dtype, name="classifier")(features, train)
         return {**found, "features": features, "logits": logits}
 

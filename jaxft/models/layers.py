@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import flax.linen as nn
@@ -32,6 +33,18 @@ lecun = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 def training(train: Train, path: str) -> bool:
     """Whether the module at '/' path `path` is in train mode."""
     return train(path) if isinstance(train, Trains) else train
+
+
+def running(stages: Iterable[str], start: str) -> list[str]:
+    """The stages that run: those from `start` on, all where it is ""."""
+    names = list(stages)
+    return names[names.index(start) if start else 0 :]
+
+
+def recomputed(part: Any, remat: bool) -> Any:
+    """A module class (or a function of a module) called with (x, train): with `remat`, one that keeps only its input for the
+    backward pass and computes the rest again there (`jax.checkpoint`; Chen et al., 2016). Names and values stay."""
+    return nn.remat(part, static_argnums=(2,)) if remat else part
 
 
 def path_of(module: nn.Module) -> str:

@@ -63,17 +63,41 @@ class Model:
         *,
         train: bool | Trains = False,
         rng: jax.Array | None = None,
+        start: str = "",
     ) -> tuple[Outputs, ModelState]:
-        """An `ApplyFn` on normalised images f32 [B, H, W, C]."""
-        if image.shape[-1] != self.in_channels:
+        """An `ApplyFn` on normalised images f32 [B, H, W, C]; with `start`, on what that stage takes.
+
+        Args:
+          params, model_state, train, rng: see `ApplyFn`. What lies before `start` is not read: it may be missing.
+          image: images, or `outputs[input_of(start)]`.
+          start: a stage: those before it are not run, and their maps are not in the outputs. The rest is what it is in the
+            whole network: the same parameters, the same modules in train mode, the same dropout for the same key.
+            `functools.partial(model.apply, start=...)` is an `ApplyFn` too.
+        """
+        if not (start and self.input_of(start)) and image.shape[-1] != self.in_channels:
             raise JaxftError(f"{self.name} was made for {self.in_channels} channels, the image has {image.shape[-1]}")
         rngs = None if rng is None else {"dropout": rng}
         variables = {"params": params, **model_state}
         if not train:
-            plain: Any = self.module.apply(variables, image, False, rngs=rngs)
+            plain: Any = self.module.apply(variables, image, False, start, rngs=rngs)
             return plain, model_state
-        outputs, new = self.module.apply(variables, image, train, rngs=rngs, mutable=list(model_state))
+        outputs, new = self.module.apply(variables, image, train, start, rngs=rngs, mutable=list(model_state))
         return dict(outputs), {key: new.get(key, value) for key, value in model_state.items()}
+
+    def input_of(self, stage: str) -> str:
+        """The key of `outputs` that a stage takes: the stage before it, "features" for the head; "" is the image.
+
+        Raises:
+          JaxftError: no such stage.
+        """
+        if stage not in self.stages:
+            known = ", ".join(self.stages)
+            raise JaxftError(f"{self.name} has no stage '{stage}'{near(stage, self.stages)}; its stages are {known}")
+        *before, head = self.stages
+        if stage == head:
+            return "features"
+        place = before.index(stage)
+        return before[place - 1] if place else ""
 
     def stage_of(self, path: str) -> str:
         """The stage a parameter belongs to."""
@@ -85,7 +109,7 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """How a network is built. `make` takes num_classes, head, dtype and what else `options` allows."""
+    """How a network is built. `make` takes num_classes, head, dtype, remat and what else `options` allows."""
 
     family: str
     make: Callable[..., nn.Module]
@@ -189,6 +213,7 @@ def build(
     drop_path: float | None = None,
     dtype: str = "float32",
     size: int | None = None,
+    remat: bool = False,
 ) -> Model:
     """Builds a network without weights.
 
@@ -201,6 +226,8 @@ def build(
       dtype: "float32" or "bfloat16": what is computed in. Parameters are float32, logits too. "float64", for comparisons of
         gradients, needs JAX_ENABLE_X64.
       size: input size in pixels; None is the network's own.
+      remat: keep less for the backward pass: what is inside a block (VGG: a stage) is computed again there. The same
+        function and names for less memory and more time.
 
     Raises:
       JaxftError: no such network, or an option it does not have.
@@ -224,7 +251,7 @@ def build(
             raise JaxftError(f"{name} has no {key}")
         if not 0 <= rate < 1:
             raise JaxftError(f"{key} is {rate}: it must lie in [0, 1)")
-    module = architecture.make(num_classes=classes, head=head, dtype=jnp.dtype(dtype), **given)
+    module = architecture.make(num_classes=classes, head=head, dtype=jnp.dtype(dtype), remat=remat, **given)
     preprocessing = architecture.preprocessing.with_channels(in_channels)
     if size is not None:
         preprocessing = preprocessing.with_size(size)

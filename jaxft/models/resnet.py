@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxft import ops
-from jaxft.models.layers import BatchNorm, Conv, DropPath, Head, Train, path_of
+from jaxft.models.layers import BatchNorm, Conv, DropPath, Head, Train, path_of, recomputed, running
 
 #: Depth -> (blocks in each of the four stages, whether they are bottlenecks).
 DEPTHS = {
@@ -72,20 +72,21 @@ class Stage(nn.Module):
     strides: int
     bottleneck: bool
     dtype: Any
+    remat: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train) -> jax.Array:
+        make = recomputed(Block, self.remat)
         for number, rate in enumerate(self.rates):
             strides = self.strides if number == 0 else 1
             features = self.width * 4 if self.bottleneck else self.width
             changes = strides != 1 or x.shape[-1] != features
-            block = Block(self.width, strides, self.bottleneck, changes, rate, self.dtype, name=str(number))
-            x = block(x, train)
+            x = make(self.width, strides, self.bottleneck, changes, rate, self.dtype, name=str(number))(x, train)
         return x
 
 
 class ResNet(nn.Module):
-    """Images [B, H, W, C] -> outputs."""
+    """Images [B, H, W, C], or what the stage `start` takes, -> outputs of all stages from there."""
 
     depth: int
     num_classes: int
@@ -93,23 +94,25 @@ class ResNet(nn.Module):
     dropout: float = 0.0
     drop_path: float = 0.0
     dtype: Any = jnp.float32
+    remat: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: Train) -> dict[str, jax.Array]:
+    def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:
         blocks, bottleneck = DEPTHS[self.depth]
-        x = Conv(64, 7, 2, padding=3, bias=False, dtype=self.dtype, name="conv1")(x)
-        x = nn.relu(BatchNorm(dtype=self.dtype, name="bn1")(x, train))
-        x = ops.max_pool(x, 3, 2, 1)
-        found = {"stem": x}
-        done = 0
+        run, found, done = running(stages(), start), {}, 0
+        if "stem" in run:
+            x = Conv(64, 7, 2, padding=3, bias=False, dtype=self.dtype, name="conv1")(x)
+            x = nn.relu(BatchNorm(dtype=self.dtype, name="bn1")(x, train))
+            x = found["stem"] = ops.max_pool(x, 3, 2, 1)
         for number, (count, width) in enumerate(zip(blocks, WIDTHS, strict=True), start=1):
             # Deeper blocks are dropped more often: a linear rule, from 0 to the rate given.
             rates = tuple(self.drop_path * (done + i) / max(sum(blocks) - 1, 1) for i in range(count))
             done += count
             strides = 1 if number == 1 else 2
-            x = Stage(width, rates, strides, bottleneck, self.dtype, name=f"layer{number}")(x, train)
-            found[f"stage{number}"] = x
-        features = ops.global_avg_pool(x)
+            if f"stage{number}" in run:
+                stage = Stage(width, rates, strides, bottleneck, self.dtype, self.remat, name=f"layer{number}")
+                x = found[f"stage{number}"] = stage(x, train)
+        features = x if start == "head" else ops.global_avg_pool(x)
         logits = Head(self.num_classes, self.head, self.dropout, dtype=self.dtype, name="fc")(features, train)
         return {**found, "features": features, "logits": logits}
 

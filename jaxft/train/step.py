@@ -132,6 +132,16 @@ def make_eval_step(apply: ApplyFn, loss: LossFn, *, metrics: Metrics) -> EvalSte
     return step
 
 
+def remat_options() -> dict[str, str] | None:
+    """The `compiler_options` of `jax.jit` for a step of a network with `remat`; None where it needs none.
+
+    XLA's CPU backend takes `jax.checkpoint`'s barriers away before it merges equal subexpressions, and merges what was to be
+    computed again with what was computed first: nothing is saved. This keeps the barriers (measured: ResNet-18, 64 pixels,
+    batch 16: 18 MB of temporaries for 33; without it 35).
+    """
+    return {"xla_disable_hlo_passes": "cse_barrier_expander"} if jax.default_backend() == "cpu" else None
+
+
 def _with_mask(batch: Batch) -> Batch:
     if "mask" in batch:
         return batch

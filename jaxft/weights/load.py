@@ -104,6 +104,7 @@ def load_model(
     drop_path: float | None = None,
     dtype: str = "float32",
     size: int | None = None,
+    remat: bool = False,
     seed: int = 0,
 ) -> Loaded:
     """Like `create_model`, with a report of what was loaded.
@@ -116,12 +117,14 @@ def load_model(
       dropout, drop_path: rates; None is the network's own.
       dtype: what is computed in.
       size: input size in pixels; None is the one that goes with the weights.
+      remat: compute again in the backward pass what is inside each block, for less memory.
       seed: of everything initialised afresh.
     """
     record = _record(name, pretrained)
-    options = {"head": head, "in_channels": in_channels, "dropout": dropout, "drop_path": drop_path, "dtype": dtype}
+    options: dict[str, Any] = {"head": head, "in_channels": in_channels, "dropout": dropout, "drop_path": drop_path}
+    options |= {"dtype": dtype, "size": size, "remat": remat}
     # Options first: a bad one is found before anything is downloaded.
-    model = build(name, num_classes, **options, size=size)  # type: ignore[arg-type]
+    model = build(name, num_classes, **options)
     rng = jax.random.key(seed)
     if pretrained is None:
         params, model_state = jax.jit(model.init)(rng)
@@ -135,7 +138,7 @@ def load_model(
         record = next((known for known in pretrained_records(name) if digest.startswith(known.sha256)), None)
     table = table_for(name, tensors, record)
     if num_classes is None and (own := head_of(model, tensors, table)):
-        model = build(name, own[1], **options, size=size)  # type: ignore[arg-type]
+        model = build(name, own[1], **options)
     preprocessing = record.preprocessing if record else _preprocessing(metadata, path) or model.preprocessing
     preprocessing = preprocessing.with_channels(in_channels)
     model = dataclasses.replace(model, preprocessing=preprocessing.with_size(size) if size else preprocessing)

@@ -8,7 +8,9 @@ from jaxft.cli.config import read_config
 from jaxft.cli.main import main
 from jaxft.explain import explain_step
 from jaxft.explain.actual import actual_peak
+from jaxft.explain.step import judge_step, step_needs, step_ops
 from jaxft.parallel import memory_of
+from jaxft.plan import make_plan
 
 #: No weights of ResNet-18 are here: what is told is told without them.
 RESNET = ("--config.model.name=resnet18", "--config.train.accum_steps=1", "--config.phases.phase2.length=0 steps")
@@ -56,9 +58,24 @@ def test_what_does_not_fit_comes_with_changes_each_measured(explained):
     assert phase.fits is False
     changes = {remedy.change: remedy for remedy in phase.remedies}
     assert changes["--config.train.accum_steps=2"].peak < phase.step.memory.peak
-    assert "--config.model.dtype=bfloat16" in changes
+    assert {"--config.model.dtype=bfloat16", "--config.model.remat=True"} < changes.keys()
     assert list(changes)[-1].startswith("--config.train.accum_steps=2 ")
     assert not any(remedy.fits for remedy in phase.remedies)
+
+
+@pytest.mark.parametrize(("train", "stages"), [("head", 0), ("from:stage3", 2), ("full", 4)])
+def test_only_blocks_with_a_backward_pass_are_recomputed(recipe, train, stages):
+    config = read_config(str(recipe), (*RESNET, "--config.model.remat=True", f"--config.phases.phase1.train={train}"))
+    plan = make_plan(config, weights=False)
+    ops, _ = step_ops(plan, plan.phases[0], config)
+    again = {op.name.split("rematted_computation/")[1].split("/")[0] for op in ops if op.recomputed and op.flops}
+    assert again == {f"layer{number}" for number in range(5 - stages, 5)}
+    needs, _ = step_needs(plan, plan.phases[0], config)
+    verdict = judge_step(plan.phases[0], ops, needs, "")
+    assert verdict.clean
+    assert verdict.found == verdict.needed
+    assert verdict.recomputed < verdict.forward
+    assert (verdict.recomputed > 0) == (stages > 0)
 
 
 def test_the_table_says_all_of_it(explained):

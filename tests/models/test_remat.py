@@ -1,0 +1,80 @@
+"""With `remat` a network is the same function with the same names, and its training step needs less memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxft import tree
+from jaxft.losses import softmax_cross_entropy
+from jaxft.models import build
+from jaxft.tasks import get_task
+from jaxft.train import create_state, make_train_step, remat_options
+from jaxft.tuning import FreezeSpec, make_mask, trains
+
+NETWORKS = {
+    "vgg11_bn": ({}, "from:stage5"),
+    "resnet18": ({"drop_path": 0.5}, "from:stage4"),
+    "efficientnet_lite0": ({"drop_path": 0.5}, "from:stage7"),
+}
+
+
+def _gradients(model, on):
+    def loss(trained, frozen, state, image):
+        outputs, new = model.apply(tree.merge(trained, frozen), state, image, train=on, rng=jax.random.key(3))
+        return (outputs["logits"] ** 2).mean(), (outputs, new)
+
+    return jax.grad(loss, has_aux=True)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_outputs_gradients_and_statistics_are_the_same_also_where_a_part_is_frozen(name):
+    options, part = NETWORKS[name]
+    plain, remat = (build(name, 5, size=32, remat=remat, **options) for remat in (False, True))
+    params, state = jax.jit(plain.init)(jax.random.key(0))
+    same, _ = jax.eval_shape(remat.init, jax.random.key(0))
+    assert tree.paths(same) == tree.paths(params)
+    mask = make_mask(FreezeSpec.parse(part), params, plain.stages)
+    trained, frozen = tree.split(params, mask)
+    image = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
+    expected = jax.jit(_gradients(plain, trains(mask)))(trained, frozen, state, image)
+    compiled = jax.jit(_gradients(remat, trains(mask)), compiler_options=remat_options())
+    found = compiled(trained, frozen, state, image)
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for value, other in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
+        np.testing.assert_allclose(other, value, rtol=1e-5, atol=1e-5 * np.abs(value).max())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg11", "efficientnet_lite0"])
+def test_every_kind_of_network_keeps_less_for_its_backward_pass(name):
+    def kept(remat):
+        """Bytes of what the backward pass is given, besides the parameters."""
+        model = build(name, 5, size=64, remat=remat)
+        params, state = jax.eval_shape(model.init, jax.random.key(0))
+        image = jax.ShapeDtypeStruct((16, 64, 64, 3), jnp.float32)
+
+        def backward(params, state, image):
+            _, back = jax.vjp(lambda p: model.apply(p, state, image, train=True, rng=jax.random.key(0))[0]["logits"], params)
+            return dict(enumerate(jax.tree.leaves(back)))
+
+        return tree.nbytes(jax.eval_shape(backward, params, state, image)) - tree.nbytes(params)
+
+    assert kept(True) < 0.6 * kept(False)
+
+
+def test_the_training_step_of_a_resnet_needs_less_memory():
+    def temporary_bytes(remat):
+        model = build("resnet18", 5, size=64, remat=remat)
+        params, model_state = jax.eval_shape(model.init, jax.random.key(0))
+        mask = jax.tree.map(lambda _: True, params)
+        tx = optax.sgd(0.1)
+        metrics = get_task("classify", 5).train_metrics
+        step = make_train_step(model.apply, softmax_cross_entropy, tx, mask, metrics=metrics)
+        state = jax.eval_shape(lambda p, s: create_state(p, s, tx, mask, rng=jax.random.key(0)), params, model_state)
+        batch = {"image": jax.ShapeDtypeStruct((16, 64, 64, 3), jnp.float32), "label": jax.ShapeDtypeStruct((16,), jnp.int32)}
+        jitted = jax.jit(step, donate_argnums=0, compiler_options=remat_options() if remat else None)
+        return jitted.lower(state, batch).compile().memory_analysis().temp_size_in_bytes
+
+    plain, remat = temporary_bytes(False), temporary_bytes(True)
+    assert remat < 0.8 * plain, (plain, remat)
