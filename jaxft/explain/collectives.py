@@ -11,7 +11,7 @@ KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective
 
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
 _COLLECTIVE = re.compile(rf"^\s*(?:ROOT )?%?[\w.\-]+ = (.*?) ({'|'.join(KINDS)})(-start)?\(")
-_CALLED = re.compile(r"(?:body|condition|calls|to_apply|branch_computations|called_computations)=\{?([%\w.\-, ]+)")
+_CALLED = re.compile(r"(?:body|condition|calls|to_apply|branch_computations|called_computations)=(?:\{([^}]*)\}|(%?[\w.\-]+))")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _ARRAY = re.compile(r"\b([a-z]+[0-9]*\w*)\[([0-9,]*)\]")
 
@@ -42,8 +42,8 @@ def collectives(text: str) -> tuple[Collective, ...]:
         if made := _COLLECTIVE.match(line):
             found[current].append((made[2], _result_bytes(made[1], started=bool(made[3]))))
         trips = _TRIPS.search(line)
-        for names in _CALLED.findall(line):
-            for name in names.split(","):
+        for several, one in _CALLED.findall(line):
+            for name in (several or one).split(","):
                 calls[current].append((name.strip().lstrip("%"), int(trips[1]) if trips else 1))
 
     totals: dict[str, list[int]] = {}
