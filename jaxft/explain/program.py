@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
@@ -115,8 +116,8 @@ def _join(prefix: str, name: str) -> str:
 class Needs:
     """The backward pass that a forward pass and a choice of trained leaves ask for, by module.
 
-    A product of two operands has one product of the same size in the backward pass for each operand that a trained leaf
-    reaches; what no trained leaf reaches has none.
+    A product of two operands on the way to the loss has one product of the same size in the backward pass for each operand that
+    a trained leaf reaches. A `cond` counts as if all its branches were taken, a `while` as if its body ran once.
 
     Attributes:
       flops: of that backward pass.
@@ -132,69 +133,110 @@ class Needs:
 
 
 def backward_needs(forward: ClosedJaxpr, trained: Sequence[bool], modules: frozenset[str]) -> Needs:
-    """Follows the trained inputs (`trained`, one bool an input of the program) through a forward pass."""
+    """Follows the trained inputs through a forward pass to its first result, the loss.
+
+    Args:
+      forward: the loss comes first; what else it returns is not differentiated.
+      trained: one bool an input.
+      modules: see `modules_of`.
+    """
     flops: dict[str, int] = collections.defaultdict(int)
     sums: dict[str, int] = collections.defaultdict(int)
     reached: set[str] = set()
     total = 0
 
-    def visit(equation: Any, name: str, touched: Sequence[bool], out: bool, times: int) -> None:
+    def visit(equation: Any, name: str, touched: Sequence[bool], passes: bool, times: int) -> None:
         nonlocal total
         module = module_of(name, modules)
         work = times * matrix_flops(equation)
         total += work
-        if out:
+        if passes:
             reached.add(module)
             flops[module] += work * sum(touched)
             sums[module] += equation.primitive.name == "broadcast_in_dim"
 
-    _sweep_forward(forward.jaxpr, trained, "", 1, visit)
+    wanted = [index == 0 for index in range(len(forward.jaxpr.outvars))]
+    _sweep_forward(forward.jaxpr, trained, wanted, "", 1, visit)
     return Needs(dict(flops), dict(sums), frozenset(reached), total)
 
 
-def _sweep_forward(jaxpr: Jaxpr, touched: Sequence[bool], prefix: str, times: int, visit: Callable[..., None]) -> list[bool]:
-    """Visits all equations in order; returns which outputs a touched input reaches differentiably."""
+def _sweep_forward(
+    jaxpr: Jaxpr, touched: Sequence[bool], wanted: Sequence[bool], prefix: str, times: int, visit: Callable[..., None]
+) -> list[bool]:
+    """Visits all equations in order; returns which outputs a touched input reaches on a way that ends in a wanted one."""
+    live = _live_smoothly(jaxpr, wanted)
     reached = {var for var, touch in zip(jaxpr.invars, touched, strict=True) if touch}
     for equation in jaxpr.eqns:
         ins = [not isinstance(var, Literal) and var in reached for var in equation.invars]
+        ends = [var in live for var in equation.outvars]
         name = _join(prefix, str(equation.source_info.name_stack))
         inner = bodies(equation)
         if equation.primitive.name == "scan":
-            outs = _scan_forward(equation, inner[0], ins, name, times, visit)
+            outs = _scan_forward(equation, inner[0], ins, [any(ends)] * len(ends), name, times, visit)
+        elif equation.primitive.name == "cond":
+            ways = [_sweep_forward(branch, ins[1:], ends, name, times, visit) for branch in inner]
+            outs = [any(way) for way in zip(*ways, strict=True)]
         elif inner and called_plainly(equation, inner):
-            outs = _sweep_forward(inner[0], ins, name, times, visit)
+            outs = _sweep_forward(inner[0], ins, ends, name, times, visit)
         else:
             for body in inner:
-                _sweep_forward(body, [any(ins)] * len(body.invars), name, times, visit)
+                _sweep_forward(body, [any(ins)] * len(body.invars), [any(ends)] * len(body.outvars), name, times, visit)
             smooth = any(ins) and equation.primitive.name != "stop_gradient"
-            outs = [smooth and np.issubdtype(var.aval.dtype, np.inexact) for var in equation.outvars]
+            outs = [smooth and _is_inexact(var) for var in equation.outvars]
             if not inner:
-                visit(equation, name, ins, any(outs), times)
-        reached |= {var for var, out in zip(equation.outvars, outs, strict=True) if out}
+                visit(equation, name, ins, any(out and end for out, end in zip(outs, ends, strict=True)), times)
+        reached |= {var for var, out, end in zip(equation.outvars, outs, ends, strict=True) if out and end}
     return [not isinstance(var, Literal) and var in reached for var in jaxpr.outvars]
 
 
-def _scan_forward(equation: Any, body: Jaxpr, ins: list[bool], name: str, times: int, visit: Callable[..., None]) -> list[bool]:
+def _is_inexact(var: Any) -> bool:
+    return jnp.issubdtype(var.aval.dtype, jnp.inexact)
+
+
+def _live_smoothly(jaxpr: Jaxpr, wanted: Sequence[bool]) -> set[Any]:
+    """What a wanted output depends on, other than through `stop_gradient`."""
+    live = {var for var, want in zip(jaxpr.outvars, wanted, strict=True) if want and not isinstance(var, Literal)}
+    for equation in reversed(jaxpr.eqns):
+        outs = [var in live for var in equation.outvars]
+        if not any(outs) or equation.primitive.name == "stop_gradient":
+            continue
+        reads = [True] * len(equation.invars)
+        inner = bodies(equation)
+        if inner and equation.primitive.name != "scan" and called_plainly(equation, inner):
+            below = _live_smoothly(inner[0], outs)
+            reads = [var in below for var in inner[0].invars]
+        live |= {var for var, read in zip(equation.invars, reads, strict=True) if read and not isinstance(var, Literal)}
+    return live
+
+
+def _scan_forward(
+    equation: Any,
+    body: Jaxpr,
+    ins: list[bool],
+    wanted: list[bool],
+    name: str,
+    times: int,
+    visit: Callable[..., None],
+) -> list[bool]:
     constants, carried = equation.params["num_consts"], equation.params["num_carry"]
     while True:
-        outs = _sweep_forward(body, ins, name, times, lambda *_: None)
+        outs = _sweep_forward(body, ins, wanted, name, times, lambda *_: None)
         carry = [old or new for old, new in zip(ins[constants : constants + carried], outs[:carried], strict=True)]
         grown = ins[:constants] + carry + ins[constants + carried :]
         if grown == ins:
             break
         ins = grown
-    return _sweep_forward(body, ins, name, times * equation.params["length"], visit)
+    return _sweep_forward(body, ins, wanted, name, times * equation.params["length"], visit)
 
 
 def module_of(name: str, modules: frozenset[str]) -> str:
-    """The module an operation belongs to: the longest module path in its name; "" is the network itself, or none."""
-    parts = name.split("/")
-    for start in range(len(parts)):
-        for stop in range(len(parts), start, -1):
-            path = "/".join(parts[start:stop])
-            if path in modules:
-                return path
-    return ""
+    """The module an operation belongs to: the longest module path in its name; "" is the network itself, or none.
+
+    Transformations stand between the parts of a path, and a recomputed one begins twice: `layer4/jvp(N)/layer4/checkpoint/1`.
+    """
+    parts = [part for part in name.split("/") if "(" not in part and part not in (RECOMPUTED, "checkpoint")]
+    runs = ("/".join(parts[start:stop]) for start in range(len(parts)) for stop in range(start + 1, len(parts) + 1))
+    return max((path for path in runs if path in modules), key=len, default="")
 
 
 def modules_of(paths: Sequence[str]) -> frozenset[str]:

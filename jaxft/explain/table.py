@@ -41,10 +41,10 @@ def _costs(phase: PhaseExplanation) -> list[str]:
     add("  of them done twice (remat)", lambda cost: cost.recomputed, _flops)
     add("FLOPs, XLA's count of everything", lambda cost: cost.xla_flops, _flops)
     add("bytes accessed on each device", lambda cost: cost.bytes_accessed, gigabytes)
-    add("peak memory on each device", lambda cost: cost.memory and cost.memory.peak, gigabytes)
-    add("  state and batch", lambda cost: cost.memory and cost.memory.arguments, gigabytes)
-    add("  results beside them", lambda cost: cost.memory and cost.memory.outputs - cost.memory.aliased, gigabytes)
-    add("  activations, work space", lambda cost: cost.memory and cost.memory.temporaries, gigabytes)
+    add("peak memory on each device", lambda cost: cost.memory.peak if cost.memory else None, gigabytes)
+    add("  state and batch", lambda cost: cost.memory.arguments if cost.memory else None, gigabytes)
+    add("  results beside them", lambda cost: cost.memory.outputs - cost.memory.aliased if cost.memory else None, gigabytes)
+    add("  activations, work space", lambda cost: cost.memory.temporaries if cost.memory else None, gigabytes)
     for kind in dict.fromkeys(found.kind for cost in (step, full) if cost for found in cost.collectives):
         count = next((found.count for found in step.collectives if found.kind == kind), 0)
         add(

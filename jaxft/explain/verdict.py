@@ -72,7 +72,7 @@ def judge_backward(
         if module and module not in needs.reached:
             wasted.append(Work(module, "a backward pass through what no gradient has to reach", flops[module]))
         elif surplus > 0:
-            what = "a gradient for a frozen kernel" if module in frozen else "more than its own gradients"
+            what = "a gradient for a frozen kernel" if module in frozen else "an input gradient that only frozen layers take"
             wasted.append(Work(module, what, surplus))
         elif module in frozen and sums[module] > needs.sums.get(module, 0):
             wasted.append(Work(module, "a gradient for a frozen scale or bias", 0))

@@ -89,8 +89,9 @@ def test_a_gradient_is_needed_along_every_way_from_a_trained_input_and_no_other(
         return x @ w
 
     def loss(a, b, c, x):
-        stopped = jax.lax.stop_gradient(x @ a)
-        return (product(product(x, a), b) @ c + stopped @ c).sum()
+        first = product(x, a)
+        stopped = jax.lax.stop_gradient(first) + jax.lax.stop_gradient(x @ a)
+        return (product(first, b) @ c + stopped @ c).sum()
 
     shapes = [jnp.ones((4, 4))] * 4
     program = jax.jit(loss).trace(*shapes).jaxpr
@@ -101,12 +102,14 @@ def test_a_gradient_is_needed_along_every_way_from_a_trained_input_and_no_other(
 
 
 def test_an_operation_belongs_to_the_longest_module_in_its_name():
-    modules = modules_of(["features/0/kernel", "features/10/kernel", "head/bias"])
-    assert modules == {"features", "features/0", "features/10", "head"}
+    modules = modules_of(["features/0/kernel", "features/10/kernel", "head/bias", "layer4/1/conv2/kernel"])
+    assert modules == {"features", "features/0", "features/10", "head", "layer4", "layer4/1", "layer4/1/conv2"}
     names = {
         "jit(step)/transpose(jvp(VGG))/features/10/conv_general_dilated": "features/10",
         "jit(step)/while/body/closed_call/jvp(VGG)/features/0/cond/branch_0_fun/mul": "features/0",
         "transpose(jvp(VGG))/jvp(VGG)/rematted_computation/features": "features",
+        "transpose(jvp(N))/layer4/jvp(N)/layer4/rematted_computation/1/conv2": "layer4/1/conv2",
+        "jit(step)/transpose(jvp(N))/layer4/jvp(N)/layer4/checkpoint/1/conv2/add": "layer4/1/conv2",
         "jit(step)/reduce_sum": "",
     }
     for name, module in names.items():

@@ -8,6 +8,13 @@ NORMS = {
     "efficientnet_lite0": "**/bn*",
 }
 
+#: The convolutions that read what the frozen stages before stage 4 give.
+FIRST = {
+    "vgg11_bn": ["features/15"],
+    "resnet18": ["layer4/0/conv1", "layer4/0/downsample/0"],
+    "efficientnet_lite0": ["blocks/3/0/conv_pw"],
+}
+
 
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize(("train", "frozen_norms"), [("head", False), ("from:stage4", False), ("full", True), ("full", False)])
@@ -34,14 +41,23 @@ def test_accumulated_gradients_are_judged_inside_their_loop():
     assert (verdict.forward, verdict.found) == (whole.forward, whole.found)
 
 
+def test_a_step_that_computes_in_bfloat16_is_judged_alike():
+    half, _, _ = judged("resnet18", "from:stage3", dtype="bfloat16")
+    whole, _, _ = judged("resnet18", "from:stage3")
+    assert half == whole
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_gradients_of_everything_masked_afterwards_are_caught(name):
     verdict, _, mask = judged(name, "from:stage4", bad=masked_afterwards)
     assert not verdict.clean
     assert verdict.found > 1.2 * verdict.needed
-    blamed = {work.module for work in verdict.wasted if work.flops}
+    blamed = {work.module: work.what for work in verdict.wasted if work.flops}
     kernels = {path.removesuffix("/kernel") for path, trained in mask.items() if path.endswith("kernel") and not trained}
-    assert blamed == kernels
+    assert kernels < blamed.keys()
+    # The first trained layers hand a gradient on to frozen ones.
+    assert blamed.keys() - kernels == set(FIRST[name])
+    assert {blamed[module] for module in FIRST[name]} == {"an input gradient that only frozen layers take"}
 
 
 def test_the_gradient_of_a_frozen_kernel_after_a_trained_layer_is_told_from_its_input_gradient():
@@ -53,7 +69,8 @@ def test_the_gradient_of_a_frozen_kernel_after_a_trained_layer_is_told_from_its_
     assert waste["layer4/1/conv2"].what == "a gradient for a frozen kernel"
     assert waste["layer4/1/conv2"].flops == next(work.flops for work in good.through if work.module == "layer4/1/conv2")
     assert waste["conv1"].what == "a backward pass through what no gradient has to reach"
-    assert "layer1/0/conv1" not in waste
+    assert waste["layer1/0/conv1"].what == "an input gradient that only frozen layers take"
+    assert "layer1/0/conv2" not in waste
 
 
 @pytest.mark.parametrize("name", FAMILIES)

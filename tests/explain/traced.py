@@ -55,14 +55,14 @@ def with_input_gradient(apply, mask):
 
 
 @functools.cache
-def network(name):
-    model = build(name, 10, size=32)
+def network(name, dtype="float32"):
+    model = build(name, 10, size=32, dtype=dtype)
     return model, jax.eval_shape(model.init, jax.random.key(0))
 
 
-def judged(name, train, freeze="", *, bad=None, accum_steps=1, compiled=False):
+def judged(name, train, freeze="", *, bad=None, accum_steps=1, compiled=False, dtype="float32"):
     """(verdict, XLA's FLOPs of step and forward pass, the phase's mask by path)."""
-    model, (params, model_state) = network(name)
+    model, (params, model_state) = network(name, dtype)
     mask = make_mask(FreezeSpec.parse(train, freeze), params, model.stages)
     apply = on_pixels(model.apply, model.preprocessing)
     state = jax.eval_shape(lambda p, m: create_state(p, m, TX, mask, rng=jax.random.key(0)), params, model_state)
