@@ -42,7 +42,7 @@ def keep_heap() -> int:
 
 def _only_cpu() -> bool:
     """Whether JAX will compute on the CPU, without starting it."""
-    platforms: str | None = jax.config.read("jax_platforms")
+    platforms: str | None = getattr(jax.config, "jax_platforms", None)
     if platforms:
         return platforms.split(",")[0] == "cpu"
     return not any(importlib.util.find_spec(name) for name in ("libtpu", "jax_plugins"))

@@ -18,7 +18,7 @@ from jaxft.config import Clock, call, to_json
 from jaxft.data import Source, Splits, find_augment, open_data
 from jaxft.errors import JaxftError, near
 from jaxft.features import DTYPES
-from jaxft.models import Model, build
+from jaxft.models import Model, build, pretrained_records
 from jaxft.optim import Schedule, make_optimizer
 from jaxft.preprocessing import on_pixels
 from jaxft.tasks import Task, get_task
@@ -74,12 +74,13 @@ class Plan:
         return self.phases[-1].stop
 
 
-def make_plan(config: ConfigDict, *, manifest: Path | None = None) -> Plan:
+def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool = True) -> Plan:
     """Reads the data, builds the network, loads its weights and lays out the phases.
 
     Args:
       config: see `jaxft.config.default_config`.
       manifest: a split made by us before, to be made again.
+      weights: False leaves them unread: `params` and `model_state` are shapes.
 
     Raises:
       JaxftError: for anything in the config, the data or the weights that does not fit.
@@ -100,20 +101,24 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None) -> Plan:
     pretrained = section.pop("pretrained") or None
     # Abstract first: what does not fit is found before weights are downloaded, read or drawn.
     model = call(build, section, "config.model", num_classes=outputs)
-    abstract, _ = jax.eval_shape(model.init, jax.random.key(0))
+    abstract, abstract_state = jax.eval_shape(model.init, jax.random.key(0))
     plan = functools.partial(
         Plan,
         splits=splits,
         val=splits.val,
         task=task,
         loss=task.loss,
-        phases=tuple(_phases(config, clock, abstract, model.stages)),
+        phases=tuple(make_phases(config, clock, abstract, model.stages)),
         clock=clock,
         log_every=_interval(clock, config.train.log_every, "config.train.log_every"),
         eval_every=_interval(clock, config.train.eval_every, "config.train.eval_every"),
         checkpoint_every=None if every is None else _interval(clock, every, "config.train.checkpoint_every"),
         selection=_selection(config, task),
     )
+    if not weights:
+        model = _expecting(model, pretrained, config.model.size)
+        record = _record(config, splits, model)
+        return plan(model=model, params=abstract, model_state=abstract_state, weights="not read", record=record)
     made = call(load_model, section, "config.model", num_classes=outputs, pretrained=pretrained, seed=config.seed)
     return plan(
         model=made.model,
@@ -122,6 +127,15 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None) -> Plan:
         weights=str(made.report),
         record=_record(config, splits, made.model),
     )
+
+
+def _expecting(model: Model, tag: str | None, size: int | None) -> Model:
+    """The network with the preprocessing of its weights, where `tag` names them."""
+    for record in pretrained_records(model.name):
+        if record.tag == tag:
+            found = record.preprocessing.with_channels(model.in_channels)
+            return dataclasses.replace(model, preprocessing=found.with_size(size) if size else found)
+    return model
 
 
 def _check_numbers(config: ConfigDict) -> None:
@@ -165,7 +179,8 @@ def _interval(clock: Clock, duration: str | int, where: str) -> int:
     return steps
 
 
-def _phases(config: ConfigDict, clock: Clock, params: Params, stages: Mapping[str, tuple[str, ...]]) -> list[Phase]:
+def make_phases(config: ConfigDict, clock: Clock, params: Params, stages: Mapping[str, tuple[str, ...]]) -> list[Phase]:
+    """The phases of a config for a network of these parameters (arrays or shapes) and stages."""
     phases: list[Phase] = []
     start = 0
     for name in sorted(config.phases):

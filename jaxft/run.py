@@ -23,9 +23,10 @@ from jaxft.compiling import Compiles, keep_compiled
 from jaxft.config import call, check_config
 from jaxft.errors import JaxftError
 from jaxft.figures import Figures
+from jaxft.heap import keep_heap
 from jaxft.inputs import evaluate_pictures, phase_input
 from jaxft.log import RunLog
-from jaxft.parallel import check_batch_size, data_mesh, put_batch, replicate, replicated
+from jaxft.parallel import check_batch_size, checked, data_mesh, put_batch, replicate, replicated
 from jaxft.plan import Phase, Plan, make_plan
 from jaxft.progress import Progress, Stopwatch, catch_stop_signals
 from jaxft.report import Judged, judge, write_report, write_samples
@@ -74,6 +75,7 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False, stri
       SaveError: a checkpoint could not be written.
     """
     check_config(config)
+    keep_heap()  # before the devices are asked for
     workdir, mesh = Path(workdir), data_mesh()
     uncached = keep_compiled()
     plan = make_plan(config, manifest=check_workdir(workdir, config, resume=resume))
@@ -114,7 +116,8 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False, stri
                 progress.say(f"stopped at step {step}; everything is saved: go on with --resume")
                 return Result("interrupted", workdir, step, standing.best_step)
             batches = stack.enter_context(contextlib.closing(given.batches(step)))
-            train_step = compiles.watch(jit_train_step(plan, phase, config, given.apply), "the training step")
+            train_step = checked(jit_train_step(plan, phase, config, given.apply), progress.say, where=phase.name)
+            train_step = compiles.watch(train_step, "the training step")
             figures.collected = standing.collection(plan.task.train_metrics)
             watch.restart()
             metrics = None

@@ -26,6 +26,7 @@ LAYERS = [
         "workdir",
         "predict",
         "inspect",
+        "explain",
         "api",
         "bench",
         "report",
@@ -41,7 +42,7 @@ DOORS = {
     "tensorflow_datasets": {"data"},
     "grain": {"data"},
     "clu": {"metrics", "log", "tuning"},
-    "ml_collections": {"config", "cli", "run", "plan", "inputs", "api", "inspect", "workdir"},
+    "ml_collections": {"config", "cli", "run", "plan", "inputs", "api", "inspect", "explain", "workdir"},
     "torch": set(),
     "tensorflow": set(),
 }

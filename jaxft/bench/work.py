@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,7 +18,9 @@ from jaxft import tree
 from jaxft.bench.timing import OutOfMemory
 from jaxft.data import Source, train_batches
 from jaxft.errors import JaxftError
+from jaxft.heap import keep_heap
 from jaxft.models import Model, build
+from jaxft.ops import plain_ops
 from jaxft.optim import make_optimizer
 from jaxft.parallel import batch_sharding, check_batch_size, data_mesh, peak_bytes, put_batch, replicate, replicated
 from jaxft.preprocessing import on_pixels
@@ -106,6 +107,7 @@ def make_work(
       JaxftError: whatever does not fit: no such network, stage or optimizer, a batch that does not split over the devices.
       OutOfMemory: the compiler or the device says so; so does `run`.
     """
+    keep_heap()
     mesh = _mesh(devices)
     net = build(model, num_classes, size=size, dtype=dtype)
     _check_batch(part, batch, accum_steps, mesh, source)
@@ -203,7 +205,7 @@ def count_flops(
     begin, step = _step(net, part, optimizer, 1)
     carried = jax.eval_shape(begin, *_weights(net))
     images = jax.eval_shape(functools.partial(_batch, net, batch, 0))
-    with _plain_operations():
+    with plain_ops():
         cost: Any = jax.jit(step).lower(carried, images).cost_analysis()
     found = (cost or {}).get("flops")
     return float(found) if found and found > 0 else None
@@ -314,17 +316,3 @@ def _compile(jitted: Any, *arguments: Any) -> tuple[Any, float, str]:
         return compiled, time.perf_counter() - start, "cache" if hits else "scratch"
     finally:
         jax.monitoring.unregister_event_listener(listen)
-
-
-@contextlib.contextmanager
-def _plain_operations() -> Iterator[None]:
-    """What is traced inside has every operation in XLA's own form."""
-    before = os.environ.get("JAXFT_OPS")
-    os.environ["JAXFT_OPS"] = "xla"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["JAXFT_OPS"]
-        else:
-            os.environ["JAXFT_OPS"] = before

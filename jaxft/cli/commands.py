@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jaxft import models
 from jaxft.cli.config import UsageError, read_config
+from jaxft.explain import explain_step
 from jaxft.inspect import inspect_config
 from jaxft.predict import evaluate_run, format_predictions, predict_files
 from jaxft.run import train as run_train
@@ -27,6 +28,22 @@ def train(options: argparse.Namespace, overrides: Sequence[str]) -> int:
 def inspect(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     print(inspect_config(read_config(options.config, overrides), every_parameter=options.params))
     return 0
+
+
+def explain(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    memory = None if options.memory_gb is None else options.memory_gb * 1e9
+    found = explain_step(read_config(options.config, overrides), phase=options.phase, memory=memory, run=options.run)
+    print(found.to_json() if options.json == "-" else found)
+    if options.json and options.json != "-":
+        _write(options.json, found.to_json())
+    return 0
+
+
+def _write(file: str, text: str) -> None:
+    try:
+        Path(file).write_text(text)
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror}") from error
 
 
 def eval(options: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -83,13 +100,6 @@ def _numbers(text: str, option: str) -> list[int]:
         raise UsageError(f"{option} is '{text}': whole numbers with commas between them, e.g. {option}=1,2,4") from None
 
 
-def _write(file: str, text: str) -> None:
-    try:
-        Path(file).write_text(text)
-    except OSError as error:
-        raise UsageError(f"cannot write {file}: {error.strerror}") from error
-
-
 def convert(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     report = convert_file(
         fetch(options.src), Path(options.dst), model=options.model, to=options.to, overwrite=options.overwrite
@@ -117,6 +127,7 @@ COMMANDS = {
     "predict": predict,
     "inspect": inspect,
     "bench": bench,
+    "explain-step": explain,
     "convert": convert,
     "models": list_networks,
 }

@@ -25,6 +25,7 @@ _COMMANDS = {
     "predict": "classify pictures with a fine-tuned network",
     "inspect": "show what a config would train, its cost and its preprocessing, without training",
     "bench": "time training, evaluation and input on this machine, and hold them against its peak",
+    "explain-step": "show what the compiled training step does: cost, frozen work, memory; without training",
     "convert": "convert a weight file to safetensors, in jaxft's names or torch's",
     "models": "list the networks and their pretrained weights",
 }
@@ -46,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     made = {name: commands.add_parser(name, help=text, description=text) for name, text in _COMMANDS.items()}
 
-    for name in ("train", "inspect"):
+    for name in ("train", "inspect", "explain-step"):
         made[name].add_argument(
             "--config", required=True, metavar="FILE[:ARG]", help="a recipe; --config.KEY=VALUE overrides any of its keys"
         )
@@ -54,6 +55,11 @@ def make_parser() -> argparse.ArgumentParser:
     made["train"].add_argument("--resume", action="store_true", help="continue the run in the workdir")
     made["train"].add_argument("--strict", action="store_true", help="end with an error when a step is compiled twice")
     made["inspect"].add_argument("--params", action="store_true", help="print every parameter, not only the stages")
+
+    made["explain-step"].add_argument("--phase", metavar="NAME", help="only this phase")
+    made["explain-step"].add_argument("--json", metavar="FILE", help="write all figures there; - is standard output")
+    made["explain-step"].add_argument("--memory-gb", type=float, help="of each device, if not what the devices here have")
+    made["explain-step"].add_argument("--run", action="store_true", help="run the step too, and measure its memory")
 
     made["eval"].add_argument("--workdir", required=True, help="folder of a run, or one of its checkpoints")
     made["eval"].add_argument("--split", choices=("train", "val", "test"), help="val, or all of --data, if not given")

@@ -7,8 +7,9 @@ machine without one gets what the accelerator should run. `JAXFT_OPS` forces one
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from jax import lax
@@ -44,3 +45,17 @@ def by_platform(*args: Any, choice: str, cpu: Callable[..., Any], xla: Callable[
     if choice == "xla":
         return xla(*args)
     return lax.platform_dependent(*args, cpu=cpu, default=xla)
+
+
+@contextlib.contextmanager
+def plain_ops() -> Iterator[None]:
+    """What is traced inside has XLA's own convolutions and pooling: the mathematics, not a lowering of it."""
+    before = os.environ.get("JAXFT_OPS")
+    os.environ["JAXFT_OPS"] = "xla"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["JAXFT_OPS"]
+        else:
+            os.environ["JAXFT_OPS"] = before
