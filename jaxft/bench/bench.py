@@ -131,7 +131,8 @@ def run_bench(
             else:
                 works.append((len(rows), work))
                 row = _known(row, work)
-            say(f"{model} {part}, batch {batch}: " + (row.error or f"ready, {row.compile_seconds or 0:.1f} s of compiling"))
+            compiled = f", compiled in {row.compile_seconds:.1f} s" if row.compile_seconds else ""
+            say(f"{part}, batch {batch}{f', devices {count}' if count else ''}: {row.error or 'ready' + compiled}")
             rows.append(row)
         timings = time_in_turns([work.run for _, work in works], rounds=rounds, seconds=seconds)
     for (place, work), timing in zip(works, timings, strict=True):

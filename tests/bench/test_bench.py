@@ -4,7 +4,7 @@ import json
 import pytest
 
 import jaxft.bench.bench as bench
-from jaxft.bench import OutOfMemory, Row, format_table, make_work, run_bench, to_json
+from jaxft.bench import OutOfMemory, Row, Work, format_table, run_bench, to_json
 from jaxft.cli.main import USAGE, main
 
 QUICK = ("--model=resnet18", "--size=32", "--rounds=2", "--seconds=0.01")
@@ -15,7 +15,7 @@ def test_the_command_sweeps_devices_prints_a_table_and_writes_json(tmp_path, cap
     command = ["bench", *QUICK, "--part=head,input", "--batch=4", "--devices=1,2", f"--data={photos}", f"--json={file}"]
     assert main(command) == 0
     printed = capsys.readouterr()
-    assert printed.err.count("s of compiling") == 3
+    assert printed.err.count(": ready") == 3
     lines = printed.out.splitlines()
     header = next(number for number, line in enumerate(lines) if line.startswith("part"))
     assert "efficiency" in lines[header]
@@ -44,25 +44,25 @@ def test_the_command_sweeps_devices_prints_a_table_and_writes_json(tmp_path, cap
 
 
 def test_a_row_out_of_memory_says_so_and_the_others_go_on(monkeypatch):
-    def make(model, part, *, batch, **options):
-        if batch == 8:
-            raise OutOfMemory("out of memory: RESOURCE_EXHAUSTED")
-        work = make_work(model, part, batch=batch, **options)
-        if batch == 2:
-            calls = iter(range(2))
-            work = dataclasses.replace(work, run=lambda number: _fail() if next(calls, None) is None else 0.1)
-        return work
+    def make(model, part, *, batch, **_):
+        """Batch 8 does not fit at once, batch 2 after a few calls."""
+        calls_made = []
 
-    def _fail():
-        raise OutOfMemory("out of memory in a round")
+        def run(calls):
+            calls_made.append(calls)
+            if batch == 8 or (batch == 2 and len(calls_made) > 2):
+                raise OutOfMemory(f"out of memory: batch {batch}")
+            return calls * 0.1
+
+        return Work("work", model, part, batch, 32, run)
 
     monkeypatch.setattr(bench, "make_work", make)
     rows = run_bench("resnet18", parts=["eval"], batches=[8, 2, 1], size=32, devices=[1], rounds=1, seconds=0.01)
-    assert [row.error for row in rows] == ["out of memory: RESOURCE_EXHAUSTED", "out of memory in a round", None]
-    assert rows[2].median is not None
+    assert [row.error for row in rows] == ["out of memory: batch 8", "out of memory: batch 2", None]
+    assert rows[2].median == pytest.approx(0.1)
     assert rows[0].median is rows[1].median is None
     text = format_table(rows).splitlines()
-    assert text[1].endswith("out of memory: RESOURCE_EXHAUSTED")
+    assert text[1].endswith("out of memory: batch 8")
     assert len(text) == 4
 
 

@@ -3,7 +3,8 @@ import os
 import jax
 import pytest
 
-from jaxft.bench import count_flops, make_work
+from jaxft.bench import OutOfMemory, count_flops, make_work
+from jaxft.bench.work import _memory
 from jaxft.errors import JaxftError
 
 TINY = {"batch": 4, "size": 32}
@@ -84,3 +85,10 @@ def test_accumulation_and_bfloat16_run():
     # Neither casts nor microbatches are mathematics.
     assert work.flops == count_flops("resnet18", "head", **TINY, optimizer="adamw")
     assert jax.devices()[0].platform in work.name
+
+
+def test_running_out_of_memory_is_told_from_other_failures():
+    with pytest.raises(OutOfMemory, match="^out of memory: RESOURCE_EXHAUSTED: 12 GB$"), _memory():
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 12 GB\n  more")
+    with pytest.raises(jax.errors.JaxRuntimeError), _memory():
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
