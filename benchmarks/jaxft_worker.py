@@ -14,6 +14,7 @@ from serve import Missing, Prepared, serve
 import jaxft
 from jaxft.bench import OutOfMemory, make_work, matmul_peak
 from jaxft.errors import JaxftError
+from jaxft.heap import keep_heap
 
 
 def prepare(work: dict[str, Any]) -> Prepared:
@@ -36,4 +37,5 @@ def versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    keep_heap()  # as a run does, before JAX starts
     serve(prepare, versions=versions, peak=lambda: matmul_peak("float32"))

@@ -18,6 +18,7 @@ from jaxft.bench.timing import OutOfMemory, Timing, time_in_turns
 from jaxft.bench.work import Work, check_work, make_work
 from jaxft.data import Source
 from jaxft.errors import JaxftError
+from jaxft.heap import keep_heap
 
 WITH_DATA = "+data"
 
@@ -106,6 +107,7 @@ def run_bench(
     Raises:
       JaxftError: whatever does not fit, before anything is compiled.
     """
+    keep_heap()
     if rounds < 1 or not seconds > 0:
         raise JaxftError(f"rounds ({rounds}) and seconds ({seconds}) must be positive")
     counts = [jax.device_count()] if devices is None else list(devices)

@@ -18,7 +18,6 @@ from jaxft import tree
 from jaxft.bench.timing import OutOfMemory
 from jaxft.data import Source, train_batches
 from jaxft.errors import JaxftError
-from jaxft.heap import keep_heap
 from jaxft.models import Model, build
 from jaxft.ops import plain_ops
 from jaxft.optim import make_optimizer
@@ -107,7 +106,6 @@ def make_work(
       JaxftError: whatever does not fit: no such network, stage or optimizer, a batch that does not split over the devices.
       OutOfMemory: the compiler or the device says so; so does `run`.
     """
-    keep_heap()
     mesh = _mesh(devices)
     net = build(model, num_classes, size=size, dtype=dtype)
     _check_batch(part, batch, accum_steps, mesh, source)
