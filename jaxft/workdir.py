@@ -22,8 +22,8 @@ from jaxft.checkpoint import Checkpoints
 from jaxft.config import differences, to_json
 from jaxft.data import Splits, write_manifest
 from jaxft.errors import JaxftError
-from jaxft.heap import keep_heap
 from jaxft.files import write_whole
+from jaxft.heap import keep_heap
 from jaxft.models import Model, build
 from jaxft.parallel import data_mesh, replicated
 from jaxft.preprocessing import Preprocessing, on_pixels
