@@ -60,8 +60,9 @@ def network(name, dtype="float32"):
     return model, jax.eval_shape(model.init, jax.random.key(0))
 
 
+@functools.cache
 def judged(name, train, freeze="", *, bad=None, accum_steps=1, compiled=False, dtype="float32"):
-    """(verdict, XLA's FLOPs of step and forward pass, the phase's mask by path)."""
+    """(verdict, the traced step and forward pass, the mask by path)."""
     model, (params, model_state) = network(name, dtype)
     mask = make_mask(FreezeSpec.parse(train, freeze), params, model.stages)
     apply = on_pixels(model.apply, model.preprocessing)
@@ -78,10 +79,9 @@ def judged(name, train, freeze="", *, bad=None, accum_steps=1, compiled=False, d
         forward = jax.jit(make_objective(apply, TASK.loss, mask), keep_unused=True).trace(
             own, frozen, model_state, BATCH, Shape((), jnp.float32), jax.eval_shape(lambda: jax.random.key(0))
         )
-        flops = [lowered.cost_analysis()["flops"] for lowered in (traced.lower(), forward.lower())]
     count = len(jax.tree.leaves(own))
     modules = modules_of(tree.paths(params))
     needs = backward_needs(forward.jaxpr, [i < count for i in range(len(forward.jaxpr.jaxpr.invars))], modules)
     text = step().lower(state, BATCH).compile().as_text() if compiled else ""
     flat = tree.flatten(mask)
-    return judge_backward(live_ops(traced.jaxpr), needs, flat, modules, text), flops, flat
+    return judge_backward(live_ops(traced.jaxpr), needs, flat, modules, text), (traced, forward), flat
