@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAXFT_HEAP", "off")  # one process runs many networks: it need not keep the memory of all
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # One cache for this session, its workers and the commands it runs; never the user's.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxft-tests-")
