@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,11 @@ def _plain(geometry: Geometry, strides: bool = False) -> bool:
 
 def _three(x: Shape, kernel: Shape, geometry: Geometry) -> bool:
     return kernel[:2] == (3, 3) and _plain(geometry) and max(sum(geometry.pads, ())) <= 2 and min(_out(x, geometry)) >= 1
+
+
+def _worth(x: Shape, kernel: Shape) -> bool:
+    """Whether the arithmetic, above 100 MFLOP, is worth a program that takes longer to compile."""
+    return min(kernel[2:]) >= 64 and 2 * math.prod(x[:3]) * math.prod(kernel) >= 1e8
 
 
 def _out(x: Shape, geometry: Geometry) -> Pair:
@@ -87,7 +93,7 @@ FORMS: dict[str, Form] = {
     ),
     "winograd": Form(
         can=_three,
-        wins=lambda x, kernel, geometry: min(kernel[2:]) >= 64 and x[2] <= 64,
+        wins=lambda x, kernel, geometry: _worth(x, kernel) and x[2] <= 64,
         why="half the multiplications; 1.2 to 1.7 times faster forward, up to 3 for the kernel's gradient",
         forward=winograd.conv3x3,
         input_gradient=winograd.input_gradient,
@@ -95,7 +101,7 @@ FORMS: dict[str, Form] = {
     ),
     "winograd_kernel_gradient": Form(
         can=_three,
-        wins=lambda x, kernel, geometry: min(kernel[2:]) >= 64,
+        wins=lambda x, kernel, geometry: _worth(x, kernel),
         why="on wide maps XLA's forward pass is as fast as the cores, its kernel gradient 3 to 6 times slower",
         forward=forms.xla_conv,
         input_gradient=forms.xla_input_gradient,

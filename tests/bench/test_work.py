@@ -20,7 +20,7 @@ def test_a_call_is_timed_and_calls_carry_their_state_on(head):
     assert head.run(3) > 0
     assert (head.images, head.batch, head.size, head.devices, head.part) == (4, 4, 32, 2, "head")
     assert head.compile_seconds > 0
-    assert head.compile_from == "scratch"
+    assert head.compile_from in ("scratch", "cache")
     assert head.memory > 4 * 11_000_000  # ResNet-18's parameters, whole on each device
 
 

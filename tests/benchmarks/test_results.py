@@ -1,7 +1,5 @@
 """Result files, and the charts drawn from them."""
 
-import json
-
 import cost_by_size
 import draw
 import jax
@@ -124,5 +122,5 @@ def test_plain_networks_have_the_parameters_of_jaxfts(name):
 
 
 def test_result_files_of_the_repository_can_be_read():
-    for path in results.RESULTS.glob("*.json"):
-        assert json.loads(path.read_text())["rows"], path
+    for path in results.RESULTS.glob("vs_*.json"):
+        assert results.load(path), path

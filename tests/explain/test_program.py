@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import pytest
 
 from jaxft.explain.program import backward_needs, live_ops, module_of, modules_of, names_in
-from jaxft.ops.conv import xla_conv
+from jaxft.ops.forms import xla_conv
+from jaxft.ops.geometry import Geometry
 
 
 def flops(function, *args):
@@ -25,7 +26,7 @@ def test_a_convolution_and_its_two_gradients_count_the_products_with_real_pixels
 ):
     image = jnp.ones((2, size, size, channels))
     kernel = jnp.ones((window, window, channels // groups, features))
-    apply = lambda x, k: xla_conv(x, k, (stride, stride), (pad, pad), (dilation, dilation), groups)
+    apply = lambda x, k: xla_conv(x, k, Geometry((stride, stride), (pad, pad), (dilation, dilation), groups))
     # The sum of a convolution of ones is the number of its products.
     products = 2 * int(apply(image, kernel).sum())
     assert flops(apply, image, kernel) == products

@@ -112,6 +112,7 @@ CHOSEN = {
     "VGG at 224 px, first": ((8, 224, 224, 3), (3, 3, 3, 64), {"padding": 1}, None),
     "VGG at 224 px, second": ((8, 224, 224, 64), (3, 3, 64, 64), {"padding": 1}, "winograd_kernel_gradient"),
     "VGG at 224 px, third block": ((8, 56, 56, 256), (3, 3, 256, 256), {"padding": 1}, "winograd"),
+    "VGG on a few tiny pictures": ((2, 4, 4, 256), (3, 3, 256, 256), {"padding": 1}, None),
     "VGG at 32 px, last block": ((64, 2, 2, 512), (3, 3, 512, 512), {"padding": 1}, "patched"),
     "ResNet's strided 3x3": ((8, 56, 56, 128), (3, 3, 128, 128), {"padding": 1, "strides": 2}, None),
     "ResNet's shortcut": ((8, 56, 56, 256), (1, 1, 256, 512), {"strides": 2}, "pointwise"),

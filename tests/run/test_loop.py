@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxft import run
+from jaxft import inputs, run
 from jaxft.cli.config import read_config
 from jaxft.errors import JaxftError
 
@@ -23,14 +23,14 @@ SETTINGS = (
 @pytest.fixture
 def changing_labels(monkeypatch):
     """Data whose labels are of another dtype from the third batch on."""
-    plain = run.train_batches
+    plain = inputs.train_batches
 
     @functools.wraps(plain)
     def batches(source, preprocessing, *, start_step=0, **options):
         for step, batch in enumerate(plain(source, preprocessing, start_step=start_step, **options), start_step):
             yield batch if step < 2 else {**batch, "label": batch["label"].astype(np.uint8)}
 
-    monkeypatch.setattr(run, "train_batches", batches)
+    monkeypatch.setattr(inputs, "train_batches", batches)
 
 
 @pytest.fixture
