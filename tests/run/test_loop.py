@@ -45,6 +45,7 @@ def states(monkeypatch):
             given.append(state)
             return step(state, batch)
 
+        spied.lower = step.lower  # what looks at the step's memory compiles it by this
         return spied
 
     jit_train_step = run.jit_train_step
