@@ -107,12 +107,13 @@ class Busy:
 
 
 def test_waiting_counts_only_while_the_device_has_nothing_to_do():
+    made = jax.numpy.ones(3).block_until_ready()
     watch = Stopwatch(images_per_step=1)
     with watch.waiting(Busy(0.3)):
         time.sleep(0.05)
     watch.step()
     assert watch.read()["wait_share"] == 0
-    with watch.waiting(jax.numpy.ones(3).block_until_ready()):
+    with watch.waiting(made):
         time.sleep(0.05)
     watch.step()
     assert watch.read()["wait_share"] > 0.9
