@@ -19,7 +19,7 @@ from jaxft.weights import cache_folder
 
 #: JAX's event for every executable it makes or loads from the cache.
 _COMPILED = "/jax/core/compile/backend_compile_duration"
-#: The least recently used executables are removed beyond this; the largest steps take some tens of megabytes.
+#: Beyond this the least recently used executables are removed. The step of a ResNet-50 takes one megabyte.
 CACHE_BYTES = 4 << 30
 
 

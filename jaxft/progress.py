@@ -74,9 +74,11 @@ class Stopwatch:
         """Time inside is waiting for data, from the moment on when the device has nothing to do.
 
         Args:
-          running: arrays; as long as they are not ready, the device has work, and nothing is lost by waiting.
+          running: what the device makes last; as long as it is not ready, nothing is lost by waiting.
         """
-        ready = None if running is None else self._thread.submit(_ready_at, running)
+        # A thread of its own is to see when it is ready: the loop does not wait for it, it waits for data.
+        busy = running is not None and not running.is_ready()
+        ready = self._thread.submit(_ready_at, running) if busy else None
         start = time.perf_counter()
         yield
         self._waits.append((start, time.perf_counter(), ready))

@@ -120,14 +120,15 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False, stri
             train_step = compiles.watch(train_step, "the training step")
             figures.collected = standing.collection(plan.task.train_metrics)
             watch.restart()
-            metrics = None
+            running = None
             while step < phase.stop:
                 # Neither this nor the step waits for the device: both are done while it works on the step before.
-                with watch.waiting(metrics):
+                with watch.waiting(running):
                     batch = put_batch(next(batches), mesh)
                 state, metrics = train_step(state, batch)
                 figures.settle()  # the line of the step before; the device has work meanwhile
                 figures.add(metrics)
+                running = jax.tree.leaves(metrics)[0]
                 step += 1
                 watch.step()
 
