@@ -143,8 +143,9 @@ def draw(path: Path) -> list[Path]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Draws result files as SVG and PNG.")
-    parser.add_argument("files", nargs="*", type=Path, help="without any: all of benchmarks/results/")
-    for path in parser.parse_args().files or sorted(results.RESULTS.glob("*.json")):
+    parser.add_argument("files", nargs="*", type=Path, help="without any: the comparisons and the costs in benchmarks/results/")
+    drawn = [*results.RESULTS.glob("vs_*.json"), *results.RESULTS.glob("cost_*.json")]
+    for path in parser.parse_args().files or sorted(drawn):
         print(*draw(path), sep="\n")
     return 0
 
