@@ -117,6 +117,8 @@ def run_bench(
         if part != INPUT:
             bare = part.removesuffix(WITH_DATA)
             check_work(model, bare, batch=batch, devices=count, accum_steps=accumulate, **options)
+    if any(part != INPUT for part, *_ in asked):
+        peak(dtype, 1)  # once a process: measured now, with nothing else in memory and no threads about
     rows: list[Row] = []
     works: list[tuple[int, Work]] = []
     with contextlib.ExitStack() as stack:

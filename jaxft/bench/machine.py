@@ -107,24 +107,25 @@ def peak(dtype: str, devices: int) -> Peak:
 
 
 @functools.cache
-def matmul_peak(dtype: str, sizes: tuple[int, ...] | None = None, repeats: int = 5) -> float:
-    """FLOP/s of the fastest square matrix product on one device, warm, the best of several; measured once a process.
+def matmul_peak(dtype: str, sizes: tuple[int, ...] | None = None, seconds: float = 1.0) -> float:
+    """FLOP/s of the fastest square matrix product on one device, warm, the best of many; measured once a process.
 
     Args:
       dtype: of the factors and the product.
       sizes: sides tried; None is 1024 and 2048 on a CPU, 4096 and 8192 elsewhere.
-      repeats: products timed of each size.
+      seconds: each size is tried again and again for so long: a disturbance must not lower the peak, which would flatter
+        every share of it.
     """
     sides = sizes or ((1024, 2048) if jax.devices()[0].platform == "cpu" else (4096, 8192))
-    return max(_matmul_rate(dtype, side, repeats) for side in sides)
+    return max(_matmul_rate(dtype, side, seconds) for side in sides)
 
 
-def _matmul_rate(dtype: str, side: int, repeats: int) -> float:
+def _matmul_rate(dtype: str, side: int, seconds: float) -> float:
     factor = jax.random.normal(jax.random.key(0), (side, side), jnp.dtype(dtype))
     multiply = jax.jit(jnp.matmul)
     jax.block_until_ready(multiply(factor, factor))
-    best = float("inf")
-    for _ in range(repeats):
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end or best == float("inf"):
         start = time.perf_counter()
         jax.block_until_ready(multiply(factor, factor))
         best = min(best, time.perf_counter() - start)
