@@ -30,6 +30,7 @@ def finetune(
     loss: str | Callable[..., jax.Array] = "",
     phases: dict[str, ConfigDict] | None = None,
     resume: bool = False,
+    strict: bool = False,
     **sections: dict[str, Any],
 ) -> Result:
     """Fine-tunes a pretrained network on `source`.
@@ -46,6 +47,7 @@ def finetune(
       loss: "" for the task's own, a name of `jaxft.losses`, "module:function" or an importable function.
       phases: name -> `jaxft.phase(...)`, instead of `train_part`, `epochs` and `lr`.
       resume: continue the run in `workdir`.
+      strict: a step that is compiled twice is an error, not only reported.
       **sections: further keys of a config section, e.g. `optim={"name": "sgd"}`, `train={"patience": 3}`.
 
     Returns:
@@ -71,7 +73,7 @@ def finetune(
             if key not in config[name]:
                 raise JaxftError(f"config.{name} has no key '{key}'{near(key, config[name])}")
             config[name][key] = value
-    return train(config, workdir, resume=resume)
+    return train(config, workdir, resume=resume, strict=strict)
 
 
 def _import_name(function: Callable[..., Any]) -> str:

@@ -52,6 +52,13 @@ def default_config() -> ConfigDict:
     config.input.augment = "crop_flip"
     config.input.threads = config_dict.placeholder(int)
 
+    # jaxft.features: what the frozen stages before the first trained one give is computed once and kept in files.
+    config.features = ConfigDict()
+    config.features.cache = False
+    config.features.views = 1  # looks of an example under input.augment that are kept; epochs show them in turn
+    config.features.dtype = "float32"  # or "bfloat16": half the room
+    config.features.dir = config_dict.placeholder(str)  # None: `features` in the workdir; runs may share a folder
+
     # jaxft.losses.resolve: a name of jaxft.losses or "module:function"; "" is the task's own.
     config.loss = ConfigDict()
     config.loss.name = ""

@@ -17,7 +17,8 @@ from jaxft import losses
 from jaxft.config import Clock, call, to_json
 from jaxft.data import Source, Splits, find_augment, open_data
 from jaxft.errors import JaxftError, near
-from jaxft.models import Model, build
+from jaxft.features import DTYPES
+from jaxft.models import Model, build, pretrained_records
 from jaxft.optim import Schedule, make_optimizer
 from jaxft.preprocessing import on_pixels
 from jaxft.tasks import Task, get_task
@@ -73,12 +74,13 @@ class Plan:
         return self.phases[-1].stop
 
 
-def make_plan(config: ConfigDict, *, manifest: Path | None = None) -> Plan:
+def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool = True) -> Plan:
     """Reads the data, builds the network, loads its weights and lays out the phases.
 
     Args:
       config: see `jaxft.config.default_config`.
       manifest: a split made by us before, to be made again.
+      weights: False leaves them unread: `params` and `model_state` are shapes.
 
     Raises:
       JaxftError: for anything in the config, the data or the weights that does not fit.
@@ -99,20 +101,24 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None) -> Plan:
     pretrained = section.pop("pretrained") or None
     # Abstract first: what does not fit is found before weights are downloaded, read or drawn.
     model = call(build, section, "config.model", num_classes=outputs)
-    abstract, _ = jax.eval_shape(model.init, jax.random.key(0))
+    abstract, abstract_state = jax.eval_shape(model.init, jax.random.key(0))
     plan = functools.partial(
         Plan,
         splits=splits,
         val=splits.val,
         task=task,
         loss=task.loss,
-        phases=tuple(_phases(config, clock, abstract, model.stages)),
+        phases=tuple(make_phases(config, clock, abstract, model.stages)),
         clock=clock,
         log_every=_interval(clock, config.train.log_every, "config.train.log_every"),
         eval_every=_interval(clock, config.train.eval_every, "config.train.eval_every"),
         checkpoint_every=None if every is None else _interval(clock, every, "config.train.checkpoint_every"),
         selection=_selection(config, task),
     )
+    if not weights:
+        model = _expecting(model, pretrained, config.model.size)
+        record = _record(config, splits, model)
+        return plan(model=model, params=abstract, model_state=abstract_state, weights="not read", record=record)
     made = call(load_model, section, "config.model", num_classes=outputs, pretrained=pretrained, seed=config.seed)
     return plan(
         model=made.model,
@@ -123,11 +129,21 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None) -> Plan:
     )
 
 
+def _expecting(model: Model, tag: str | None, size: int | None) -> Model:
+    """The network with the preprocessing of its weights, where `tag` names them."""
+    for record in pretrained_records(model.name):
+        if record.tag == tag:
+            found = record.preprocessing.with_channels(model.in_channels)
+            return dataclasses.replace(model, preprocessing=found.with_size(size) if size else found)
+    return model
+
+
 def _check_numbers(config: ConfigDict) -> None:
     """Finds now what would be found when the first batch is due, the first step, or the first evaluation."""
     find_augment(config.input.augment)
     values = {f"input.{key}": config.input[key] for key in ("batch_size", "eval_batch_size", "threads")}
     values |= {f"train.{key}": config.train[key] for key in ("accum_steps", "patience")}
+    values["features.views"] = config.features.views
     for key, value in values.items():
         if value is not None and value < 1:
             raise JaxftError(f"config.{key} is {value}: it must be at least 1")
@@ -136,6 +152,10 @@ def _check_numbers(config: ConfigDict) -> None:
             f"config.train.accum_steps ({config.train.accum_steps}) does not divide config.input.batch_size "
             f"({config.input.batch_size})"
         )
+    if config.features.dtype not in DTYPES:
+        raise JaxftError(f"config.features.dtype is '{config.features.dtype}', not {' or '.join(map(repr, DTYPES))}")
+    if config.features.cache and jax.process_count() > 1:
+        raise JaxftError(f"config.features.cache works in one process, not in {jax.process_count()}: set it to False")
     decay = config.train.ema_decay
     if decay is not None and not 0 < decay < 1:
         raise JaxftError(f"config.train.ema_decay is {decay}: it must lie between 0 and 1")
@@ -159,7 +179,8 @@ def _interval(clock: Clock, duration: str | int, where: str) -> int:
     return steps
 
 
-def _phases(config: ConfigDict, clock: Clock, params: Params, stages: Mapping[str, tuple[str, ...]]) -> list[Phase]:
+def make_phases(config: ConfigDict, clock: Clock, params: Params, stages: Mapping[str, tuple[str, ...]]) -> list[Phase]:
+    """The phases of a config for a network of these parameters (arrays or shapes) and stages."""
     phases: list[Phase] = []
     start = 0
     for name in sorted(config.phases):

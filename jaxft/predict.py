@@ -17,7 +17,7 @@ from jaxft.config import call
 from jaxft.data import eval_batches, open_data, predict_source
 from jaxft.errors import JaxftError
 from jaxft.evaluate import evaluate_source, scores
-from jaxft.parallel import data_mesh, put_batch
+from jaxft.parallel import data_mesh, one_late, put_batch
 from jaxft.report import Judged, judge
 from jaxft.tasks import get_task
 from jaxft.train import make_eval_step
@@ -114,11 +114,10 @@ def predict_files(tuned: FineTuned, paths: Sequence[str | Path], *, batch_size: 
         outputs, _ = tuned.apply(params, model_state, image, train=False, rng=None)
         return outputs["logits"]
 
-    rows = []
-    for batch in eval_batches(source, tuned.model.preprocessing, batch_size=batch_size, channels=tuned.model.in_channels):
-        image = put_batch({"image": batch["image"]}, mesh)["image"]
-        logits = np.asarray(logits_of(tuned.params, tuned.model_state, image))
-        rows.append(logits[batch["mask"] > 0])
+    batches = eval_batches(source, tuned.model.preprocessing, batch_size=batch_size, channels=tuned.model.in_channels)
+    placed = ((batch["mask"] > 0, put_batch({"image": batch["image"]}, mesh)["image"]) for batch in batches)
+    made = ((real, logits_of(tuned.params, tuned.model_state, image)) for real, image in placed)
+    rows = [np.asarray(logits)[real] for real, logits in one_late(made)]
     return Predictions(tuple(source.names), np.concatenate(rows), tuple(bad))
 
 

@@ -8,9 +8,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import FrameType
 from typing import Any
 
+import jax
 from tqdm import tqdm
 
 
@@ -52,21 +54,34 @@ class Progress:
 
 
 class Stopwatch:
-    """Wall-clock time of a window of steps: how much of it was spent waiting for data. Evaluations do not count."""
+    """Wall-clock time of a window of steps: how much of it the device stood idle for data. Evaluations do not count."""
 
     def __init__(self, images_per_step: int):
         self._images_per_step = images_per_step
-        self._begin()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="jaxft-stopwatch")
+        self.restart()
 
-    def _begin(self) -> None:
-        self._start, self._waited, self._paused, self._steps = time.perf_counter(), 0.0, 0.0, 0
+    def restart(self) -> None:
+        """A new window begins."""
+        self._start, self._paused, self._steps = time.perf_counter(), 0.0, 0
+        self._waits: list[tuple[float, float, Future[float] | None]] = []
+
+    def close(self) -> None:
+        self._thread.shutdown()
 
     @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Time inside is waiting for data."""
+    def waiting(self, running: Any = None) -> Iterator[None]:
+        """Time inside is waiting for data, from the moment on when the device has nothing to do.
+
+        Args:
+          running: what the device makes last; as long as it is not ready, nothing is lost by waiting.
+        """
+        # A thread of its own is to see when it is ready: the loop does not wait for it, it waits for data.
+        busy = running is not None and not running.is_ready()
+        ready = self._thread.submit(_ready_at, running) if busy else None
         start = time.perf_counter()
         yield
-        self._waited += time.perf_counter() - start
+        self._waits.append((start, time.perf_counter(), ready))
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -81,13 +96,22 @@ class Stopwatch:
     def read(self) -> dict[str, float]:
         """Figures since the last reading: `images_per_second`, `seconds_per_step`, `wait_share` (0..1)."""
         seconds = max(time.perf_counter() - self._start - self._paused, 1e-9)
+        waited = 0.0
+        for start, end, ready in self._waits:
+            idle = start if ready is None else max(start, ready.result())
+            waited += max(end - idle, 0.0)
         found = {
             "images_per_second": self._steps * self._images_per_step / seconds,
             "seconds_per_step": seconds / max(self._steps, 1),
-            "wait_share": min(self._waited / seconds, 1.0),
+            "wait_share": min(waited / seconds, 1.0),
         }
-        self._begin()
+        self.restart()
         return found
+
+
+def _ready_at(running: Any) -> float:
+    jax.block_until_ready(running)
+    return time.perf_counter()
 
 
 @contextlib.contextmanager

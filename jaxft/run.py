@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,20 @@ from ml_collections import ConfigDict
 
 from jaxft import tree
 from jaxft.checkpoint import Checkpoints
+from jaxft.compiling import Compiles, keep_compiled
 from jaxft.config import call, check_config
-from jaxft.data import Source, train_batches
 from jaxft.errors import JaxftError
-from jaxft.evaluate import Evaluation, evaluate_source
+from jaxft.figures import Figures
+from jaxft.heap import keep_heap
+from jaxft.inputs import evaluate_pictures, phase_input
 from jaxft.log import RunLog
-from jaxft.metrics import merge, to_floats
-from jaxft.parallel import check_batch_size, data_mesh, put_batch, replicate, replicated
+from jaxft.parallel import check_batch_size, checked, data_mesh, put_batch, replicate, replicated
 from jaxft.plan import Phase, Plan, make_plan
 from jaxft.progress import Progress, Stopwatch, catch_stop_signals
 from jaxft.report import Judged, judge, write_report, write_samples
 from jaxft.standing import Standing
 from jaxft.train import TrainState, create_state, eval_params, make_eval_step, make_train_step, remat_options
-from jaxft.typing import ModelState, Params
+from jaxft.typing import ApplyFn, ModelState, Params
 from jaxft.workdir import check_workdir, claim_workdir
 
 #: `(state, batch) -> (state, metrics)`, under `jax.jit`.
@@ -61,20 +61,23 @@ class Result:
     after: Judged | None = None
 
 
-def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False) -> Result:
+def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False, strict: bool = False) -> Result:
     """Runs a config in `workdir`, or continues what was begun there.
 
     Args:
       config: see `jaxft.config.default_config`.
       workdir: made if absent; must not hold a run unless `resume`.
       resume: continue from the newest checkpoint; begin afresh where there is none yet.
+      strict: a step that is compiled again ends the run with an error, once all is saved; else it is only reported.
 
     Raises:
       JaxftError: something the user gave does not fit; nothing was lost.
       SaveError: a checkpoint could not be written.
     """
     check_config(config)
+    keep_heap()  # before the devices are asked for
     workdir, mesh = Path(workdir), data_mesh()
+    uncached = keep_compiled()
     plan = make_plan(config, manifest=check_workdir(workdir, config, resume=resume))
     check_batch_size(config.input.batch_size // config.train.accum_steps, mesh, "batch_size / accum_steps")
     claim_workdir(workdir, config, plan.splits)
@@ -87,10 +90,15 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False) -> R
         step = int(state.step)
         log = stack.enter_context(contextlib.closing(_open_log(config, workdir, step)))
         progress = stack.enter_context(contextlib.closing(Progress(plan.total_steps, done=step, show=jax.process_index() == 0)))
-        batches = stack.enter_context(contextlib.closing(_train_batches(config, plan, step)))
+        compiles = stack.enter_context(contextlib.closing(Compiles()))
+        watch = stack.enter_context(contextlib.closing(Stopwatch(config.input.batch_size)))
+        figures = Figures(log, progress, watch, compiles, checkpoints.newest)
+        stack.callback(figures.settle)  # whatever ends the run: a line that was due is written
         stop_asked = stack.enter_context(catch_stop_signals())
-        eval_step = jax.jit(make_eval_step(plan.apply, plan.loss, metrics=plan.task.metrics))
-        for line in (plan.weights, *plan.splits.notes, f"resuming at step {step}" if step else ""):
+        eval_step = compiles.watch(
+            jax.jit(make_eval_step(plan.apply, plan.loss, metrics=plan.task.metrics)), "the evaluation step"
+        )
+        for line in (uncached, plan.weights, *plan.splits.notes, f"resuming at step {step}" if step else ""):
             progress.say(line)
 
         for phase in plan.phases:
@@ -100,14 +108,27 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False) -> R
                 state = _enter(config, phase, mesh, state.params, state.model_state, step)
                 standing = dataclasses.replace(standing, phase=phase.name, stale=0)
             progress.say(_describe(phase, plan))
-            train_step = jit_train_step(plan, phase, config)
-            collected = standing.collection(plan.task.train_metrics)
-            watch = Stopwatch(config.input.batch_size)
+            given = phase_input(
+                plan, phase, config, mesh, eval_step, state.params, state.model_state,
+                workdir=workdir, say=progress.say, stop=stop_asked, watch=compiles.watch,
+            )  # fmt: skip
+            if given is None:
+                progress.say(f"stopped at step {step}; everything is saved: go on with --resume")
+                return Result("interrupted", workdir, step, standing.best_step)
+            batches = stack.enter_context(contextlib.closing(given.batches(step)))
+            train_step = checked(jit_train_step(plan, phase, config, given.apply), progress.say, where=phase.name)
+            train_step = compiles.watch(train_step, "the training step")
+            figures.collected = standing.collection(plan.task.train_metrics)
+            watch.restart()
+            running = None
             while step < phase.stop:
-                with watch.waiting():
+                # Neither this nor the step waits for the device: both are done while it works on the step before.
+                with watch.waiting(running):
                     batch = put_batch(next(batches), mesh)
                 state, metrics = train_step(state, batch)
-                collected.append(metrics)
+                figures.settle()  # the line of the step before; the device has work meanwhile
+                figures.add(metrics)
+                running = jax.tree.leaves(metrics)[0]
                 step += 1
                 watch.step()
 
@@ -116,7 +137,7 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False) -> R
                 if judging:
                     jax.block_until_ready(state.step)  # the training's own time ends here
                     with watch.paused():
-                        found = _evaluate(eval_step, eval_params(state), state.model_state, plan.val, plan, config, mesh)
+                        found = given.evaluate(eval_params(state), state.model_state)
                     log.metrics(step, "val", found.metrics)
                     gained = standing.judge(found.metrics, step, **plan.selection)
                     best = "best so far" if gained else f"best is step {standing.best_step}"
@@ -127,49 +148,55 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False) -> R
                         over = True
 
                 if step % plan.log_every == 0 or over:
-                    values = to_floats(merge(jax.device_get(collected)))  # here alone the loop waits for the device
-                    values["lr"] = float(phase.schedule(step - 1 - phase.start))
-                    collected = []
-                    timing = watch.read()
-                    log.metrics(step, "train", values)
-                    log.timing(step, timing)
-                    progress.update(step, values, timing)
-                    if not math.isfinite(values["loss"]):
-                        raise JaxftError(
-                            f"the training loss is {values['loss']} at step {step}: lower config.phases.{phase.name}.lr or "
-                            f"set config.optim.clip_norm; the newest checkpoint is step {checkpoints.newest()}"
-                        )
+                    figures.end_window(step, phase.name, phase.schedule(step - 1 - phase.start))
+                recompiles = [f"step {step}: {recompile}" for recompile in compiles.again()]
+                for line in recompiles:
+                    progress.say(line)
                 if over and step < phase.stop:
                     # Phases have fixed places in time: ending one early is a jump of the clock to its end.
                     step = phase.stop
                     state = dataclasses.replace(state, step=replicate(jnp.int32(step), mesh))
-                    batches.close()
-                    batches = stack.enter_context(contextlib.closing(_train_batches(config, plan, step)))
 
                 # Before the next batch is pulled: what is saved is what exactly `step` steps made.
                 stopping = stop_asked() and step < plan.total_steps
                 due = plan.checkpoint_every is not None and step % plan.checkpoint_every == 0
-                if judging or due or stopping:
-                    standing.collect(collected)
+                refused = strict and bool(recompiles)
+                if judging or due or stopping or refused:
+                    figures.settle()  # first: a loss that is not finite is not saved
+                    standing.collect(figures.collected)
                     meta = {"run": plan.record, "standing": dataclasses.asdict(standing)}
                     checkpoints.save(state, meta, best_step=standing.best_step)
-                if stopping:
+                if stopping or refused:
                     checkpoints.finish(best_step=standing.best_step)
+                if refused:
+                    raise JaxftError(
+                        f"{recompiles[0]}; with --strict that is an error; step {step} is saved: go on with --resume"
+                    )
+                if stopping:
                     progress.say(f"stopped at step {step}; everything is saved: go on with --resume")
                     return Result("interrupted", workdir, step, standing.best_step)
+            batches.close()
             standing.collected = None
 
         checkpoints.finish(best_step=standing.best_step)
         progress.close()
         if standing.best_step is None:
             raise AssertionError("every phase ends with an evaluation")
-        return _finish(eval_step, state, plan, config, mesh, checkpoints, standing.best_step, workdir, log)
+        result = _finish(eval_step, state, plan, config, mesh, checkpoints, standing.best_step, workdir, log)
+        for recompile in compiles.again():
+            if strict:
+                raise JaxftError(f"{recompile}; with --strict that is an error; the run is finished and saved in {workdir}")
+            progress.say(str(recompile))
+        return result
 
 
-def jit_train_step(plan: Plan, phase: Phase, config: ConfigDict) -> JittedStep:
-    """The compiled training step of a phase. The state is donated: its memory becomes the next state's."""
+def jit_train_step(plan: Plan, phase: Phase, config: ConfigDict, apply: ApplyFn | None = None) -> JittedStep:
+    """The compiled training step of a phase. The state is donated: its memory becomes the next state's.
+
+    `apply` is the network on what the phase reads; None: on pictures.
+    """
     step = make_train_step(
-        plan.apply,
+        apply or plan.apply,
         plan.loss,
         phase.tx,
         phase.mask,
@@ -220,37 +247,6 @@ def _open_log(config: ConfigDict, workdir: Path, step: int) -> RunLog:
     )
 
 
-def _train_batches(config: ConfigDict, plan: Plan, step: int) -> Any:
-    section = {key: value for key, value in config.input.items() if key != "eval_batch_size"}
-    return call(
-        train_batches,
-        section,
-        "config.input",
-        source=plan.splits.train,
-        preprocessing=plan.model.preprocessing,
-        channels=plan.model.in_channels,
-        seed=config.seed,
-        start_step=step,
-        host=jax.process_index(),
-        hosts=jax.process_count(),
-    )
-
-
-def _evaluate(
-    eval_step: Callable[..., Any],
-    params: Params,
-    model_state: ModelState,
-    source: Source,
-    plan: Plan,
-    config: ConfigDict,
-    mesh: Mesh,
-) -> Evaluation:
-    batch_size, threads = config.input.eval_batch_size, config.input.threads
-    return evaluate_source(
-        eval_step, params, model_state, source, plan.model, batch_size=batch_size, mesh=mesh, threads=threads
-    )
-
-
 def _describe(phase: Phase, plan: Plan) -> str:
     trainable, _ = tree.split(plan.params, phase.mask)
     count, total = tree.count(trainable), tree.count(plan.params)
@@ -282,9 +278,9 @@ def _finish(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), (state.params, state.model_state)
     )
     began = replicate((plan.params, plan.model_state), mesh)
-    before = judge(_evaluate(eval_step, *began, source, plan, config, mesh), plan.task, plan.splits.class_names)
+    before = judge(evaluate_pictures(eval_step, *began, source, plan, config, mesh), plan.task, plan.splits.class_names)
     best = checkpoints.restore_weights(best_step, *abstract)
-    evaluation = _evaluate(eval_step, *best, source, plan, config, mesh)
+    evaluation = evaluate_pictures(eval_step, *best, source, plan, config, mesh)
     after = judge(evaluation, plan.task, plan.splits.class_names)
     log.metrics(int(state.step), split, evaluation.metrics)
     title = f"{plan.model.name} on {config.data.source}"

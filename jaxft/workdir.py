@@ -23,6 +23,7 @@ from jaxft.config import differences, to_json
 from jaxft.data import Splits, write_manifest
 from jaxft.errors import JaxftError
 from jaxft.files import write_whole
+from jaxft.heap import keep_heap
 from jaxft.models import Model, build
 from jaxft.parallel import data_mesh, replicated
 from jaxft.preprocessing import Preprocessing, on_pixels
@@ -102,6 +103,7 @@ def load_run(path: str | Path, *, step: int | None = None) -> FineTuned:
     Raises:
       JaxftError: no checkpoint there, or a damaged one.
     """
+    keep_heap()
     path = Path(path)
     if path.name.isdigit() and path.parent.name == "checkpoints":
         path, step = path.parent, int(path.name)

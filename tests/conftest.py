@@ -1,11 +1,19 @@
 """Eight simulated CPU devices for every test; what is not sharded runs on the first. And a finished run to look at."""
 
+import atexit
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAXFT_HEAP", "off")  # one process runs many networks: it need not keep the memory of all
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # One cache for this session, its workers and the commands it runs; never the user's.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxft-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 # Test files are imported by path; what they share is imported by name from here.
 _TESTS = Path(__file__).parent
 sys.path[:0] = [str(_TESTS), str(_TESTS / "models")]

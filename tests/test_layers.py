@@ -10,21 +10,25 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "jaxft"
 
 LAYERS = [
-    {"errors", "files", "tree", "typing", "preprocessing", "ops"},
+    {"errors", "files", "heap", "tree", "typing", "preprocessing", "ops"},
     {"models", "tuning", "optim", "losses", "metrics"},
     {"weights", "data"},
-    {"parallel", "train", "tasks", "evaluate", "checkpoint"},
+    {"parallel", "train", "tasks", "evaluate", "features", "checkpoint", "compiling"},
     {
         "config",
         "plan",
+        "inputs",
         "run",
         "standing",
+        "figures",
         "log",
         "progress",
         "workdir",
         "predict",
         "inspect",
+        "explain",
         "api",
+        "bench",
         "report",
         "cli",
         "__init__",
@@ -38,7 +42,7 @@ DOORS = {
     "tensorflow_datasets": {"data"},
     "grain": {"data"},
     "clu": {"metrics", "log", "tuning"},
-    "ml_collections": {"config", "cli", "run", "plan", "api", "inspect", "workdir"},
+    "ml_collections": {"config", "cli", "run", "plan", "inputs", "api", "inspect", "explain", "workdir"},
     "torch": set(),
     "tensorflow": set(),
 }

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 
+import jax
 import pytest
 
 from jaxft import progress
@@ -90,6 +91,38 @@ def test_a_stopwatch_measures_real_time():
     found = watch.read()
     assert found["seconds_per_step"] >= 0.05
     assert 0 < found["wait_share"] <= 1
+
+
+class Busy:
+    """Stands for an array that a device has still to make."""
+
+    def __init__(self, seconds):
+        self.ready = time.perf_counter() + seconds
+
+    def is_ready(self):
+        return time.perf_counter() >= self.ready
+
+    def block_until_ready(self):
+        time.sleep(max(self.ready - time.perf_counter(), 0))
+
+
+def test_waiting_counts_only_while_the_device_has_nothing_to_do():
+    made = jax.numpy.ones(3).block_until_ready()
+    watch = Stopwatch(images_per_step=1)
+    with watch.waiting(Busy(0.3)):
+        time.sleep(0.05)
+    watch.step()
+    assert watch.read()["wait_share"] == 0
+    with watch.waiting(made):
+        time.sleep(0.05)
+    watch.step()
+    assert watch.read()["wait_share"] > 0.9
+    with watch.waiting(Busy(0.1)):
+        time.sleep(0.3)
+    watch.step()
+    found = watch.read()
+    watch.close()
+    assert 0.15 < found["wait_share"] * found["seconds_per_step"] < 0.25
 
 
 def test_without_a_terminal_there_are_plain_lines(capsys):

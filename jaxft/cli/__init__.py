@@ -1,1 +1,1 @@
-"""The command line: `jaxft train | eval | predict | inspect | convert | models`."""
+"""The command line: `jaxft train | eval | predict | inspect | explain-step | convert | models`."""

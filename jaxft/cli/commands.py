@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jaxft import models
 from jaxft.cli.config import UsageError, read_config
+from jaxft.explain import explain_step
 from jaxft.inspect import inspect_config
 from jaxft.predict import evaluate_run, format_predictions, predict_files
 from jaxft.run import train as run_train
@@ -19,13 +20,30 @@ from jaxft.workdir import load_run
 def train(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     from jaxft.cli.main import FINISHED, INTERRUPTED
 
-    result = run_train(read_config(options.config, overrides), options.workdir, resume=options.resume)
+    config = read_config(options.config, overrides)
+    result = run_train(config, options.workdir, resume=options.resume, strict=options.strict)
     return FINISHED if result.status == "finished" else INTERRUPTED
 
 
 def inspect(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     print(inspect_config(read_config(options.config, overrides), every_parameter=options.params))
     return 0
+
+
+def explain(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    memory = None if options.memory_gb is None else options.memory_gb * 1e9
+    found = explain_step(read_config(options.config, overrides), phase=options.phase, memory=memory, run=options.run)
+    print(found.to_json() if options.json == "-" else found)
+    if options.json and options.json != "-":
+        _write(options.json, found.to_json())
+    return 0
+
+
+def _write(file: str, text: str) -> None:
+    try:
+        Path(file).write_text(text)
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror}") from error
 
 
 def eval(options: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -39,13 +57,47 @@ def predict(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     predictions = predict_files(tuned, options.paths, batch_size=options.batch_size)
     text = format_predictions(predictions, tuned.class_names, tuned.task, style=options.format, top=options.top)
     if options.output:
-        try:
-            Path(options.output).write_text(text)
-        except OSError as error:
-            raise UsageError(f"cannot write {options.output}: {error.strerror}") from error
+        _write(options.output, text)
     else:
         sys.stdout.write(text)
     return 0
+
+
+def bench(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    from jaxft.bench import describe, format_table, run_bench, to_json
+
+    if options.json and not Path(options.json).absolute().parent.is_dir():  # found before minutes of timing
+        raise UsageError(f"cannot write {options.json}: no folder '{Path(options.json).absolute().parent}'")
+    rows = run_bench(
+        options.model,
+        parts=_names(options.part),
+        batches=_numbers(options.batch, "--batch"),
+        size=options.size,
+        dtype=options.dtype,
+        devices=None if options.devices is None else _numbers(options.devices, "--devices"),
+        per_device=options.per_device,
+        optimizer=options.optimizer,
+        accum_steps=options.accum_steps,
+        data=options.data,
+        rounds=options.rounds,
+        seconds=options.seconds,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    print(f"{describe(rows)}\n\n{format_table(rows)}")
+    if options.json:
+        _write(options.json, to_json(rows))
+    return 0
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    try:
+        return [int(part) for part in _names(text)]
+    except ValueError:
+        raise UsageError(f"{option} is '{text}': whole numbers with commas between them, e.g. {option}=1,2,4") from None
 
 
 def convert(options: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -74,6 +126,8 @@ COMMANDS = {
     "eval": eval,
     "predict": predict,
     "inspect": inspect,
+    "bench": bench,
+    "explain-step": explain,
     "convert": convert,
     "models": list_networks,
 }

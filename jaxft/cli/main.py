@@ -24,6 +24,8 @@ _COMMANDS = {
     "eval": "judge a fine-tuned network on a split of its data, or on other data",
     "predict": "classify pictures with a fine-tuned network",
     "inspect": "show what a config would train, its cost and its preprocessing, without training",
+    "bench": "time training, evaluation and input on this machine, and hold them against its peak",
+    "explain-step": "show what the compiled training step does: cost, frozen work, memory; without training",
     "convert": "convert a weight file to safetensors, in jaxft's names or torch's",
     "models": "list the networks and their pretrained weights",
 }
@@ -45,13 +47,19 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     made = {name: commands.add_parser(name, help=text, description=text) for name, text in _COMMANDS.items()}
 
-    for name in ("train", "inspect"):
+    for name in ("train", "inspect", "explain-step"):
         made[name].add_argument(
             "--config", required=True, metavar="FILE[:ARG]", help="a recipe; --config.KEY=VALUE overrides any of its keys"
         )
     made["train"].add_argument("--workdir", required=True, help="folder of the run; made if absent")
     made["train"].add_argument("--resume", action="store_true", help="continue the run in the workdir")
+    made["train"].add_argument("--strict", action="store_true", help="end with an error when a step is compiled twice")
     made["inspect"].add_argument("--params", action="store_true", help="print every parameter, not only the stages")
+
+    made["explain-step"].add_argument("--phase", metavar="NAME", help="only this phase")
+    made["explain-step"].add_argument("--json", metavar="FILE", help="write all figures there; - is standard output")
+    made["explain-step"].add_argument("--memory-gb", type=float, help="of each device, if not what the devices here have")
+    made["explain-step"].add_argument("--run", action="store_true", help="run the step too, and measure its memory")
 
     made["eval"].add_argument("--workdir", required=True, help="folder of a run, or one of its checkpoints")
     made["eval"].add_argument("--split", choices=("train", "val", "test"), help="val, or all of --data, if not given")
@@ -65,6 +73,25 @@ def make_parser() -> argparse.ArgumentParser:
     made["predict"].add_argument("--output", help="a file; standard output if not given")
     made["predict"].add_argument("--top", type=int, default=1, help="classes to name for each picture")
     made["predict"].add_argument("--batch-size", type=int, default=64)
+
+    made["bench"].add_argument("--model", required=True, help="a name of `jaxft models`")
+    made["bench"].add_argument(
+        "--part",
+        default="train,head,eval,input",
+        help="train, eval, input (the pipeline alone), or what is trained: head, from:STAGE, a stage; "
+        "a training with +data behind it (train+data) reads its data as a run does",
+    )
+    made["bench"].add_argument("--batch", default="8", metavar="N,...", help="images a step, over all devices")
+    made["bench"].add_argument("--size", type=int, help="pixels; the network's own if not given")
+    made["bench"].add_argument("--dtype", default="float32", help="float32 or bfloat16")
+    made["bench"].add_argument("--devices", metavar="N,...", help="how many of the devices present; all if not given")
+    made["bench"].add_argument("--per-device", action="store_true", help="--batch is of each device (weak scaling)")
+    made["bench"].add_argument("--optimizer", default="sgd", help="sgd (momentum 0.9), adam or adamw")
+    made["bench"].add_argument("--accum-steps", type=int, default=1, help="microbatches a training step")
+    made["bench"].add_argument("--data", help="a folder, csv:FILE, tfds:NAME; drawn JPEGs if not given")
+    made["bench"].add_argument("--rounds", type=int, default=5, help="how often each is timed, in turns")
+    made["bench"].add_argument("--seconds", type=float, default=2.0, help="how long a round lasts at least")
+    made["bench"].add_argument("--json", metavar="FILE", help="also write everything measured as JSON")
 
     made["convert"].add_argument("src", metavar="SRC", help=".pth, .safetensors, .h5, .npz, or a URL, package: or hf: source")
     made["convert"].add_argument("dst", metavar="DST", help="the .safetensors file to write")

@@ -2,7 +2,7 @@
 
 from jaxft.data.decode import BadImage, decode
 from jaxft.data.open import open_data
-from jaxft.data.pipeline import eval_batches, train_batches
+from jaxft.data.pipeline import eval_batches, row_batches, train_batches
 from jaxft.data.sources import Arrays, Files, Source, Splits, predict_source
 from jaxft.data.splits import write_manifest
 from jaxft.data.transforms import AUGMENTS, Augment, eval_transform, find_augment, train_transform
@@ -21,6 +21,7 @@ __all__ = [
     "find_augment",
     "open_data",
     "predict_source",
+    "row_batches",
     "train_batches",
     "train_transform",
     "write_manifest",

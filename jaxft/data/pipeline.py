@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -143,6 +143,42 @@ def _eval_batches(
     for step, examples in enumerate(_ahead(load, plan(), threads, prefetch)):
         positions = batch_positions(step, batch_size, host, hosts)
         yield _batch(source, examples, share, real=sum(position < size for position in positions))
+
+
+def row_batches(
+    source: Source,
+    preprocessing: Preprocessing,
+    rows: Iterable[Sequence[int]],
+    *,
+    batch_size: int,
+    augment: Augment | None,
+    seed: int = 0,
+    first_epoch: int = 0,
+    channels: int = 3,
+    threads: int | None = None,
+    prefetch: int = 2,
+) -> Generator[np.ndarray, None, None]:
+    """The pictures of given rows: row `v * N + i` is example i as it looks in epoch `first_epoch + v` of training.
+
+    Args:
+      rows: for each batch its rows, at least one and at most `batch_size`.
+      batch_size: batches are filled up to it with their last picture.
+      augment: None shows examples as an evaluation does, in every epoch.
+      source, preprocessing, seed, channels, threads, prefetch: as of `train_batches`.
+
+    Yields:
+      uint8 [batch_size, S, S, C].
+    """
+
+    def load(row: int) -> np.ndarray:
+        view, index = divmod(row, len(source))
+        pixels = _decoded(source, index, channels)
+        if augment is None:
+            return eval_transform(pixels, preprocessing)
+        return train_transform(pixels, preprocessing, augment_rng(seed, first_epoch + view, index), augment)
+
+    for pictures in _ahead(load, (list(some) for some in rows), threads, prefetch):
+        yield np.stack(pictures + [pictures[-1]] * (batch_size - len(pictures)))
 
 
 def _decoded(source: Source, index: int, channels: int) -> np.ndarray:

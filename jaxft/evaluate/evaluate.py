@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxft.data import Source, eval_batches
 from jaxft.metrics import merge, to_floats
 from jaxft.models import Model
-from jaxft.parallel import put_batch
+from jaxft.parallel import one_late, put_batch
 from jaxft.typing import Batch, ModelState, Params
 
 HostBatch = Mapping[str, np.ndarray]
@@ -64,9 +64,9 @@ def evaluate(
     logits: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     index: list[np.ndarray] = []
-    for batch in batches:
-        metrics, per_example = eval_step(params, model_state, put(batch))
-        collected.append(metrics)
+    made = ((batch, *eval_step(params, model_state, put(batch))) for batch in batches)
+    for batch, metrics, per_example in one_late(made):
+        collected.append(jax.device_get(metrics))
         real = np.asarray(batch["mask"]) > 0
         logits.append(np.asarray(per_example["logits"])[real])
         labels.append(np.asarray(batch["label"])[real])
@@ -76,7 +76,7 @@ def evaluate(
         raise RuntimeError(f"evaluated {len(np.unique(seen))} of {expect} examples, {len(seen)} in all")
     order = np.argsort(seen, kind="stable")
     return Evaluation(
-        metrics=to_floats(merge(jax.device_get(collected))),
+        metrics=to_floats(merge(collected)),
         logits=np.concatenate(logits)[order],
         labels=np.concatenate(labels)[order],
         index=seen[order],

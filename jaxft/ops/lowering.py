@@ -7,33 +7,55 @@ machine without one gets what the accelerator should run. `JAXFT_OPS` forces one
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from jax import lax
 
-from jaxft.errors import JaxftError
+from jaxft.errors import JaxftError, near
 
 _CHOICES = ("auto", "xla", "cpu")
 
 
-def forced() -> str:
-    """The value of `JAXFT_OPS`, read when a program is traced."""
-    choice = os.environ.get("JAXFT_OPS", "auto")
+def forced(lowering: str | None = None, more: Collection[str] = ()) -> str:
+    """`lowering`, or where it is None the value of `JAXFT_OPS`, read when a program is traced: "auto", "xla" or "cpu".
+
+    Raises:
+      JaxftError: another value; `more` are names that the caller knows besides.
+    """
+    choice = os.environ.get("JAXFT_OPS", "auto") if lowering is None else lowering
     if choice not in _CHOICES:
-        raise JaxftError(f"JAXFT_OPS is '{choice}', not one of {', '.join(_CHOICES)}")
+        where, known = ("JAXFT_OPS", _CHOICES) if lowering is None else ("lowering", (*_CHOICES, *more))
+        raise JaxftError(f"{where} is '{choice}'{near(choice, known)}, not one of {', '.join(known)}")
     return choice
 
 
-def by_platform(*args: Any, cpu: Callable[..., Any], xla: Callable[..., Any]) -> Any:
+def by_platform(*args: Any, choice: str, cpu: Callable[..., Any], xla: Callable[..., Any]) -> Any:
     """`cpu(*args)` where the program is lowered for the CPU, `xla(*args)` elsewhere; both give the same values.
 
     Never differentiate through this: call it inside the two halves of a `jax.custom_vjp`.
+
+    Args:
+      choice: "auto", or "cpu" or "xla" for one of the two on every platform.
     """
-    choice = forced()
     if choice == "cpu":
         return cpu(*args)
     if choice == "xla":
         return xla(*args)
     return lax.platform_dependent(*args, cpu=cpu, default=xla)
+
+
+@contextlib.contextmanager
+def plain_ops() -> Iterator[None]:
+    """What is traced inside has XLA's own convolutions and pooling: the mathematics, not a lowering of it."""
+    before = os.environ.get("JAXFT_OPS")
+    os.environ["JAXFT_OPS"] = "xla"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["JAXFT_OPS"]
+        else:
+            os.environ["JAXFT_OPS"] = before

@@ -11,12 +11,17 @@ import numpy as np
 from jax import lax
 
 from jaxft.errors import JaxftError
-from jaxft.ops.conv import Pads, Pair, pair, resolve_padding, taps, untaps
+from jaxft.ops.geometry import Pads, Pair, pair, resolve_padding, taps, untaps
 from jaxft.ops.lowering import by_platform, forced
 
 
 def max_pool(
-    x: jax.Array, window: int | Pair, strides: int | Pair | None = None, padding: int | Pads = 0, ceil_mode: bool = False
+    x: jax.Array,
+    window: int | Pair,
+    strides: int | Pair | None = None,
+    padding: int | Pads = 0,
+    ceil_mode: bool = False,
+    lowering: str | None = None,
 ) -> jax.Array:
     """Maximum over windows; padding counts as minus infinity. Of equal maxima the first gets the gradient.
 
@@ -25,13 +30,15 @@ def max_pool(
       window, strides: one number or (height, width); strides default to the window.
       padding: one number or ((top, bottom), (left, right)).
       ceil_mode: as torch: round the output size up, but no window may start in the padding after the image.
+      lowering: None takes what `JAXFT_OPS` says; "auto", "xla" or "cpu": see `jaxft.ops.lowering`.
     """
     window = pair(window)
     strides = window if strides is None else pair(strides)
     pads = _pads(x, window, strides, padding, ceil_mode)
-    if forced() == "xla":
+    choice = forced(lowering)
+    if choice == "xla":
         return _xla_max_pool(x, window, strides, pads)
-    return _max_pool(x, window, strides, pads)
+    return _max_pool(x, window, strides, pads, choice)
 
 
 def avg_pool(
@@ -41,13 +48,16 @@ def avg_pool(
     padding: int | Pads = 0,
     count_include_pad: bool = True,
     ceil_mode: bool = False,
+    lowering: str | None = None,
 ) -> jax.Array:
     """Average over windows. With `count_include_pad` zeros of `padding` count, as in torch; what `ceil_mode` adds does not."""
     window = pair(window)
     strides = window if strides is None else pair(strides)
     asked = resolve_padding(padding, x.shape[1:3], window, strides, (1, 1))
     pads = _pads(x, window, strides, padding, ceil_mode)
-    summed = lax.reduce_window(x, np.zeros((), x.dtype), lax.add, (1, *window, 1), (1, *strides, 1), ((0, 0), *pads, (0, 0)))
+    choice = forced(lowering)
+    sum_pool = _xla_sum_pool if choice == "xla" else functools.partial(_sum_pool, choice=choice)
+    summed = sum_pool(x, window, strides, pads)
     counted = np.ones(x.shape[1:3])
     if count_include_pad:
         counted = np.pad(counted, asked, constant_values=1)
@@ -105,20 +115,25 @@ def _xla_max_pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.
     return lax.reduce_window(x, lowest, lax.max, (1, *window, 1), (1, *strides, 1), ((0, 0), *pads, (0, 0)))
 
 
+def _xla_sum_pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
+    return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, (1, *window, 1), (1, *strides, 1), ((0, 0), *pads, (0, 0)))
+
+
 # On the CPU XLA's select_and_scatter, the gradient of its pooling, is 5 to 13 times slower than comparing the slices that the
 # windows read; the forward pass gains as well.
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _max_pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _max_pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads, choice: str) -> jax.Array:
     return by_platform(
         x,
+        choice=choice,
         cpu=lambda x: functools.reduce(jnp.maximum, taps(x, window, strides, pads, fill=-np.inf)),
         xla=lambda x: _xla_max_pool(x, window, strides, pads),
     )
 
 
-def _max_pool_bwd(window: Pair, strides: Pair, pads: Pads, x: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
+def _max_pool_bwd(window: Pair, strides: Pair, pads: Pads, choice: str, x: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
     def cpu(x: jax.Array, grad: jax.Array) -> jax.Array:
         slices = taps(x, window, strides, pads, fill=-np.inf)
         highest = functools.reduce(jnp.maximum, slices)
@@ -133,7 +148,33 @@ def _max_pool_bwd(window: Pair, strides: Pair, pads: Pads, x: jax.Array, grad: j
     def xla(x: jax.Array, grad: jax.Array) -> jax.Array:
         return jax.vjp(lambda x: _xla_max_pool(x, window, strides, pads), x)[1](grad)[0]
 
-    return (by_platform(x, grad, cpu=cpu, xla=xla),)
+    return (by_platform(x, grad, choice=choice, cpu=cpu, xla=xla),)
 
 
-_max_pool.defvjp(lambda x, window, strides, pads: (_max_pool(x, window, strides, pads), x), _max_pool_bwd)
+_max_pool.defvjp(lambda x, *static: (_max_pool(x, *static), x), _max_pool_bwd)
+
+
+# Sums over windows: added slices, and their transpose.
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _sum_pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads, choice: str) -> jax.Array:
+    return by_platform(
+        x,
+        choice=choice,
+        cpu=lambda x: functools.reduce(jnp.add, taps(x, window, strides, pads)),
+        xla=lambda x: _xla_sum_pool(x, window, strides, pads),
+    )
+
+
+def _sum_pool_bwd(window: Pair, strides: Pair, pads: Pads, choice: str, x: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
+    def cpu(x: jax.Array, grad: jax.Array) -> jax.Array:
+        return untaps([grad] * (window[0] * window[1]), x.shape, window, strides, pads)
+
+    def xla(x: jax.Array, grad: jax.Array) -> jax.Array:
+        return jax.vjp(lambda x: _xla_sum_pool(x, window, strides, pads), x)[1](grad)[0]
+
+    return (by_platform(x, grad, choice=choice, cpu=cpu, xla=xla),)
+
+
+_sum_pool.defvjp(lambda x, *static: (_sum_pool(x, *static), x), _sum_pool_bwd)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -48,16 +48,3 @@ def check_batch_size(batch_size: int, mesh: Mesh, where: str) -> None:
     if batch_size < 1 or batch_size % devices:
         lower = max(devices, batch_size // devices * devices)
         raise JaxftError(f"{where} is {batch_size}, not a multiple of the {devices} devices; {lower} would be")
-
-
-def peak_bytes(compiled: Any) -> int | None:
-    """Bytes a compiled function needs on one device (arguments, results not aliased to them, temporaries), if known."""
-    analysis = compiled.memory_analysis()
-    if analysis is None:
-        return None
-    return (
-        analysis.argument_size_in_bytes
-        + analysis.output_size_in_bytes
-        - analysis.alias_size_in_bytes
-        + analysis.temp_size_in_bytes
-    )

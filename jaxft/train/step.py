@@ -21,6 +21,29 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Any]]
 EvalStep = Callable[[Params, ModelState, Batch], tuple[Any, dict[str, jax.Array]]]
 
 
+def make_objective(apply: ApplyFn, loss: LossFn, mask: Mask) -> Callable[..., Any]:
+    """Makes what the training step differentiates by its first argument.
+
+    Returns:
+      `(trainable, frozen, model_state, batch, weight, rng) -> (loss, (model_state, found))`: the two halves of the parameters,
+      a batch with its `mask`, the sum of the whole batch's mask, a key; `found` is what metrics are made from.
+    """
+    train = trains(mask)
+
+    def objective(
+        trainable: Params, frozen: Params, model_state: ModelState, batch: Batch, weight: jax.Array, rng: jax.Array
+    ) -> tuple[jax.Array, tuple[ModelState, dict[str, jax.Array]]]:
+        params = tree.merge(trainable, frozen)
+        outputs, new_state = apply(params, model_state, batch["image"], train=train, rng=rng)
+        per_example = _per_example(loss, apply, params, model_state, outputs, batch, train, rng)
+        # where, not times: a padded row may hold a NaN, and NaN times zero is NaN.
+        summed = jnp.where(batch["mask"] > 0, per_example * batch["mask"], 0.0).sum()
+        found = model_outputs(outputs["logits"], batch["label"], per_example, batch["mask"])
+        return summed / weight, (new_state, found)
+
+    return objective
+
+
 def make_train_step(
     apply: ApplyFn,
     loss: LossFn,
@@ -49,22 +72,12 @@ def make_train_step(
     Returns:
       `(state, batch) -> (state, metrics)`, pure. jit it with `donate_argnums=0`.
     """
-    train = trains(mask)
     if accum_steps < 1:
         raise JaxftError(f"accum_steps is {accum_steps}: it must be at least 1")
     if ema_decay is not None and not 0 < ema_decay < 1:
         raise JaxftError(f"ema_decay is {ema_decay}: it must lie between 0 and 1")
 
-    def objective(
-        trainable: Params, frozen: Params, model_state: ModelState, batch: Batch, weight: jax.Array, rng: jax.Array
-    ) -> tuple[jax.Array, tuple[ModelState, dict[str, jax.Array]]]:
-        params = tree.merge(trainable, frozen)
-        outputs, new_state = apply(params, model_state, batch["image"], train=train, rng=rng)
-        per_example = _per_example(loss, apply, params, model_state, outputs, batch, train, rng)
-        # where, not times: a padded row may hold a NaN, and NaN times zero is NaN.
-        summed = jnp.where(batch["mask"] > 0, per_example * batch["mask"], 0.0).sum()
-        found = model_outputs(outputs["logits"], batch["label"], per_example, batch["mask"])
-        return summed / weight, (new_state, found)
+    objective = make_objective(apply, loss, mask)
 
     def gradients(
         trainable: Params, frozen: Params, model_state: ModelState, batch: Batch, weight: jax.Array, rng: jax.Array

@@ -6,7 +6,7 @@ from jaxft.weights.pickle_machine import UnsafeCheckpoint
 from jaxft.weights.readers import read, read_with_metadata
 from jaxft.weights.rules import CONV, DENSE, IDENTITY, Converted, Op, Rule, convert, export, flatten_chw
 from jaxft.weights.safetensors_file import save_safetensors
-from jaxft.weights.sources import fetch
+from jaxft.weights.sources import cache_folder, fetch
 
 __all__ = [
     "CONV",
@@ -19,6 +19,7 @@ __all__ = [
     "Op",
     "Rule",
     "UnsafeCheckpoint",
+    "cache_folder",
     "convert",
     "convert_file",
     "create_model",

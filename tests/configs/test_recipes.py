@@ -48,10 +48,19 @@ def test_the_quickstart_trains_the_head_first_and_then_the_last_stages_at_a_lowe
     assert {model.stage_of(path) for path in first} == {"head"}
     assert {model.stage_of(path) for path in second} == {"stage4", "stage5", "stage6", "stage7", "neck", "head"}
     assert config.phases.phase2.lr < config.phases.phase1.lr
+    assert not config.features.cache
     scratch = recipe("quickstart", "scratch")
     assert scratch.model.pretrained == ""
     assert scratch.phases.phase1.length == "4 epochs"
     assert trained(scratch)[1][0] == tree.paths(jax.eval_shape(model.init, jax.random.key(0))[0])
+
+
+def test_the_head_only_quickstart_reads_features_of_fewer_views_than_epochs():
+    config = recipe("quickstart", "head")
+    model, (paths,) = trained(config)
+    assert {model.stage_of(path) for path in paths} == {"head"}
+    assert (config.features.cache, config.features.views, config.phases.phase1.length) == (True, 2, "10 epochs")
+    check_config(config)
 
 
 def test_vgg16_on_cifar10_is_the_classic_exercise():

@@ -7,7 +7,10 @@ import pytest
 
 from jaxft import ops
 from jaxft.errors import JaxftError
-from jaxft.ops.conv import pair, resolve_padding
+from jaxft.ops.conv import FORMS, form_of
+from jaxft.ops.geometry import Geometry, pair, resolve_padding
+from jaxft.ops.winograd import blocks, filtering
+from jaxft.parallel import batch_sharding, data_mesh, replicated
 
 CASES = {
     "plain 3x3": ((2, 6, 5, 3), (3, 3, 3, 4), {"padding": 1}),
@@ -29,6 +32,11 @@ CASES = {
     "depthwise larger than its map": ((2, 2, 2, 3), (5, 5, 1, 3), {"padding": "SAME", "groups": 3}),
     "grouped": ((2, 5, 5, 6), (3, 3, 2, 9), {"padding": 1, "groups": 3}),
     "dilated": ((1, 7, 7, 2), (3, 3, 2, 2), {"padding": 2, "dilation": 2}),
+    "3x3 without padding": ((2, 6, 9, 3), (3, 3, 3, 2), {}),
+    "3x3 padded on some sides": ((3, 4, 5, 2), (3, 3, 2, 3), {"padding": ((0, 2), (1, 0))}),
+    "3x3 on one row": ((2, 1, 7, 2), (3, 3, 2, 2), {"padding": 1}),
+    "grouped, several together": ((1, 4, 5, 8), (3, 3, 2, 4), {"padding": 1, "strides": 2, "groups": 4}),
+    "grouped, two convolutions": ((1, 3, 3, 64), (1, 1, 16, 4), {"groups": 4}),
     "uneven padding": ((1, 5, 4, 2), (3, 2, 2, 3), {"padding": ((0, 2), (1, 0))}),
 }
 
@@ -78,19 +86,108 @@ def case(request):
     return x, kernel, options, y, cotangent, numeric_gradients(x, kernel, cotangent, options)
 
 
-@pytest.mark.parametrize("lowering", ["auto", "xla", "cpu"])
-def test_convolution_and_gradients_equal_float64(case, lowering, monkeypatch):
-    monkeypatch.setenv("JAXFT_OPS", lowering)
+def fits(name, x, kernel, strides=1, padding=0, dilation=1, groups=1):
+    strides, dilation = pair(strides), pair(dilation)
+    pads = resolve_padding(padding, x.shape[1:3], kernel.shape[:2], strides, dilation)
+    return FORMS[name].can(x.shape, kernel.shape, Geometry(strides, pads, dilation, groups))
+
+
+@pytest.mark.parametrize("lowering", ["auto", "xla", "cpu", *FORMS])
+def test_convolution_and_gradients_equal_float64(case, lowering):
     x, kernel, options, y, cotangent, (dx, dk) = case
+    if lowering in FORMS and not fits(lowering, x, kernel, **options):
+        with pytest.raises(JaxftError, match=f"no '{lowering}' form of a kernel"):
+            ops.conv(jnp.asarray(x), jnp.asarray(kernel), lowering=lowering, **options)
+        return
 
     def run(x, kernel, cotangent):
-        found, pull = jax.vjp(lambda x, kernel: ops.conv(x, kernel, **options), x, kernel)
+        found, pull = jax.vjp(lambda x, kernel: ops.conv(x, kernel, lowering=lowering, **options), x, kernel)
         return found, *pull(cotangent)
 
     found = jax.jit(run)(*(jnp.asarray(value, jnp.float32) for value in (x, kernel, cotangent)))
     for value, expected in zip(found, (y, dx, dk), strict=True):
         assert value.shape == expected.shape
         np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-4)
+
+
+#: Convolutions of the networks (image, kernel, options) and the form each is compiled to on the CPU.
+CHOSEN = {
+    "VGG at 224 px, first": ((8, 224, 224, 3), (3, 3, 3, 64), {"padding": 1}, None),
+    "VGG at 224 px, second": ((8, 224, 224, 64), (3, 3, 64, 64), {"padding": 1}, "winograd_kernel_gradient"),
+    "VGG at 224 px, third block": ((8, 56, 56, 256), (3, 3, 256, 256), {"padding": 1}, "winograd"),
+    "VGG on a few tiny pictures": ((2, 4, 4, 256), (3, 3, 256, 256), {"padding": 1}, None),
+    "VGG at 32 px, last block": ((64, 2, 2, 512), (3, 3, 512, 512), {"padding": 1}, "patched"),
+    "ResNet's strided 3x3": ((8, 56, 56, 128), (3, 3, 128, 128), {"padding": 1, "strides": 2}, None),
+    "ResNet's shortcut": ((8, 56, 56, 256), (1, 1, 256, 512), {"strides": 2}, "pointwise"),
+    "EfficientNet's depthwise": ((8, 56, 56, 144), (5, 5, 1, 144), {"padding": "SAME", "groups": 144}, "depthwise"),
+    "ViT's patches": ((8, 224, 224, 3), (16, 16, 3, 384), {"strides": 16}, "tiled"),
+    "ResNeXt's": ((8, 56, 56, 128), (3, 3, 4, 128), {"padding": 1, "groups": 32}, "grouped"),
+}
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_the_table_chooses_by_shape_and_xla_alone_elsewhere(name):
+    shape, kernel_shape, options, expected = CHOSEN[name]
+    x, kernel = jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(kernel_shape, jnp.float32)
+    strides, dilation = pair(options.get("strides", 1)), (1, 1)
+    pads = resolve_padding(options.get("padding", 0), shape[1:3], kernel_shape[:2], strides, dilation)
+    geometry = Geometry(strides, pads, dilation, options.get("groups", 1))
+    assert form_of(x, kernel, geometry) == expected
+    narrow = form_of(x.update(dtype=jnp.bfloat16), kernel.update(dtype=jnp.bfloat16), geometry)
+    assert narrow == (None if expected and expected.startswith("winograd") else expected)
+    gradient = jax.jit(jax.grad(lambda x, kernel: ops.conv(x, kernel, **options).sum(), argnums=(0, 1)))
+    for platform in ("tpu", "cuda"):
+        text = gradient.trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
+        assert text.count("stablehlo.convolution") >= 2
+        assert "stablehlo.while" not in text
+        assert "stablehlo.dot_general" not in text
+
+
+@pytest.mark.parametrize("shape", [(8, 64, 64, 64), (6, 28, 28, 64), (7, 5, 6, 64)])
+def test_the_kernel_gradient_in_blocks_equals_float64(shape):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=shape)
+    kernel, grad = rng.normal(size=(3, 3, 64, 64)), rng.normal(size=shape)
+    loss = lambda kernel: (ops.conv(jnp.asarray(x, jnp.float32), kernel, padding=1, lowering="winograd") * grad).sum()
+    found = jax.jit(jax.grad(loss))(jnp.asarray(kernel, jnp.float32))
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    height, width = shape[1:3]
+    taps = [padded[:, i : i + height, j : j + width].reshape(-1, 64) for i in range(3) for j in range(3)]
+    expected = np.stack([part.T @ grad.reshape(-1, 64) for part in taps]).reshape(3, 3, 64, 64)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7, 8, 13, 64])
+@pytest.mark.parametrize("side", [1, 4, 7, 14, 28, 32, 56, 97, 112, 224])
+def test_blocks_divide_the_batch_and_the_map_and_are_neither_tiny_nor_huge(batch, side):
+    images, rows = blocks(batch, side, side, 64 * 64)
+    assert batch % images == 0
+    assert side % rows == 0
+    assert images == 1 or rows == side
+    assert images * rows * side <= max(2048 * 1.6, batch * side * side if batch in (7, 13) else 0)
+    if side in (32, 56, 112, 224) and batch in (8, 64):
+        assert images * rows * side >= 1024
+
+
+@pytest.mark.parametrize(("outputs", "taps"), [(4, 3), (3, 4)])
+def test_minimal_filtering_is_exact(outputs, taps):
+    data, kernel, out = filtering(outputs, taps)
+    rng = np.random.default_rng(0)
+    d, g = rng.normal(size=6), rng.normal(size=taps)
+    np.testing.assert_allclose(out @ ((kernel @ g) * (data @ d)), np.correlate(d, g, "valid"), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_winograd_on_a_batch_over_devices_equals_one_device(devices):
+    mesh = data_mesh(jax.devices()[:devices])
+    rng = np.random.default_rng(2)
+    x = jnp.asarray(rng.normal(size=(16, 16, 16, 64)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(3, 3, 64, 64)), jnp.float32)
+    gradient = jax.jit(jax.grad(lambda x, kernel: (ops.conv(x, kernel, padding=1) ** 2).sum(), argnums=(0, 1)))
+    one = gradient(x, kernel)
+    several = gradient(jax.device_put(x, batch_sharding(mesh)), jax.device_put(kernel, replicated(mesh)))
+    for a, b in zip(one, several, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * float(jnp.abs(a).max()))
 
 
 def test_convolution_under_vmap_equals_a_loop():
@@ -131,6 +228,8 @@ def test_wrong_channels_padding_and_environment_are_clear_errors(monkeypatch):
         ops.conv(x, jnp.ones((3, 3, 2, 4)))
     with pytest.raises(JaxftError, match="padding is 'VALID'"):
         ops.conv(x, jnp.ones((3, 3, 3, 4)), padding="VALID")
+    with pytest.raises(JaxftError, match="lowering is 'winogard' \\(did you mean 'winograd'"):
+        ops.conv(x, jnp.ones((3, 3, 3, 4)), lowering="winogard")
     monkeypatch.setenv("JAXFT_OPS", "fast")
     with pytest.raises(JaxftError, match="JAXFT_OPS is 'fast'"):
         ops.conv(x, jnp.ones((3, 3, 3, 4)))

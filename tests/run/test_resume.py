@@ -83,6 +83,24 @@ def test_a_run_killed_inside_every_step_and_continued_is_bit_equal(unbroken, rec
     _assert_same(_everything(workdir), expected)
 
 
+def test_a_batch_that_is_no_power_of_two_resumes_inside_a_log_window_bit_equal(recipe, tmp_path, unbroken):
+    _, cache, _ = unbroken
+    more = (
+        "--config.input.batch_size=24",
+        "--config.phases.phase1.length=5 steps",
+        "--config.phases.phase2.length=0 steps",
+        "--config.train.log_every=4 steps",
+        "--config.train.eval_every=5 steps",
+    )
+    for name, after, code in (("whole", None, 0), ("killed", "7", -signal.SIGKILL), ("killed", None, 0)):
+        kill = {} if after is None else {"KILL_AFTER": after}
+        process = _start(recipe, tmp_path / name, cache, "--resume", *SETTINGS, *more, **kill)
+        output, _ = process.communicate()
+        assert process.returncode == code, output
+    assert "resuming at step" in output
+    _assert_same(_everything(tmp_path / "killed"), _everything(tmp_path / "whole"))
+
+
 def test_ctrl_c_saves_and_a_resumed_run_is_bit_equal(unbroken, recipe, tmp_path):
     _, cache, expected = unbroken
     workdir = tmp_path / "run"

@@ -1,0 +1,199 @@
+"""What a phase reads: pictures, or the kept output of its frozen prefix (`config.features`)."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jaxft.config import call
+from jaxft.data import Source, find_augment, train_batches
+from jaxft.evaluate import Evaluation, evaluate, evaluate_source
+from jaxft.features import (
+    DTYPES,
+    Prefix,
+    Rows,
+    Views,
+    about,
+    feature_batches,
+    feature_eval_batches,
+    fill,
+    frozen_prefix,
+    views_of,
+)
+from jaxft.losses import wants_forward
+from jaxft.parallel import put_batch
+from jaxft.plan import Phase, Plan
+from jaxft.train import make_eval_step
+from jaxft.typing import ApplyFn, ModelState, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class PhaseInput:
+    """How a phase sees its examples.
+
+    Attributes:
+      apply: the network on `batch["image"]`, whatever that is.
+      batches: training batches from a step on; close them.
+      evaluate: `(params, model_state)` on the validation split.
+    """
+
+    apply: ApplyFn
+    batches: Callable[[int], Generator[dict[str, np.ndarray], None, None]]
+    evaluate: Callable[[Params, ModelState], Evaluation]
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """The features a phase is to read."""
+
+    prefix: Prefix
+    views: Views
+    dtype: str
+
+
+def evaluate_pictures(
+    eval_step: Callable[..., Any],
+    params: Params,
+    model_state: ModelState,
+    source: Source,
+    plan: Plan,
+    config: ConfigDict,
+    mesh: Mesh,
+) -> Evaluation:
+    """Evaluates the whole network on a source of pictures."""
+    batch_size, threads = config.input.eval_batch_size, config.input.threads
+    return evaluate_source(
+        eval_step, params, model_state, source, plan.model, batch_size=batch_size, mesh=mesh, threads=threads
+    )
+
+
+def pictures(plan: Plan, config: ConfigDict, mesh: Mesh, eval_step: Callable[..., Any]) -> PhaseInput:
+    """The whole network on pictures."""
+
+    def batches(step: int) -> Any:
+        section = {key: value for key, value in config.input.items() if key != "eval_batch_size"}
+        return call(
+            train_batches,
+            section,
+            "config.input",
+            source=plan.splits.train,
+            preprocessing=plan.model.preprocessing,
+            channels=plan.model.in_channels,
+            seed=config.seed,
+            start_step=step,
+            host=jax.process_index(),
+            hosts=jax.process_count(),
+        )
+
+    def judge(params: Params, model_state: ModelState) -> Evaluation:
+        return evaluate_pictures(eval_step, params, model_state, plan.val, plan, config, mesh)
+
+    return PhaseInput(plan.apply, batches, judge)
+
+
+def features_of(plan: Plan, phase: Phase, config: ConfigDict) -> tuple[Features | None, str]:
+    """The features a phase can read, and a line for the user: their size, or why the phase reads pictures."""
+    if not config.features.cache:
+        return None, ""
+    prefix = frozen_prefix(plan.model, phase.mask, plan.params, plan.model_state)
+    if prefix is None:
+        return None, f"{phase.name} trains the first stage: it reads pictures, no features"
+    if wants_forward(plan.loss):
+        return None, f"{phase.name} reads pictures, no features: its loss asks for passes of its own over them"
+    size, examples = config.input.batch_size, len(plan.splits.train)
+    views = views_of(
+        find_augment(config.input.augment),
+        at_most=config.features.views,
+        first_epoch=phase.start * size // examples,
+        last_epoch=(phase.stop * size - 1) // examples,
+    )
+    shape = (views.count * examples + len(plan.val), *prefix.shape)
+    dtype = config.features.dtype
+    nbytes = int(np.prod(shape)) * (2 if dtype == "bfloat16" else 4)
+    line = (
+        f"features before '{prefix.stage}': {examples:,} examples x {views.count} view{'s' * (views.count > 1)} and "
+        f"{len(plan.val):,} to validate x {'x'.join(f'{side:,}' for side in prefix.shape)} {dtype} = {nbytes / 1e6:,.1f} MB"
+    )
+    return Features(prefix, views, dtype), line
+
+
+def phase_input(
+    plan: Plan,
+    phase: Phase,
+    config: ConfigDict,
+    mesh: Mesh,
+    eval_step: Callable[..., Any],
+    params: Params,
+    model_state: ModelState,
+    *,
+    workdir: Path,
+    say: Callable[[str], None],
+    stop: Callable[[], bool],
+    watch: Callable[[Callable[..., Any], str], Callable[..., Any]],
+) -> PhaseInput | None:
+    """Prepares what a phase reads; features that are not there yet are computed.
+
+    Args:
+      plan, phase, config, mesh: of the run.
+      eval_step: of the whole network, jitted.
+      params, model_state: as the phase begins, or goes on: its frozen stages are the same.
+      workdir: holds the features, unless `config.features.dir` names another folder.
+      say, stop: see `jaxft.features.fill`.
+      watch: of `jaxft.compiling.Compiles`.
+
+    Returns:
+      None where `stop` cut the computing short.
+
+    Raises:
+      JaxftError, SaveError: see `jaxft.features`.
+    """
+    found, line = features_of(plan, phase, config)
+    if found is None:
+        say(line)
+        return pictures(plan, config, mesh, eval_step)
+    folder = Path(config.features.dir).expanduser() if config.features.dir else workdir / "features"
+    say(f"{line} in {folder}")
+    prefix, seed, size = found.prefix, config.seed, -(-config.input.eval_batch_size // mesh.size) * mesh.size
+
+    compute = watch(jax.jit(prefix.run(DTYPES[found.dtype])), "the frozen stages")
+
+    def kept(split: str, source: Source, views: Views) -> np.ndarray | None:
+        rows = Rows(
+            folder,
+            f"{split}-{plan.model.name}-{prefix.stage}",
+            about(prefix, params, model_state, source, views, split=split, seed=seed, data=plan.splits.fingerprint),
+            shape=(views.count * len(source), *prefix.shape),
+            dtype=found.dtype,
+            block=size,
+        )
+        if rows.damaged:
+            say(f"features: {rows.damaged} damaged blocks in {rows.path} are computed again")
+        whole = fill(
+            rows, lambda image: compute(params, model_state, image), source, views,
+            model=plan.model, seed=seed, mesh=mesh, threads=config.input.threads, say=say, stop=stop,
+        )  # fmt: skip
+        return rows.read() if whole else None
+
+    train = kept("train", plan.splits.train, found.views)
+    val = None if train is None else kept("val", plan.val, Views())
+    if train is None or val is None:
+        return None
+    batches = functools.partial(
+        feature_batches, train, plan.splits.train, found.views, batch_size=config.input.batch_size, seed=seed
+    )
+    step = watch(jax.jit(make_eval_step(prefix.rest, plan.loss, metrics=plan.task.metrics)), "the evaluation step")
+    put = functools.partial(put_batch, mesh=mesh)
+
+    def judge(params: Params, model_state: ModelState) -> Evaluation:
+        shown = feature_eval_batches(val, plan.val, batch_size=size)
+        return evaluate(step, params, model_state, shown, expect=len(plan.val), put=put)
+
+    return PhaseInput(prefix.rest, lambda start: batches(start_step=start), judge)
