@@ -5,6 +5,7 @@ All take `(x [B, H, W, C], kernel [h, w, C / groups, O], (grad [B, H', W', O],) 
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import jax
@@ -138,8 +139,47 @@ def depthwise(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
 
 
 def depthwise_input_gradient(x: jax.Array, kernel: jax.Array, grad: jax.Array, geometry: Geometry) -> jax.Array:
-    weights = kernel.reshape(-1, kernel.shape[3])
-    return untaps([grad * weight for weight in weights], x.shape, _window(kernel), geometry.strides, geometry.pads)
+    """Pixels that the strides treat alike together: each such phase is a sum of shifted multiply-adds without strides.
+
+    Adding each tap's product back where it was read, as `untaps` does, takes 3 to 14 times as long for a 5x5 kernel.
+    """
+    batch, height, width, channels = x.shape
+    down, right = (
+        _phases(size, span, stride, pads[0])
+        for size, span, stride, pads in zip(x.shape[1:3], _window(kernel), geometry.strides, geometry.pads, strict=True)
+    )
+    rows, columns = -(-height // len(down)), -(-width // len(right))
+    pads = tuple(
+        (max(0, -min(shifts)), max(0, wanted + max(shifts) - size))
+        for wanted, size, shifts in (
+            (rows, grad.shape[1], [shift for phase in down for _, shift in phase]),
+            (columns, grad.shape[2], [shift for phase in right for _, shift in phase]),
+        )
+    )
+    padded = jnp.pad(grad, ((0, 0), *pads, (0, 0)))
+    lines = []
+    for phase in down:
+        found = []
+        for other in right:
+            total = jnp.zeros((batch, rows, columns, channels), grad.dtype)
+            for (i, shift), (j, aside) in itertools.product(phase, other):
+                top, left = pads[0][0] + shift, pads[1][0] + aside
+                total = total + padded[:, top : top + rows, left : left + columns] * kernel[i, j, 0]
+            found.append(total)
+        lines.append(jnp.stack(found, axis=3))
+    whole = jnp.stack(lines, axis=2)  # [B, rows, strides, columns, strides, C]
+    return whole.reshape(batch, rows * len(down), columns * len(right), channels)[:, :height, :width]
+
+
+def _phases(size: int, span: int, stride: int, before: int) -> list[list[tuple[int, int]]]:
+    """For each remainder of a pixel's place by `stride`: the taps that read such pixels, and where their results lie.
+
+    Pixel q * stride + phase is read by tap k for result q + shift: the pairs (k, shift).
+    """
+    return [
+        [(tap, (phase + before - tap) // stride) for tap in range(span) if (phase + before - tap) % stride == 0]
+        for phase in range(stride)
+    ]
 
 
 def depthwise_kernel_gradient(x: jax.Array, kernel: jax.Array, grad: jax.Array, geometry: Geometry) -> jax.Array:

@@ -15,6 +15,7 @@ import functools
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -93,49 +94,40 @@ def _padded(x: jax.Array, pads: Pads, tiles: int) -> jax.Array:
 
 def conv3x3(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """[B, H, W, C] and [3, 3, C, O] -> [B, H', W', O], stride 1."""
-    _, weights, _ = filtering(_TILE, 3)
-    kernels = _combine(weights, [kernel[:, j] for j in range(3)])  # 6 of [3, C, O]
-    return _filtered(x, [own.swapaxes(0, 1).reshape(own.shape[1], -1) for own in kernels], 0, geometry.pads)
+    return _filtered(x, kernel, 0, geometry.pads)
 
 
 def input_gradient(x: jax.Array, kernel: jax.Array, grad: jax.Array, geometry: Geometry) -> jax.Array:
     """The gradient for x, [B, H, W, C]: the same convolution of `grad` with the mirrored kernel.
 
-    The products contract over the kernel's last axis, so that it is never transposed: with 512 channels that took three times
-    as long as the products.
+    The products contract over the kernel's last axis: with 512 channels, transposing it takes longer than multiplying.
     """
-    _, weights, _ = filtering(_TILE, 3)
-    kernels = _combine(weights, [kernel[::-1, 2 - j] for j in range(3)])  # 6 of [3, C, O]
     (top, bottom), (left, right) = geometry.pads
-    return _filtered(
-        grad, [own.reshape(-1, own.shape[2]) for own in kernels], 1, ((2 - top, 2 - bottom), (2 - left, 2 - right))
-    )
+    return _filtered(grad, kernel[::-1, ::-1], 1, ((2 - top, 2 - bottom), (2 - left, 2 - right)))
 
 
-def _filtered(x: jax.Array, kernels: list[jax.Array], axis: int, pads: Pads) -> jax.Array:
-    """[B, H, W, C] -> [B, H', W', O] with 6 transformed kernels [C, 3 O] (`axis` 0, of C) or [3 O, C] (`axis` 1).
+def _filtered(x: jax.Array, kernel: jax.Array, axis: int, pads: Pads) -> jax.Array:
+    """[B, H, W, C] -> [B, H', W', O], with a kernel [3, 3, C, O] where `axis` is 0, [3, 3, O, C] where it is 1.
 
-    Each row is multiplied with all three kernel rows, and the products are added where they belong: one pass over a result
-    instead of copies of three rows side by side in front of the product.
+    Each row is multiplied with each of the three kernel rows, and the products are added where they belong: that is one pass
+    over a result, instead of copies of three rows side by side in front of the product.
     """
     (top, bottom), (left, right) = pads
     batch, height, width, channels = x.shape
-    features = kernels[0].shape[1 - axis] // 3
-    tiles = -(-(left + width + right - 2) // _TILE)
-    data, _, out = filtering(_TILE, 3)
+    out_width = left + width + right - 2
+    tiles = -(-out_width // _TILE)
+    data, weights, out = filtering(_TILE, 3)
+    seen = _combine(data, _strided(_padded(x, ((0, 0), (left, right)), tiles), _TILE + 2, tiles))  # 6 of [B, H, tiles, C]
     zero = jnp.zeros((), x.dtype)
-    found = []
-    for part, own in zip(
-        _combine(data, _strided(_padded(x, ((0, 0), pads[1]), tiles), _TILE + 2, tiles)), kernels, strict=True
-    ):
-        products = lax.dot_general(part.reshape(-1, channels), own, (((1,), (axis,)), ((), ())))
-        rows = jnp.split(products.reshape(batch, height, tiles, 3 * features), 3, axis=-1)
-        shifted = (
-            lax.pad(row, zero, ((0, 0, 0), (top - i, bottom - 2 + i, 0), (0, 0, 0), (0, 0, 0))) for i, row in enumerate(rows)
-        )
-        found.append(functools.reduce(jnp.add, shifted))
+    found: list[Any] = [0] * len(seen)
+    for i in range(3):
+        for number, own in enumerate(_combine(weights, [kernel[i, j] for j in range(3)])):
+            row = lax.dot_general(seen[number].reshape(-1, channels), own, (((1,), (axis,)), ((), ())))
+            row = row.reshape(batch, height, tiles, -1)
+            shifted = lax.pad(row, zero, ((0, 0, 0), (top - i, bottom - 2 + i, 0), (0, 0, 0), (0, 0, 0)))
+            found[number] = found[number] + shifted
     y = jnp.stack(_combine(out, found), axis=3)  # [B, H', tiles, 4, O]
-    return y.reshape(batch, y.shape[1], -1, features)[:, :, : left + width + right - 2]
+    return y.reshape(*y.shape[:2], tiles * _TILE, -1)[:, :, :out_width]
 
 
 def kernel_gradient(x: jax.Array, kernel: jax.Array, grad: jax.Array, geometry: Geometry) -> jax.Array:
