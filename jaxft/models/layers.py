@@ -15,14 +15,10 @@ import jax.numpy as jnp
 
 from jaxft import ops
 from jaxft.errors import JaxftError
+from jaxft.ops.norm import at_least_f32
 from jaxft.typing import Trains
 
 Train = bool | Trains
-
-
-def at_least_f32(x: jax.Array) -> jax.Array:
-    """`x` in f32, or f64 where it is: statistics and logits are never narrower, whatever a network computes in."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 #: He et al. (2015), over the outputs: what torchvision initialises convolutions with.
@@ -104,18 +100,14 @@ class BatchNorm(nn.Module):
         mean = self.variable("batch_stats", "mean", jnp.zeros, (features,), jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, (features,), jnp.float32)
         if training(train, path_of(self)) and not self.is_initializing():
-            wide = at_least_f32(x)
-            axes = tuple(range(x.ndim - 1))
-            batch_mean = wide.mean(axes)
-            batch_var = jnp.square(wide - batch_mean).mean(axes)
+            y, batch_mean, batch_var = ops.batch_norm(x, scale, bias, self.epsilon)
             count = x.size // features
             unbiased = batch_var * (count / max(count - 1, 1))
             mean.value = (1 - self.momentum) * mean.value + self.momentum * jax.lax.stop_gradient(batch_mean)
             var.value = (1 - self.momentum) * var.value + self.momentum * jax.lax.stop_gradient(unbiased)
-        else:
-            batch_mean, batch_var = mean.value, var.value
-        factor = scale * jax.lax.rsqrt(batch_var + self.epsilon)
-        return (x * factor + (bias - batch_mean * factor)).astype(self.dtype)
+            return y.astype(self.dtype)
+        factor = scale * jax.lax.rsqrt(var.value + self.epsilon)
+        return (x * factor + (bias - mean.value * factor)).astype(self.dtype)
 
 
 class LayerNorm(nn.Module):

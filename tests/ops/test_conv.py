@@ -29,6 +29,12 @@ CASES = {
     "depthwise 3x3": ((2, 5, 6, 4), (3, 3, 1, 4), {"padding": 1, "groups": 4}),
     "depthwise 5x5 SAME stride 2": ((2, 6, 7, 3), (5, 5, 1, 3), {"padding": "SAME", "strides": 2, "groups": 3}),
     "depthwise 3x3 stride 2 on an odd map": ((1, 5, 5, 3), (3, 3, 1, 3), {"padding": 1, "strides": 2, "groups": 3}),
+    "depthwise 5x4 with uneven strides and padding": (
+        (2, 7, 8, 3),
+        (5, 4, 1, 3),
+        {"padding": ((2, 1), (0, 2)), "strides": (3, 2), "groups": 3},
+    ),
+    "depthwise 2x1, smaller than its strides": ((1, 7, 6, 2), (2, 1, 1, 2), {"strides": 3, "groups": 2}),
     "depthwise larger than its map": ((2, 2, 2, 3), (5, 5, 1, 3), {"padding": "SAME", "groups": 3}),
     "grouped": ((2, 5, 5, 6), (3, 3, 2, 9), {"padding": 1, "groups": 3}),
     "dilated": ((1, 7, 7, 2), (3, 3, 2, 2), {"padding": 2, "dilation": 2}),
