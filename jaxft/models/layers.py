@@ -120,10 +120,7 @@ class LayerNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        wide = at_least_f32(x)
-        centred = wide - wide.mean(-1, keepdims=True)
-        factor = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.epsilon)
-        return (centred * factor * scale + bias).astype(self.dtype)
+        return ops.layer_norm(x, scale, bias, self.epsilon).astype(self.dtype)
 
 
 def gelu(x: jax.Array) -> jax.Array:

@@ -36,7 +36,11 @@ class PatchEmbed(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention of several heads; query, key and value come from one dense layer. The softmax is in f32."""
+    """Self-attention of several heads; query, key and value come from one dense layer. The softmax is in f32.
+
+    Its division comes after the product with the values (Dao et al., 2022, arXiv:2205.14135), on D / heads numbers a token
+    instead of N.
+    """
 
     heads: int
     dtype: Any
@@ -50,7 +54,8 @@ class Attention(nn.Module):
         q, k, v = packed.transpose(2, 0, 3, 1, 4)  # each [B, heads, N, D / heads]
         wide = jnp.promote_types(x.dtype, jnp.float32)
         similar = jnp.einsum("bhqd,bhkd->bhqk", q * q.shape[-1] ** -0.5, k, preferred_element_type=wide)
-        x = jnp.einsum("bhqk,bhkd->bhqd", nn.softmax(similar).astype(x.dtype), v)
+        weights = jnp.exp(similar - jax.lax.stop_gradient(similar.max(-1, keepdims=True)))
+        x = jnp.einsum("bhqk,bhkd->bhqd", weights.astype(x.dtype), v) / weights.sum(-1, keepdims=True).astype(x.dtype)
         x = x.transpose(0, 2, 1, 3).reshape(batch, tokens, width)
         return Dense(width, dtype=self.dtype, name="proj")(x)
 

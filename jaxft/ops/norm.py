@@ -1,15 +1,19 @@
-"""Batch normalisation with the gradient written out: two sums and one pass over the map."""
+"""Batch and layer normalisation with their gradients written out: two sums and one pass over the map.
+
+Derived automatically, the gradients of mean and variance go over the map several times more. With `JAXFT_OPS=xla` they are
+derived, and forward mode is possible.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxft.ops.lowering import forced
-
-Normalised = tuple[jax.Array, jax.Array, jax.Array]
 
 
 def at_least_f32(x: jax.Array) -> jax.Array:
@@ -17,11 +21,8 @@ def at_least_f32(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> Normalised:
+def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalises a batch with its own mean and biased variance over all axes but the last (Ioffe & Szegedy, 2015).
-
-    Derived automatically, the gradient of the variance goes over the map several times more. With `JAXFT_OPS=xla` it is, and
-    forward mode is possible.
 
     Args:
       x: [..., C].
@@ -31,37 +32,52 @@ def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) 
     Returns:
       (y [..., C], mean [C], variance [C]), all f32, or f64 where x is.
     """
-    return _batch_norm(x, scale, bias, epsilon) if forced() == "xla" else _written_out(x, scale, bias, epsilon)
+    return _chosen(_batch_norm, _batch_norm_written_out)(x, scale, bias, epsilon)
 
 
-def _axes(x: jax.Array) -> tuple[int, ...]:
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
+    """Normalises each vector with its own mean and biased variance over the last axis (Ba et al., 2016).
+
+    Args:
+      x: [..., D].
+      scale, bias: [D], f32.
+      epsilon: added to the variance.
+
+    Returns:
+      [..., D], f32, or f64 where x is.
+    """
+    return _chosen(_layer_norm, _layer_norm_written_out)(x, scale, bias, epsilon)
+
+
+def _chosen(derived: Callable[..., Any], written_out: Callable[..., Any]) -> Callable[..., Any]:
+    return derived if forced() == "xla" else written_out
+
+
+def _rows(x: jax.Array) -> tuple[int, ...]:
     return tuple(range(x.ndim - 1))
 
 
-def _batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> Normalised:
+def _batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array, jax.Array]:
     x = at_least_f32(x)
-    mean = x.mean(_axes(x))
-    var = jnp.square(x - mean).mean(_axes(x))
-    factor = scale * jax.lax.rsqrt(var + epsilon)
+    mean = x.mean(_rows(x))
+    var = jnp.square(x - mean).mean(_rows(x))
+    factor = scale * lax.rsqrt(var + epsilon)
     return x * factor + (bias - mean * factor), mean, var
 
 
-_written_out = jax.custom_vjp(_batch_norm, nondiff_argnums=(3,))
-
-
-def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> Any:
+def _batch_norm_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> Any:
     found = _batch_norm(x, scale, bias, epsilon)
     return found, (x, scale, *found[1:])
 
 
-def _backward(epsilon: float, saved: Any, grads: Normalised) -> Normalised:
+def _batch_norm_backward(epsilon: float, saved: Any, grads: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, scale, mean, var = saved
     grad, of_mean, of_var = grads
     count = x.size // x.shape[-1]
-    inverse = jax.lax.rsqrt(var + epsilon)
+    inverse = lax.rsqrt(var + epsilon)
     centred = at_least_f32(x) - mean
-    for_bias = grad.sum(_axes(x))
-    for_scale = inverse * (grad * centred).sum(_axes(x))
+    for_bias = grad.sum(_rows(x))
+    for_scale = inverse * (grad * centred).sum(_rows(x))
     # By the chain rule every pixel's is a * grad + b * (x - mean) + c, with three numbers a channel.
     a = scale * inverse
     b = (2 * of_var - a * inverse * for_scale) / count
@@ -69,4 +85,34 @@ def _backward(epsilon: float, saved: Any, grads: Normalised) -> Normalised:
     return (a * grad + (b * centred + c)).astype(x.dtype), for_scale, for_bias
 
 
-_written_out.defvjp(_forward, _backward)
+_batch_norm_written_out = jax.custom_vjp(_batch_norm, nondiff_argnums=(3,))
+_batch_norm_written_out.defvjp(_batch_norm_forward, _batch_norm_backward)
+
+
+def _statistics(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
+    """(mean, one over the standard deviation), each [..., 1]."""
+    x = at_least_f32(x)
+    mean = x.mean(-1, keepdims=True)
+    return mean, lax.rsqrt(jnp.square(x - mean).mean(-1, keepdims=True) + epsilon)
+
+
+def _layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
+    return _layer_norm_forward(x, scale, bias, epsilon)[0]
+
+
+def _layer_norm_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> Any:
+    mean, inverse = _statistics(x, epsilon)
+    return (at_least_f32(x) - mean) * inverse * scale + bias, (x, scale, mean, inverse)
+
+
+def _layer_norm_backward(epsilon: float, saved: Any, grad: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    x, scale, mean, inverse = saved
+    normal = (at_least_f32(x) - mean) * inverse
+    scaled = grad * scale
+    along = (scaled * normal).mean(-1, keepdims=True)
+    for_x = inverse * (scaled - scaled.mean(-1, keepdims=True) - normal * along)
+    return for_x.astype(x.dtype), (grad * normal).sum(_rows(x)), grad.sum(_rows(x))
+
+
+_layer_norm_written_out = jax.custom_vjp(_layer_norm, nondiff_argnums=(3,))
+_layer_norm_written_out.defvjp(_layer_norm_forward, _layer_norm_backward)

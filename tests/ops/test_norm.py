@@ -1,4 +1,4 @@
-"""Batch normalisation's written-out gradient against the derived one, in float64."""
+"""The written-out gradients of batch and layer normalisation against the derived ones, in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +8,23 @@ import pytest
 from jaxft import ops
 
 
-def loss(x, scale, bias):
-    """Uses all that is returned, with weights, so that no gradient vanishes."""
+def weighted(y):
+    """A sum in which no gradient vanishes."""
+    return (y * jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape)).sum()
+
+
+def of_batch_norm(x, scale, bias):
     y, mean, var = ops.batch_norm(x, scale, bias, 1e-3)
-    weights = jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape)
-    return (y * weights).sum() + (mean * scale).sum() + jnp.square(var).sum()
+    return weighted(y) + (mean * scale).sum() + jnp.square(var).sum()
 
 
-@pytest.mark.parametrize("shape", [(4, 3, 5, 6), (7, 2), (1, 1, 1, 3), (2, 9, 4)])
-def test_the_written_out_gradient_is_the_derived_one(shape, monkeypatch):
+def of_layer_norm(x, scale, bias):
+    return weighted(ops.layer_norm(x, scale, bias, 1e-3))
+
+
+@pytest.mark.parametrize("loss", [of_batch_norm, of_layer_norm])
+@pytest.mark.parametrize("shape", [(4, 3, 5, 6), (7, 2), (1, 1, 1, 3), (2, 9, 4), (5,)])
+def test_the_written_out_gradient_is_the_derived_one(loss, shape, monkeypatch):
     random = np.random.default_rng(0)
     with jax.enable_x64(True):
         operands = [jnp.asarray(random.normal(2, 3, size)) for size in (shape, shape[-1:], shape[-1:])]
@@ -39,9 +47,19 @@ def test_bfloat16_is_normalised_with_float32_statistics():
     assert pull((y, mean, var))[0].dtype == jnp.bfloat16
 
 
-def test_forward_mode_needs_the_plain_form(monkeypatch):
+def test_layer_norm_of_bfloat16_computes_in_float32():
+    x = jnp.asarray(np.random.default_rng(0).normal(100, 1, (4, 256)), jnp.bfloat16)
+    wide = np.asarray(x, np.float64)
+    y, pull = jax.vjp(lambda x: ops.layer_norm(x, jnp.ones(256), jnp.zeros(256), 1e-6), x)
+    expected = (wide - wide.mean(-1, keepdims=True)) / np.sqrt(wide.var(-1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+    assert pull(y)[0].dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("norm", [lambda *of: ops.batch_norm(*of)[0], ops.layer_norm])
+def test_forward_mode_needs_the_derived_form(norm, monkeypatch):
     x = jnp.arange(12.0).reshape(4, 3)
-    normalise = lambda x: ops.batch_norm(x, jnp.ones(3), jnp.zeros(3), 1e-5)[0]
+    normalise = lambda x: norm(x, jnp.ones(3), jnp.zeros(3), 1e-5)
     with pytest.raises(TypeError, match="custom_vjp"):
         jax.jvp(normalise, (x,), (x,))
     monkeypatch.setenv("JAXFT_OPS", "xla")
