@@ -73,8 +73,12 @@ def processor() -> str:
 
 
 def describe(workers: Mapping[str, Worker]) -> dict[str, dict[str, Any]]:
-    """Of each side its versions, its cores and its own f32 matmul peak in FLOP/s."""
-    return {side: {**worker.ask("about"), "peak": worker.ask("peak")["flops"]} for side, worker in workers.items()}
+    """Of each side its versions, its cores and its own f32 matmul peak in FLOP/s.
+
+    No peak is measured before all have answered: a worker that still imports its library takes the others' cores.
+    """
+    about = {side: worker.ask("about") for side, worker in workers.items()}
+    return {side: {**about[side], "peak": worker.ask("peak")["flops"]} for side, worker in workers.items()}
 
 
 def row(
