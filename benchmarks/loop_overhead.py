@@ -22,7 +22,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,10 @@ class Case:
 
 
 CASES = (
-    Case("efficientnet_lite0", "full", 64, 16, 5),
-    Case("efficientnet_lite0", "head", 64, 64, 8),
-    Case("efficientnet_lite0", "head", 32, 4, 100),
+    Case("vgg16", "head", 32, 64, 10),
+    Case("efficientnet_lite0", "full", 64, 64, 10),
+    Case("efficientnet_lite0", "head", 64, 64, 20),
+    Case("efficientnet_lite0", "head", 32, 4, 200),
 )
 
 
@@ -70,21 +71,25 @@ class Meter:
         self.loop: list[float] = []
         self.bare: list[float] = []
 
-    def compiled_step(self, *arguments: Any) -> Any:
-        """`jit_train_step`, remembering what it made."""
-        self._step = JIT_TRAIN_STEP(*arguments)
+    def checked(self, step: Any, *arguments: Any, **more: Any) -> Any:
+        """`checked`, remembering the compiled step and its last result."""
+        self._step, checked_step = step, CHECKED(step, *arguments, **more)
 
-        def step(state: Any, batch: Any) -> Any:
+        def call(state: Any, batch: Any) -> Any:
             if self._spare is None:
                 self._spare = jax.tree.map(jnp.copy, state)
-            self._last = self._step(state, batch)
+            self._last = checked_step(state, batch)
             return self._last
 
-        return step
+        return call
 
-    def batches(self, *arguments: Any) -> Iterator[Any]:
-        """`_train_batches`; between two windows of the loop it runs the bare steps."""
-        with_decoding = TRAIN_BATCHES(*arguments)
+    def phase_input(self, *arguments: Any, **more: Any) -> Any:
+        """`phase_input`, its training batches replaced by `_batches`."""
+        given = PHASE_INPUT(*arguments, **more)
+        return dataclasses.replace(given, batches=lambda step: self._batches(given.batches(step)))
+
+    def _batches(self, with_decoding: Generator[Any, None, None]) -> Generator[Any, None, None]:
+        """The training's batches; between two windows of the loop it runs the bare steps."""
         held = [next(with_decoding) for _ in range(BATCHES)]
         placed = [put_batch(batch, data_mesh()) for batch in held]
         source = with_decoding if self._decode else itertools.cycle(held)
@@ -108,7 +113,7 @@ class Meter:
         return (time.perf_counter() - start) / self._case.steps
 
 
-JIT_TRAIN_STEP, TRAIN_BATCHES = run.jit_train_step, run._train_batches
+CHECKED, PHASE_INPUT = run.checked, run.phase_input
 
 
 def make_config(case: Case) -> ConfigDict:
@@ -125,14 +130,14 @@ def make_config(case: Case) -> ConfigDict:
 def measure(case: Case, windows: int, *, decode: bool) -> dict[str, Any]:
     """Times `windows` pairs of windows; gives the fastest of each side, and the cost in percent."""
     meter = Meter(case, windows, decode=decode)
-    run.jit_train_step, run._train_batches = meter.compiled_step, meter.batches
+    run.checked, run.phase_input = meter.checked, meter.phase_input
     try:
         with tempfile.TemporaryDirectory() as folder:
             run.train(make_config(case), Path(folder) / "run")
     except Measured:
         pass
     finally:
-        run.jit_train_step, run._train_batches = JIT_TRAIN_STEP, TRAIN_BATCHES
+        run.checked, run.phase_input = CHECKED, PHASE_INPUT
     cost = [100 * (loop / bare - 1) for loop, bare in zip(meter.loop, meter.bare, strict=True)]
     lower, middle, upper = statistics.quantiles(cost, n=4)
     return {
@@ -149,7 +154,7 @@ def measure(case: Case, windows: int, *, decode: bool) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--windows", type=int, default=18)
+    parser.add_argument("--windows", type=int, default=12)
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args()
     rows = [measure(case, options.windows, decode=decode) for case in CASES for decode in (False, True)]
