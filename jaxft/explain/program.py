@@ -73,7 +73,7 @@ def _sweep_back(jaxpr: Jaxpr, wanted: Sequence[bool], prefix: str, times: int, v
 
 
 def _sweep_scan(equation: Any, body: Jaxpr, outs: list[bool], name: str, times: int, visit: Callable[..., None]) -> list[bool]:
-    constants, carried = equation.params["num_consts"], equation.params["num_carry"]
+    constants, carried = _scan_parts(equation, body)
     while True:  # what the next trip reads of the carry is wanted of this one
         reads = _sweep_back(body, outs, name, times, lambda *_: None)
         carry = reads[constants : constants + carried]
@@ -82,6 +82,19 @@ def _sweep_scan(equation: Any, body: Jaxpr, outs: list[bool], name: str, times: 
             break
         outs = wanted
     return _sweep_back(body, outs, name, times * equation.params["length"], visit)
+
+
+def _scan_parts(equation: Any, body: Jaxpr) -> tuple[int, int]:
+    """How many inputs of a scan are constants, and how many are carried; the rest it goes over.
+
+    Read off the shapes, for the names of its parameters change with JAX: what a scan goes over has an axis less inside.
+    """
+
+    def whole(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+        return sum(outer.aval.ndim == inner.aval.ndim for outer, inner in zip(outside, inside, strict=True))
+
+    carried = whole(equation.outvars, body.outvars)
+    return whole(equation.invars, body.invars) - carried, carried
 
 
 def bodies(equation: Any) -> list[Jaxpr]:
@@ -218,7 +231,7 @@ def _scan_forward(
     times: int,
     visit: Callable[..., None],
 ) -> list[bool]:
-    constants, carried = equation.params["num_consts"], equation.params["num_carry"]
+    constants, carried = _scan_parts(equation, body)
     while True:
         outs = _sweep_forward(body, ins, wanted, name, times, lambda *_: None)
         carry = [old or new for old, new in zip(ins[constants : constants + carried], outs[:carried], strict=True)]
