@@ -2,8 +2,8 @@
 
     python benchmarks/profile_step.py resnet50 --part=train --size=224 --batch=8
 
-The times are of the operations, summed over the threads that run them: a matrix product that spreads over two cores counts once
-for as long as it takes, two fusions that run side by side count twice. So the sum is more than a step's wall time.
+The times add up to the step's wall time: a moment in which two instructions run side by side counts half for each, one in which
+none runs is `waiting`. `profile_torch.py` profiles the same step of torch's.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import collections
 import dataclasses
 import gzip
+import itertools
 import json
 import os
 import re
@@ -57,6 +58,12 @@ class Instruction:
         parts = [part for part in self.path.split("/") if not re.match(added, part)]
         return " ".join(["backward" if "transpose(" in self.path else "forward", "/".join(parts)])
 
+    @property
+    def module(self) -> str:
+        """The innermost module's name without its number: `conv` of layer1/0/conv2/dot_general, `layer` of layer1/0/max."""
+        names = [name for part in self.layer.partition(" ")[2].split("/")[:-1] if (name := part.rstrip("0123456789"))]
+        return names[-1] if names else "outside"
+
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -88,22 +95,44 @@ def instructions(text: str) -> dict[str, Instruction]:
     return found
 
 
-def exclusive(events: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """Instruction -> microseconds, without those of instructions that ran inside it on the same thread."""
-    found: dict[str, float] = collections.defaultdict(float)
+def innermost(events: Iterable[dict[str, Any]]) -> list[tuple[float, float, str]]:
+    """(start, end, instruction), microseconds: what runs on each thread, without what only waits for others inside it."""
+    found: list[tuple[float, float, str]] = []
     by_thread = collections.defaultdict(list)
     for event in events:
-        by_thread[event["pid"], event["tid"]].append(event)
+        by_thread[event["pid"], event["tid"]].append((event["ts"], event["ts"] + event["dur"], event["args"]["hlo_op"]))
     for thread in by_thread.values():
-        around: list[tuple[float, str]] = []
-        for event in sorted(thread, key=lambda event: (event["ts"], -event["dur"])):
-            while around and around[-1][0] <= event["ts"]:
-                around.pop()
-            name = event["args"]["hlo_op"]
+        around: list[list[Any]] = []  # [from where on it runs, its end, its name]
+
+        def close(until: float, around: list[list[Any]] = around) -> None:
+            while around and around[-1][1] <= until:
+                start, end, name = around.pop()
+                found.append((start, end, name))
+                if around:
+                    around[-1][0] = end
+
+        for start, end, name in sorted(thread, key=lambda span: (span[0], -span[1])):
+            close(start)
             if around:
-                found[around[-1][1]] -= event["dur"]
-            found[name] += event["dur"]
-            around.append((event["ts"] + event["dur"], name))
+                found.append((around[-1][0], start, around[-1][2]))
+            around.append([start, end, name])
+        close(float("inf"))
+    return [span for span in found if span[1] > span[0]]
+
+
+def shares(events: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """Instruction -> microseconds of wall time; those that run at the same time share it. "" is when none runs."""
+    edges = sorted((time, step, name) for start, end, name in innermost(events) for time, step in ((start, 1), (end, -1)))
+    found: dict[str, float] = collections.defaultdict(float)
+    running: collections.Counter[str] = collections.Counter()
+    for (time, step, name), (following, _, _) in itertools.pairwise(edges):
+        running[name] += step
+        if not running[name]:
+            del running[name]
+        if not running and following > time:
+            found[""] += following - time
+        for other, count in running.items():
+            found[other] += (following - time) * count / running.total()
     return found
 
 
@@ -130,7 +159,7 @@ def profile(options: argparse.Namespace, folder: Path) -> tuple[str, float, dict
     (trace,) = folder.rglob("*.trace.json.gz")
     with gzip.open(trace) as file:
         events = [event for event in json.load(file)["traceEvents"] if "hlo_op" in event.get("args", {})]
-    seconds = {name: spent / 1e6 / options.calls for name, spent in exclusive(events).items()}
+    seconds = {name: spent / 1e6 / options.calls for name, spent in shares(events).items()}
     return work.name, bare, seconds, instructions(text)
 
 
@@ -143,17 +172,22 @@ def main() -> int:
         shutil.rmtree(folder)
     total = sum(seconds.values())
     kinds: dict[str, float] = collections.defaultdict(float)
+    modules: dict[str, float] = collections.defaultdict(float)
     for instruction, spent in seconds.items():
-        kinds[known.get(instruction, Instruction()).kind] += spent
-    print(f"{name}: {bare:.4f} s a step; {total:.4f} s of operations")
-    for kind, spent in longest(kinds):
-        print(f"{spent / total:>6.1%} {spent * 1000:>9.2f} ms  {kind}")
+        own = known.get(instruction, Instruction())
+        kinds[own.kind if instruction else "waiting"] += spent
+        modules[own.module if instruction else "waiting"] += spent
+    print(f"{name}: {bare:.4f} s a step; {total:.4f} s under the profiler")
+    for groups in (kinds, modules):
+        print()
+        for group, spent in longest(groups):
+            print(f"{spent / total:>6.1%} {spent * 1000:>9.2f} ms  {group}")
     print()
     for instruction, spent in longest(seconds)[: options.rows]:
         own = known.get(instruction, Instruction())
         print(f"{spent / total:>6.1%} {spent * 1000:>9.2f} ms  {own.kind:<15} {own.shape:<22} {instruction:<36} {own.layer}")
     if options.out:
-        options.out.write_text(json.dumps({"work": name, "step": bare, "kinds": kinds}, indent=1) + "\n")
+        options.out.write_text(json.dumps({"work": name, "step": bare, "kinds": kinds, "modules": modules}, indent=1) + "\n")
     return 0
 
 

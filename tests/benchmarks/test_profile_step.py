@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from profile_step import Instruction, exclusive, instructions
+from profile_step import Instruction, instructions, shares
 
 
 def event(name, start, length, thread=1):
@@ -11,12 +11,17 @@ def event(name, start, length, thread=1):
 
 
 def test_what_runs_inside_another_on_the_same_thread_is_not_counted_twice():
-    events = [event("while", 0, 100), event("dot", 10, 30), event("add", 50, 20), event("dot", 80, 10), event("add", 5, 40, 2)]
-    assert exclusive(events) == {"while": 40, "dot": 40, "add": 60}
+    events = [event("while", 0, 100), event("dot", 10, 30), event("add", 50, 20), event("dot", 80, 10)]
+    assert shares(events) == {"while": 40, "dot": 40, "add": 20}
+
+
+def test_what_runs_side_by_side_shares_the_time_and_what_nothing_runs_in_is_waiting():
+    events = [event("a", 0, 10), event("b", 5, 10, 2), event("a", 20, 5)]
+    assert shares(events) == {"a": 12.5, "b": 7.5, "": 5}
 
 
 def test_the_next_instruction_on_a_thread_is_not_inside_the_one_before():
-    assert exclusive([event("a", 0, 10), event("b", 10, 10), event("a", 20, 5)]) == {"a": 15, "b": 10}
+    assert shares([event("a", 0, 10), event("b", 10, 10), event("a", 20, 5)]) == {"a": 15, "b": 10}
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +48,5 @@ def test_a_fusion_is_of_the_first_kind_that_one_of_its_operations_has():
     assert Instruction(operations=frozenset({"add"})).kind == "elementwise"
     backward = Instruction(path="jit(step)/transpose(jvp(Net))/layer1/conv/dot_general")
     assert backward.layer == "backward layer1/conv/dot_general"
+    assert backward.module == "conv"
+    assert Instruction(path="jit(step)/jvp(Net)/layer1/0/max").module == "layer"
