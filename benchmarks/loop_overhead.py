@@ -65,6 +65,7 @@ class Meter:
 
     def __init__(self, case: Case, windows: int, *, decode: bool):
         self._case, self._windows, self._decode = case, windows, decode
+        self._checked, self._phase_input = run.checked, run.phase_input
         self._step: Any = None
         self._spare: Any = None  # a state of our own for the bare steps; the loop's is donated
         self._last: Any = None
@@ -73,7 +74,7 @@ class Meter:
 
     def checked(self, step: Any, *arguments: Any, **more: Any) -> Any:
         """`checked`, remembering the compiled step and its last result."""
-        self._step, checked_step = step, CHECKED(step, *arguments, **more)
+        self._step, checked_step = step, self._checked(step, *arguments, **more)
 
         def call(state: Any, batch: Any) -> Any:
             if self._spare is None:
@@ -85,7 +86,7 @@ class Meter:
 
     def phase_input(self, *arguments: Any, **more: Any) -> Any:
         """`phase_input`, its training batches replaced by `_batches`."""
-        given = PHASE_INPUT(*arguments, **more)
+        given = self._phase_input(*arguments, **more)
         return dataclasses.replace(given, batches=lambda step: self._batches(given.batches(step)))
 
     def _batches(self, with_decoding: Generator[Any, None, None]) -> Generator[Any, None, None]:
@@ -113,9 +114,6 @@ class Meter:
         return (time.perf_counter() - start) / self._case.steps
 
 
-CHECKED, PHASE_INPUT = run.checked, run.phase_input
-
-
 def make_config(case: Case) -> ConfigDict:
     config = default_config()
     config.data.source = "tfds:jaxft_digits"
@@ -129,7 +127,7 @@ def make_config(case: Case) -> ConfigDict:
 
 def measure(case: Case, windows: int, *, decode: bool) -> dict[str, Any]:
     """Times `windows` pairs of windows; gives the fastest of each side, and the cost in percent."""
-    meter = Meter(case, windows, decode=decode)
+    meter, held = Meter(case, windows, decode=decode), (run.checked, run.phase_input)
     run.checked, run.phase_input = meter.checked, meter.phase_input
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -137,7 +135,7 @@ def measure(case: Case, windows: int, *, decode: bool) -> dict[str, Any]:
     except Measured:
         pass
     finally:
-        run.checked, run.phase_input = CHECKED, PHASE_INPUT
+        run.checked, run.phase_input = held
     cost = [100 * (loop / bare - 1) for loop, bare in zip(meter.loop, meter.bare, strict=True)]
     lower, middle, upper = statistics.quantiles(cost, n=4)
     return {
