@@ -1,13 +1,18 @@
 """Networks as pure functions: `build` makes one by name, `pretrained` says where its weights are."""
 
-from jaxft.models.registry import (
-    Model,
-    Pretrained,
-    architecture_of,
-    build,
-    list_models,
-    pretrained,
-    pretrained_records,
-)
+from jaxft.models.architecture import Architecture, Positions
+from jaxft.models.model import Model
+from jaxft.models.records import Pretrained, pretrained, pretrained_records
+from jaxft.models.registry import architecture_of, build, list_models
 
-__all__ = ["Model", "Pretrained", "architecture_of", "build", "list_models", "pretrained", "pretrained_records"]
+__all__ = [
+    "Architecture",
+    "Model",
+    "Positions",
+    "Pretrained",
+    "architecture_of",
+    "build",
+    "list_models",
+    "pretrained",
+    "pretrained_records",
+]

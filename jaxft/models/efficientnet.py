@@ -6,6 +6,7 @@ TensorFlow: padding is SAME.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -14,7 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxft import ops
+from jaxft.models.architecture import Architecture
 from jaxft.models.layers import BatchNorm, Conv, DropPath, Head, Train, path_of, recomputed, running
+from jaxft.preprocessing import Preprocessing
 
 #: (blocks, kernel, stride, expansion, output channels) of each stage at width and depth 1.
 STAGES = (
@@ -26,22 +29,26 @@ STAGES = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
-#: Variant -> (width factor, depth factor).
-SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}
 #: The stem's and the head's convolutions.
 STEM, TOP = 32, 1280
 EPSILON = 1e-3  # of every BatchNorm
 
 
-def scaled_stages(variant: int) -> list[tuple[int, int, int, int, int]]:
-    """`STAGES` of a variant: widths rounded to multiples of 8, depths up, the first and the last stage not deepened."""
-    width, depth = SCALES[variant]
-    found = []
-    for number, (blocks, kernel, strides, expansion, channels) in enumerate(STAGES):
-        inner = 0 < number < len(STAGES) - 1
-        deep = math.ceil(blocks * depth) if inner else blocks
-        found.append((deep, kernel, strides, expansion, _round_channels(channels * width)))
-    return found
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A member of the family: factors of `STAGES`."""
+
+    width: float
+    depth: float
+
+    def stages(self) -> list[tuple[int, int, int, int, int]]:
+        """`STAGES` scaled: widths rounded to multiples of 8, depths up, the first and the last stage not deepened."""
+        found = []
+        for number, (blocks, kernel, strides, expansion, channels) in enumerate(STAGES):
+            inner = 0 < number < len(STAGES) - 1
+            deep = math.ceil(blocks * self.depth) if inner else blocks
+            found.append((deep, kernel, strides, expansion, _round_channels(channels * self.width)))
+        return found
 
 
 def _round_channels(channels: float) -> int:
@@ -106,14 +113,14 @@ class Stage(nn.Module):
 class Blocks(nn.Module):
     """The seven stages; gives the map after each that is in `run`."""
 
-    variant: int
+    config: Config
     drop_path: float
     dtype: Any
     remat: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, run: list[str]) -> dict[str, jax.Array]:
-        configs = scaled_stages(self.variant)
+        configs = self.config.stages()
         total, done, maps = sum(config[0] for config in configs), 0, {}
         for number, config in enumerate(configs):
             rates = tuple(self.drop_path * (done + i) / total for i in range(config[0]))
@@ -127,7 +134,7 @@ class Blocks(nn.Module):
 class EfficientNetLite(nn.Module):
     """Images [B, H, W, C], or what the stage `start` takes, -> outputs of all stages from there."""
 
-    variant: int
+    config: Config
     num_classes: int
     head: str = "linear"
     dropout: float = 0.2
@@ -137,11 +144,11 @@ class EfficientNetLite(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:
-        run, found = running(stages(), start), {}
+        run, found = running(stages(self.config), start), {}
         if "stem" in run:
             x = Conv(STEM, 3, 2, "SAME", bias=False, dtype=self.dtype, name="conv_stem")(x)
             x = found["stem"] = relu6(BatchNorm(epsilon=EPSILON, dtype=self.dtype, name="bn1")(x, train))
-        found |= Blocks(self.variant, self.drop_path, self.dtype, self.remat, name="blocks")(x, train, run)
+        found |= Blocks(self.config, self.drop_path, self.dtype, self.remat, name="blocks")(x, train, run)
         if "neck" in run:
             x = Conv(TOP, 1, bias=False, dtype=self.dtype, name="conv_head")(found.get(f"stage{len(STAGES)}", x))
             x = found["neck"] = relu6(BatchNorm(epsilon=EPSILON, dtype=self.dtype, name="bn2")(x, train))
@@ -150,7 +157,7 @@ class EfficientNetLite(nn.Module):
         return {**found, "features": features, "logits": logits}
 
 
-def stages() -> dict[str, tuple[str, ...]]:
+def stages(config: Config) -> dict[str, tuple[str, ...]]:
     """Stage name -> globs; `neck` is the last 1x1 convolution."""
     return {
         "stem": ("conv_stem", "bn1"),
@@ -158,3 +165,19 @@ def stages() -> dict[str, tuple[str, ...]]:
         "neck": ("conv_head", "bn2"),
         "head": ("classifier",),
     }
+
+
+def _preprocessing(size: int) -> Preprocessing:
+    """The authors' centre crop, and pixels (x - 127) / 128."""
+    mean, std = (127 / 255,) * 3, (128 / 255,) * 3
+    return Preprocessing(size, round(size / 0.875), "bicubic", mean, std)
+
+
+def architecture(config: Config, size: int) -> Architecture:
+    return Architecture("efficientnet_lite", config, EfficientNetLite, stages, "conv_stem/kernel", _preprocessing(size))
+
+
+_SCALES = {0: (1.0, 1.0, 224), 1: (1.0, 1.1, 240), 2: (1.1, 1.2, 260)}
+ARCHITECTURES = {
+    f"efficientnet_lite{number}": architecture(Config(width, depth), size) for number, (width, depth, size) in _SCALES.items()
+}

@@ -5,33 +5,46 @@ Maps between stages are tokens [B, 1 + N, D]: the class token, then the N patche
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxft.errors import JaxftError
+from jaxft.models.architecture import Architecture, Positions
 from jaxft.models.layers import Conv, Dense, DropPath, Head, LayerNorm, Train, gelu, path_of, recomputed, running
+from jaxft.preprocessing import Preprocessing
 
-#: Variant -> (width, heads).
-VARIANTS = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}
-PATCH = 16  # pixels
-DEPTH = 12  # blocks
-GROUP = 3  # blocks in a stage
+STAGES = 4  # the blocks are parted into as many
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A member of the family.
+
+    Attributes:
+      width, depth, heads: of the blocks.
+      patch: side of a patch in pixels.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    patch: int = 16
 
 
 class PatchEmbed(nn.Module):
-    """Images [B, H, W, C] -> [B, H / PATCH * W / PATCH, D]: one linear map of each patch."""
+    """Images [B, H, W, C] -> [B, H / patch * W / patch, D]: one linear map of each patch."""
 
     width: int
+    patch: int
     dtype: Any
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = Conv(self.width, PATCH, PATCH, dtype=self.dtype, name="proj")(x)
+        x = Conv(self.width, self.patch, self.patch, dtype=self.dtype, name="proj")(x)
         return x.reshape(x.shape[0], -1, self.width)
 
 
@@ -91,7 +104,7 @@ class Block(nn.Module):
 class Blocks(nn.Module):
     """All blocks; gives the tokens after each stage that is in `run`."""
 
-    heads: int
+    config: Config
     drop_path: float
     dtype: Any
     remat: bool
@@ -99,18 +112,18 @@ class Blocks(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, run: list[str]) -> dict[str, jax.Array]:
         make, maps = recomputed(Block, self.remat), {}
-        for number in range(DEPTH):
-            stage = f"stage{number // GROUP + 1}"
+        for number in range(self.config.depth):
+            stage = stage_of(self.config, number)
             if stage in run:
-                rate = self.drop_path * number / (DEPTH - 1)
-                x = maps[stage] = make(self.heads, rate, self.dtype, name=str(number))(x, train)
+                rate = self.drop_path * number / max(self.config.depth - 1, 1)
+                x = maps[stage] = make(self.config.heads, rate, self.dtype, name=str(number))(x, train)
         return maps
 
 
 class ViT(nn.Module):
     """Images [B, size, size, C], or what the stage `start` takes, -> outputs of all stages from there."""
 
-    variant: str
+    config: Config
     num_classes: int
     size: int
     head: str = "linear"
@@ -121,70 +134,74 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:
-        width, heads = VARIANTS[self.variant]
-        run, found = running(stages(), start), {}
+        width = self.config.width
+        run, found = running(stages(self.config), start), {}
         if "stem" in run:
             if x.shape[1:3] != (self.size, self.size):
                 raise JaxftError(
                     f"this network has positions for images of {self.size}x{self.size} pixels, these have "
                     f"{x.shape[1]}x{x.shape[2]}: make it with size="
                 )
-            patches = PatchEmbed(width, self.dtype, name="patch_embed")(x)
+            patches = PatchEmbed(width, self.config.patch, self.dtype, name="patch_embed")(x)
             cls = self.param("cls_token", nn.initializers.normal(1e-6), (1, 1, width)).astype(self.dtype)
             shape = (1, 1 + patches.shape[1], width)
             positions = self.param("pos_embed", nn.initializers.truncated_normal(0.02), shape).astype(self.dtype)
             cls = jnp.broadcast_to(cls, (x.shape[0], 1, width))
             x = found["stem"] = jnp.concatenate([cls, patches], axis=1) + positions
-        found |= Blocks(heads, self.drop_path, self.dtype, self.remat, name="blocks")(x, train, run)
+        found |= Blocks(self.config, self.drop_path, self.dtype, self.remat, name="blocks")(x, train, run)
         if "neck" in run:
-            x = found["neck"] = LayerNorm(dtype=self.dtype, name="norm")(found.get(f"stage{DEPTH // GROUP}", x))
+            x = found["neck"] = LayerNorm(dtype=self.dtype, name="norm")(found.get(f"stage{STAGES}", x))
         features = x if start == "head" else x[:, 0]
         logits = Head(self.num_classes, self.head, self.dropout, dtype=self.dtype, name="head")(features, train)
         return {**found, "features": features, "logits": logits}
 
 
-def make(variant: str, *, size: int, **options: Any) -> ViT:
+def make(config: Config, *, size: int, **options: Any) -> ViT:
     """A `ViT`.
 
     Raises:
       JaxftError: a size that is no whole number of patches.
     """
-    if size % PATCH:
-        lower = size // PATCH * PATCH
+    patch = config.patch
+    if size % patch:
+        lower = size // patch * patch
         raise JaxftError(
-            f"size is {size}, not a multiple of the {PATCH} pixels of a patch: {lower} or {lower + PATCH} would be"
+            f"size is {size}, not a multiple of the {patch} pixels of a patch: {lower} or {lower + patch} would be"
         )
-    return ViT(variant, size=size, **options)
+    return ViT(config, size=size, **options)
 
 
-def stages() -> dict[str, tuple[str, ...]]:
-    """Stage name -> globs: what makes tokens, three blocks a stage, the last LayerNorm (`neck`), the head."""
-    blocks = {
-        f"stage{number + 1}": tuple(f"blocks/{block}" for block in range(number * GROUP, (number + 1) * GROUP))
-        for number in range(DEPTH // GROUP)
-    }
+def stage_of(config: Config, block: int) -> str:
+    """The stage of a block: four stages of equal depth, the first ones longer where that does not divide."""
+    return f"stage{block * STAGES // config.depth + 1}"
+
+
+def stages(config: Config) -> dict[str, tuple[str, ...]]:
+    """Stage name -> globs: what makes tokens, four stages of blocks, the last LayerNorm (`neck`), the head."""
+    blocks: dict[str, tuple[str, ...]] = {}
+    for number in range(config.depth):
+        stage = stage_of(config, number)
+        blocks[stage] = (*blocks.get(stage, ()), f"blocks/{number}")
     return {"stem": ("cls_token", "pos_embed", "patch_embed"), **blocks, "neck": ("norm",), "head": ("head",)}
 
 
-def size_of(positions: np.ndarray) -> int:
-    """The input size in pixels that position embeddings [1, 1 + N, D] are for.
+def architecture(config: Config, preprocessing: Preprocessing) -> Architecture:
+    return Architecture(
+        "vit",
+        config,
+        make,
+        stages,
+        "patch_embed/proj/kernel",
+        preprocessing,
+        ("dropout", "drop_path", "size"),
+        Positions("pos_embed", config.patch, prefix=1),
+    )
 
-    Raises:
-      JaxftError: N is no square.
-    """
-    patches = positions.shape[1] - 1 if positions.ndim == 3 else 0
-    side = math.isqrt(max(patches, 0))
-    if side == 0 or side * side != patches:
-        raise JaxftError(f"position embeddings {list(positions.shape)} are not [1, 1 + N, D] with N a square number of patches")
-    return side * PATCH
 
-
-def resize_positions(positions: np.ndarray, size: int) -> np.ndarray:
-    """Position embeddings [1, 1 + N, D] for another input size in pixels: bicubic, antialiased; the class token's stays.
-
-    What timm's `resample_abs_pos_embed` does.
-    """
-    old, new, width = size_of(positions) // PATCH, size // PATCH, positions.shape[2]
-    grid = jnp.asarray(positions[:, 1:], jnp.float32).reshape(old, old, width)
-    resized = np.asarray(jax.image.resize(grid, (new, new, width), "cubic", antialias=True), positions.dtype)
-    return np.concatenate([positions[:, :1], resized.reshape(1, new * new, width)], axis=1)
+_WIDTHS = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}
+ARCHITECTURES = {
+    f"vit_{name}_patch16_224": architecture(
+        Config(width, 12, heads), Preprocessing(224, 248, "bicubic", (0.5,) * 3, (0.5,) * 3)
+    )
+    for name, (width, heads) in _WIDTHS.items()
+}

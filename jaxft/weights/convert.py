@@ -12,7 +12,7 @@ import numpy as np
 from jaxft import tree
 from jaxft.errors import JaxftError
 from jaxft.models import build
-from jaxft.weights import tables
+from jaxft.weights import names
 from jaxft.weights.load import channels_of, head_of, load_model, table_for
 from jaxft.weights.readers import read_with_metadata
 from jaxft.weights.rules import export
@@ -72,9 +72,10 @@ def convert_file(
 def _renamed(
     path: Path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str], name: str, to: str
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    model = build(name)
     if to != "jaxft":
-        tables.rules(name, to)  # an unknown convention is said before any work
-    model, table = build(name), table_for(name, tensors)
+        names.rules(model, to)  # an unknown convention is said before any work
+    table = table_for(model, tensors)
     head, channels = head_of(model, tensors, table), channels_of(model, tensors, table)
     if head is None:
         raise JaxftError(f"{path} has no head of {name}: it is of another architecture, or lacks its last layer")
@@ -82,7 +83,7 @@ def _renamed(
     if loaded.report.new:
         raise JaxftError(f"{path} has no whole head of {name}: {', '.join(loaded.report.new)} do not fit")
     variables = {"params": loaded.params, **loaded.model_state}
-    named = tree.flatten(variables) if to == "jaxft" else export(variables, tables.rules(name, to))
+    named = tree.flatten(variables) if to == "jaxft" else export(variables, names.rules(loaded.model, to))
     return named, {
         **metadata,
         "model": name,

@@ -13,10 +13,10 @@ import numpy as np
 
 from jaxft import tree
 from jaxft.errors import JaxftError, near
-from jaxft.models import Model, Pretrained, build, pretrained, pretrained_records, vit
+from jaxft.models import Model, Pretrained, build, pretrained, pretrained_records
 from jaxft.preprocessing import Preprocessing
 from jaxft.typing import ModelState, Params
-from jaxft.weights import tables
+from jaxft.weights import names
 from jaxft.weights.readers import read_with_metadata
 from jaxft.weights.rules import Rule, convert, destinations
 from jaxft.weights.sources import fetch, file_sha256
@@ -140,7 +140,7 @@ def load_model(
     digest = file_sha256(path)
     if record is None:  # a published file, given by its path
         record = next((known for known in pretrained_records(name) if digest.startswith(known.sha256)), None)
-    table = table_for(name, tensors, record)
+    table = table_for(model, tensors, record)
     if num_classes is None and (own := head_of(model, tensors, table)):
         num_classes = own[1]
     fitted, options["size"], resized = _fit_positions(tensors, table, model, size)
@@ -193,13 +193,13 @@ def _preprocessing(metadata: Mapping[str, str], path: Path) -> Preprocessing | N
         raise JaxftError(f"{path}: its metadata has a preprocessing that cannot be read ({error})") from error
 
 
-def table_for(name: str, tensors: Mapping[str, np.ndarray], record: Pretrained | None = None) -> tuple[Rule, ...]:
+def table_for(model: Model, tensors: Mapping[str, np.ndarray], record: Pretrained | None = None) -> tuple[Rule, ...]:
     """The record's table, jaxft's own names, or the table of the network that knows the most of the file's names."""
     if record is not None:
-        return tables.rules(name, record.convention)
+        return names.rules(model, record.convention)
     if any(key.startswith("params/") for key in tensors):
         return OWN_NAMES
-    candidates = [tables.rules(name, convention) for convention in tables.conventions(name)]
+    candidates = [names.rules(model, convention) for convention in names.conventions(model)]
     return max(candidates, key=lambda table: len(destinations(tensors, table)))
 
 
@@ -213,7 +213,7 @@ def head_of(model: Model, tensors: Mapping[str, np.ndarray], table: tuple[Rule, 
 
 def channels_of(model: Model, tensors: Mapping[str, np.ndarray], table: tuple[Rule, ...]) -> tuple[str, int, int] | None:
     """The first convolution of a file: its name, the axis of its input channels, and how many there are."""
-    path = f"params/{model.first_conv}"
+    path = f"params/{model.architecture.first_conv}"
     for key, found in destinations(tensors, table).items():
         if found == path and tensors[key].ndim == 4:
             # torch keeps input channels on axis 1 of OIHW, jaxft on axis 2 of HWIO.
@@ -261,14 +261,17 @@ def _fit_positions(
     tensors: Mapping[str, np.ndarray], table: tuple[Rule, ...], model: Model, size: int | None
 ) -> tuple[Mapping[str, np.ndarray], int | None, str]:
     """(tensors with position embeddings for `size`, the size, what was resized); without `size` it is that of the file."""
-    path = f"params/{model.positions}"
-    key = next((key for key, found in destinations(tensors, table).items() if model.positions and found == path), None)
+    positions = model.architecture.positions
+    if positions is None:
+        return tensors, size, ""
+    path = f"params/{positions.path}"
+    key = next((key for key, found in destinations(tensors, table).items() if found == path), None)
     if key is None:
         return tensors, size, ""
-    have = vit.size_of(tensors[key])
+    have = positions.size_of(tensors[key])
     if size is None or have == size:
         return tensors, have, ""
-    return {**tensors, key: vit.resize_positions(tensors[key], size)}, size, f"{have} to {size} pixels"
+    return {**tensors, key: positions.resized(tensors[key], size)}, size, f"{have} to {size} pixels"
 
 
 def _fill(found: Mapping[str, Any], model: Model, rng: jax.Array, new: tuple[str, ...]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import fnmatch
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,11 +18,17 @@ from jaxft.errors import JaxftError
 
 @dataclasses.dataclass(frozen=True)
 class Op:
-    """How a tensor is laid out anew, and back."""
+    """How a tensor, or several that become one, is laid out anew, and back.
+
+    Attributes:
+      name: for messages.
+      forward: takes a foreign tensor, or as many as the rule has sources; a ValueError is a shape that does not fit.
+      inverse: gives what `forward` takes: a tensor, or a tuple.
+    """
 
     name: str
-    forward: Callable[[np.ndarray], np.ndarray]
-    inverse: Callable[[np.ndarray], np.ndarray]
+    forward: Callable[..., np.ndarray]
+    inverse: Callable[[np.ndarray], np.ndarray | tuple[np.ndarray, ...]]
 
 
 IDENTITY = Op("identity", lambda x: x, lambda x: x)
@@ -44,16 +50,32 @@ def flatten_chw(channels: int, height: int, width: int) -> Op:
     return Op(f"flatten_chw({channels}, {height}, {width})", forward, inverse)
 
 
+def joined(parts: int, op: Op) -> Op:
+    """`parts` tensors, each laid out by `op`, become one along the last axis: query, key and value."""
+
+    def forward(*tensors: np.ndarray) -> np.ndarray:
+        return np.concatenate([op.forward(tensor) for tensor in tensors], -1)
+
+    def inverse(x: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(np.asarray(op.inverse(part)) for part in np.split(x, parts, -1))
+
+    return Op(f"joined({parts}, {op.name})", forward, inverse)
+
+
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """`src`, a foreign dotted name, becomes `dst`, a '/' path with its collection first (`params/fc/kernel`).
+    """`src`, a foreign dotted name or several, becomes `dst`, a '/' path with its collection first (`params/fc/kernel`).
 
     `{name}` in `src` matches one piece without dots and fills `{name}` in `dst`. A `dst` of None: known, not wanted.
     """
 
-    src: str
+    src: str | tuple[str, ...]
     dst: str | None
     op: Op = IDENTITY
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (self.src,) if isinstance(self.src, str) else self.src
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,11 +102,40 @@ def _pattern(template: str, separator: str) -> re.Pattern[str]:
     return re.compile(text)
 
 
-def _first_match(name: str, rules: Sequence[tuple[re.Pattern[str], Rule]]) -> tuple[Rule, dict[str, str]] | None:
-    for pattern, rule in rules:
-        if found := pattern.fullmatch(name):
-            return rule, found.groupdict()
-    return None
+class _Match(NamedTuple):
+    rule: Rule
+    part: int  # of its sources
+    pieces: dict[str, str]
+
+
+class _Matcher:
+    """The first rule for a name. Rules without `{name}` are looked up, the others tried in turn."""
+
+    def __init__(self, templates: Iterable[tuple[str, Rule, int]], separator: str) -> None:
+        self._exact: dict[str, tuple[int, Rule, int]] = {}
+        self._patterns: list[tuple[int, re.Pattern[str], Rule, int]] = []
+        for order, (template, rule, part) in enumerate(templates):
+            if "{" in template:
+                self._patterns.append((order, _pattern(template, separator), rule, part))
+            else:
+                self._exact.setdefault(template, (order, rule, part))
+
+    @classmethod
+    def foreign(cls, rules: Sequence[Rule]) -> _Matcher:
+        return cls(((src, rule, part) for rule in rules for part, src in enumerate(rule.sources)), ".")
+
+    @classmethod
+    def own(cls, rules: Sequence[Rule]) -> _Matcher:
+        return cls(((rule.dst, rule, 0) for rule in rules if rule.dst is not None), "/")
+
+    def __call__(self, name: str) -> _Match | None:
+        exact = self._exact.get(name)
+        for order, pattern, rule, part in self._patterns:
+            if exact is not None and exact[0] < order:
+                break
+            if found := pattern.fullmatch(name):
+                return _Match(rule, part, found.groupdict())
+        return None if exact is None else _Match(exact[1], exact[2], {})
 
 
 def convert(
@@ -107,35 +158,39 @@ def convert(
     Raises:
       JaxftError: a tensor without a rule, a target filled twice or not at all, another shape, integers for weights.
     """
-    compiled = [(_pattern(rule.src, "."), rule) for rule in rules]
+    first_match = _Matcher.foreign(rules)
     wanted = tree.flatten(target)
     declared = {path for path in wanted if any(tree.matches(pattern, path) for pattern in new)}
     unwanted = set(ignore)
     globs = [pattern for pattern in unwanted if "*" in pattern]
     filled: dict[str, np.ndarray] = {}
+    parts: dict[str, dict[int, str]] = {}  # target path -> names found of its rule's sources
     ignored, unknown, wrong = [], [], []
-    for name, tensor in tensors.items():
-        match = _first_match(name, compiled)
+    for name in tensors:
+        match = first_match(name)
         dropped = name in unwanted or any(fnmatch.fnmatchcase(name, pattern) for pattern in globs)
-        if dropped or (match is not None and match[0].dst is None):
+        if dropped or (match is not None and match.rule.dst is None):
             ignored.append(name)
             continue
         if match is None:
             unknown.append(name)
             continue
-        rule, pieces = match
+        rule = match.rule
         assert rule.dst is not None
-        path = rule.dst.format(**pieces)
+        path = rule.dst.format(**match.pieces)
+        found = parts.setdefault(path, {})
         if path in declared or any(tree.matches(pattern, path) for pattern in new):
             ignored.append(name)
         elif path not in wanted:
             unknown.append(f"{name} (for {path})")
-        elif path in filled:
+        elif path in filled or match.part in found:
             wrong.append(f"{path} is filled twice, by {name} too")
         else:
-            value, error = _laid_out(name, tensor, rule.op, path, wanted[path])
-            filled[path] = value
-            wrong += error
+            found[match.part] = name
+            if len(found) == len(rule.sources):
+                names = [found[part] for part in range(len(found))]
+                filled[path], error = _laid_out(names, [tensors[name] for name in names], rule.op, path, wanted[path])
+                wrong += error
     missing = [path for path in wanted if path not in filled and path not in declared]
     problems = [
         f"{len(rows)} {title} ({', '.join(rows[:4])}{f', and {len(rows) - 4} more' if len(rows) > 4 else ''})"
@@ -147,12 +202,15 @@ def convert(
     return Converted(tree.unflatten(filled), tuple(sorted(declared)), tuple(ignored))
 
 
-def _laid_out(name: str, tensor: np.ndarray, op: Op, path: str, want: Any) -> tuple[np.ndarray, list[str]]:
+def _laid_out(
+    names: Sequence[str], tensors: Sequence[np.ndarray], op: Op, path: str, want: Any
+) -> tuple[np.ndarray, list[str]]:
     shape = tuple(want.shape)
     try:
-        value = op.forward(tensor)
+        value = op.forward(*tensors)
     except ValueError:
-        return tensor, [f"{name} {list(tensor.shape)} cannot be laid out as {path} {list(shape)}"]
+        given = " and ".join(f"{name} {list(tensor.shape)}" for name, tensor in zip(names, tensors, strict=True))
+        return tensors[0], [f"{given} cannot be laid out as {path} {list(shape)}"]
     if value.shape != shape:
         return value, [f"{path} is {list(value.shape)}, not {list(shape)}"]
     if jax.dtypes.issubdtype(want.dtype, np.floating) and not jax.dtypes.issubdtype(value.dtype, np.floating):
@@ -162,12 +220,12 @@ def _laid_out(name: str, tensor: np.ndarray, op: Op, path: str, want: Any) -> tu
 
 def destinations(names: Iterable[str], rules: Sequence[Rule]) -> dict[str, str]:
     """Foreign name -> target path, for the names that the rules know and want."""
-    compiled = [(_pattern(rule.src, "."), rule) for rule in rules]
+    first_match = _Matcher.foreign(rules)
     found = {}
     for name in names:
-        match = _first_match(name, compiled)
-        if match is not None and match[0].dst is not None:
-            found[name] = match[0].dst.format(**match[1])
+        match = first_match(name)
+        if match is not None and match.rule.dst is not None:
+            found[name] = match.rule.dst.format(**match.pieces)
     return found
 
 
@@ -179,17 +237,19 @@ def export(variables: Mapping[str, Any], rules: Sequence[Rule]) -> dict[str, np.
     Raises:
       JaxftError: a leaf without a rule.
     """
-    compiled = [(_pattern(rule.dst, "/"), rule) for rule in rules if rule.dst is not None]
+    first_match = _Matcher.own(rules)
     found: dict[str, np.ndarray] = {}
     for path, leaf in tree.flatten(variables).items():
-        match = _first_match(path, compiled)
+        match = first_match(path)
         if match is None:
             raise JaxftError(f"no rule gives '{path}' a name in the convention asked for")
-        rule, pieces = match
-        name = rule.src.format(**pieces)
-        if name in found:
-            raise JaxftError(f"two leaves would be called '{name}', '{path}' is the second")
-        found[name] = np.asarray(rule.op.inverse(np.asarray(leaf)), order="C")
-        if name.endswith(".running_var"):
-            found[name.replace("running_var", "num_batches_tracked")] = np.zeros((), np.int64)
+        rule, _, pieces = match
+        value = rule.op.inverse(np.asarray(leaf))
+        for src, part in zip(rule.sources, value if isinstance(value, tuple) else (value,), strict=True):
+            name = src.format(**pieces)
+            if name in found:
+                raise JaxftError(f"two leaves would be called '{name}', '{path}' is the second")
+            found[name] = np.asarray(part, order="C")
+            if name.endswith(".running_var"):
+                found[name.replace("running_var", "num_batches_tracked")] = np.zeros((), np.int64)
     return found

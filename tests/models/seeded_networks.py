@@ -2,22 +2,20 @@
 
 import functools
 
-import jax
 import numpy as np
 import seeded
 
 from jaxft import tree
 from jaxft.models import build
 from jaxft.weights import convert, export
-from jaxft.weights.tables import rules
+from jaxft.weights.names import rules
 
 
 def torch_shapes(model, table):
     """Shapes of the foreign state dict, from the network's own: the inverse of each rule, on shapes."""
-    params, state = jax.eval_shape(model.init, jax.random.key(0))
     # Zero-stride arrays: shapes cost no memory.
     empty = lambda leaf: np.broadcast_to(np.zeros((), np.float32), leaf.shape)
-    found = export(tree.map_with_path(lambda _, leaf: empty(leaf), {"params": params, **state}), table)
+    found = export(tree.map_with_path(lambda _, leaf: empty(leaf), model.variables), table)
     return {name: value.shape for name, value in found.items()}
 
 
@@ -25,8 +23,7 @@ def torch_shapes(model, table):
 def seeded_network(name, convention, classes=10, seed=1, size=64, make=seeded.state_dict):
     """(model, params, model_state, table) with the weights of `make` loaded through the name table."""
     model = build(name, classes, dropout=0.0, size=size)
-    table = rules(name, convention)
+    table = rules(model, convention)
     weights = make(seed, torch_shapes(model, table))
-    params, state = jax.eval_shape(model.init, jax.random.key(0))
-    found = convert(weights, table, {"params": params, **state}).tree
+    found = convert(weights, table, model.variables).tree
     return model, found["params"], {key: value for key, value in found.items() if key != "params"}, table

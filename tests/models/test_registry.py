@@ -27,7 +27,7 @@ def test_parameter_counts_are_the_published_ones_and_every_parameter_has_one_sta
         named = [stage for stage, globs in model.stages.items() if any(tree.matches(glob, path) for glob in globs)]
         assert len(named) == 1, path
     assert list(model.stages)[-1] == "head"
-    assert model.first_conv in paths
+    assert model.architecture.first_conv in paths
     assert {path.rsplit("/", 1)[0] for path in tree.paths(state.get("batch_stats", {}))} <= {
         path.rsplit("/", 1)[0] for path in paths
     }

@@ -11,11 +11,11 @@ import seeded
 import seeded_networks as made
 
 from jaxft.errors import JaxftError
-from jaxft.models import build
-from jaxft.models.vit import resize_positions, size_of
-from jaxft.weights.tables import rules
+from jaxft.models import Positions, build
+from jaxft.weights.names import rules
 
 FIXTURES = Path(__file__).parent / "fixtures"
+POSITIONS = Positions("pos_embed", 16, prefix=1)
 NAME = "vit_tiny_patch16_224"
 
 
@@ -47,17 +47,17 @@ def test_bfloat16_computes_in_bfloat16_and_gives_float32_logits():
 @pytest.mark.parametrize("side", [24, 7])
 def test_resized_positions_are_timms(side):
     given = seeded.tensor(1, "positions", (1, 1 + 14 * 14, 4))
-    found = resize_positions(given, side * 16)
+    found = POSITIONS.resized(given, side * 16)
     expected = np.load(FIXTURES / "vit_positions.npz")[str(side)]
-    assert size_of(given) == 224
-    assert size_of(found) == side * 16
+    assert POSITIONS.size_of(given) == 224
+    assert POSITIONS.size_of(found) == side * 16
     np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max() * 10)
-    np.testing.assert_array_equal(resize_positions(given, 224), given)
+    np.testing.assert_array_equal(POSITIONS.resized(given, 224), given)
 
 
 def test_torchvisions_names_and_shapes_are_those_of_its_base_network():
     name = "vit_base_patch16_224"
-    found = made.torch_shapes(build(name), rules(name, "torchvision"))
+    found = made.torch_shapes(build(name), rules(build(name), "torchvision"))
     expected = json.loads((FIXTURES / "vit_b_16_names.json").read_text())
     assert {key: list(shape) for key, shape in found.items()} == expected
 
@@ -67,7 +67,7 @@ def test_torchvisions_names_and_shapes_are_those_of_its_base_network():
     [
         (lambda: build(NAME, size=100), "size is 100, not a multiple of the 16 pixels of a patch: 96 or 112 would be"),
         (lambda: build(NAME).init(jax.random.key(0), 64), r"224x224 pixels, these have 64x64: make it with size="),
-        (lambda: size_of(np.zeros((1, 198, 4))), r"\[1, 198, 4\] are not .* a square number of patches"),
+        (lambda: POSITIONS.size_of(np.zeros((1, 198, 4))), r"\[1, 198, 4\] are not .* a square number of patches"),
     ],
 )
 def test_sizes_that_do_not_fit_are_clear_errors(call, message):

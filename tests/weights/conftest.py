@@ -13,7 +13,7 @@ import pytest
 
 from jaxft import tree
 from jaxft.models import build
-from jaxft.weights import export, tables
+from jaxft.weights import export, names
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -73,7 +73,7 @@ def seeded():
 def resnet18(seeded):
     """A ResNet-18 of ten classes: (model, variables, the same under torch's names)."""
     model, variables = seeded("resnet18")
-    return model, variables, export(variables, tables.rules("resnet18", "torchvision"))
+    return model, variables, export(variables, names.rules(model, "torchvision"))
 
 
 @pytest.fixture(scope="session")

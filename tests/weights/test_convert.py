@@ -8,7 +8,7 @@ import pytest
 from jaxft import tree
 from jaxft.errors import JaxftError
 from jaxft.models import pretrained
-from jaxft.weights import convert_file, export, fetch, load_model, read, read_with_metadata, save_safetensors, tables
+from jaxft.weights import convert_file, export, fetch, load_model, names, read, read_with_metadata, save_safetensors
 from jaxft.weights.sources import file_sha256
 
 
@@ -51,8 +51,8 @@ def test_resnet18_goes_to_jaxfts_names_and_back_bit_for_bit(torch_file, resnet18
 
 
 def test_head_channels_and_classes_are_the_files_own(seeded, tmp_path):
-    _, variables = seeded("resnet18", 4, head="mlp", in_channels=2)
-    save_safetensors(tmp_path / "torch.safetensors", export(variables, tables.rules("resnet18", "torchvision")))
+    model, variables = seeded("resnet18", 4, head="mlp", in_channels=2)
+    save_safetensors(tmp_path / "torch.safetensors", export(variables, names.rules(model, "torchvision")))
     convert_file(tmp_path / "torch.safetensors", tmp_path / "own.safetensors", model="resnet18")
     found, metadata = read_with_metadata(tmp_path / "own.safetensors")
     assert_same(found, tree.flatten(variables))

@@ -10,9 +10,8 @@ import pytest
 from jaxft import tree
 from jaxft.errors import JaxftError
 from jaxft.models import build, pretrained
-from jaxft.models.vit import resize_positions
 from jaxft.preprocessing import Preprocessing
-from jaxft.weights import create_model, export, fetch, load_model, read, save_safetensors, tables
+from jaxft.weights import create_model, export, fetch, load_model, names, read, save_safetensors
 
 
 @pytest.fixture(scope="module")
@@ -216,8 +215,8 @@ def test_a_mismatch_is_found_before_anything_is_initialised(torch_file, monkeypa
 
 
 def test_exported_weights_of_the_mlp_head_load_again(seeded, tmp_path):
-    _, variables = seeded("resnet18", 4, head="mlp")
-    save_safetensors(tmp_path / "x.safetensors", export(variables, tables.rules("resnet18", "timm")))
+    model, variables = seeded("resnet18", 4, head="mlp")
+    save_safetensors(tmp_path / "x.safetensors", export(variables, names.rules(model, "timm")))
     loaded = load_model("resnet18", None, str(tmp_path / "x.safetensors"), head="mlp")
     assert_equal({"params": loaded.params, **loaded.model_state}, variables)
 
@@ -226,9 +225,9 @@ def test_exported_weights_of_the_mlp_head_load_again(seeded, tmp_path):
 def vit_file(seeded, tmp_path_factory):
     """A ViT-Ti/16 for 64 pixels in timm's names, and its parameters."""
     name = "vit_tiny_patch16_224"
-    _, variables = seeded(name, size=64)
+    model, variables = seeded(name, size=64)
     path = tmp_path_factory.mktemp("weights") / "vit.safetensors"
-    save_safetensors(path, export(variables, tables.rules(name, "timm")))
+    save_safetensors(path, export(variables, names.rules(model, "timm")))
     return name, str(path), variables["params"]
 
 
@@ -246,7 +245,7 @@ def test_position_embeddings_of_another_size_are_resized_and_all_else_is_loaded(
     assert loaded.model.preprocessing.size == 96
     assert str(loaded.report).endswith("positions resized from 64 to 96 pixels")
     resized = loaded.params["pos_embed"]
-    np.testing.assert_array_equal(resized, resize_positions(params["pos_embed"], 96))
+    np.testing.assert_array_equal(resized, loaded.model.architecture.positions.resized(params["pos_embed"], 96))
     assert_equal({**loaded.params, "pos_embed": 0}, {**params, "pos_embed": 0})
     image = np.zeros((1, 96, 96, 3), np.float32)
     logits, _ = jax.eval_shape(loaded.model.apply, loaded.params, loaded.model_state, image)

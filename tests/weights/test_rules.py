@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jaxft import tree
 from jaxft.errors import JaxftError
 from jaxft.models import build, list_models
-from jaxft.weights import CONV, DENSE, IDENTITY, Rule, convert, export, flatten_chw, tables
+from jaxft.weights import CONV, DENSE, IDENTITY, Rule, convert, export, flatten_chw, names
 from jaxft.weights.rules import destinations
 
 RULES = (
@@ -158,16 +158,15 @@ def test_a_leaf_without_a_rule_cannot_be_exported():
         export({"params": {"strange": np.zeros(1)}}, RULES)
 
 
-CASES = [(name, convention) for name in list_models() for convention in tables.conventions(name)]
+CASES = [(name, convention) for name in list_models() for convention in names.conventions(build(name))]
 
 
 @pytest.mark.parametrize(("name", "convention"), CASES)
 def test_every_leaf_of_every_network_has_one_name_in_every_convention(name, convention):
     model = build(name)
-    params, state = jax.eval_shape(model.init, jax.random.key(0))
     # Names and shapes only: a VGG has half a gigabyte of weights.
-    rules = [Rule(rule.src, rule.dst) for rule in tables.rules(name, convention)]
-    leaves = tree.flatten({"params": params, **state})
+    rules = [Rule(rule.src, rule.dst) for rule in names.rules(model, convention)]
+    leaves = tree.flatten(model.variables)
     named = export(tree.unflatten({path: np.asarray(number) for number, path in enumerate(leaves)}), rules)
     counted = {key: value for key, value in named.items() if not key.endswith("num_batches_tracked")}
     assert len(counted) == len(leaves)
@@ -178,7 +177,7 @@ def test_every_leaf_of_every_network_has_one_name_in_every_convention(name, conv
 @pytest.mark.parametrize(("name", "convention"), [("efficientnet_lite0", "timm"), ("efficientnet_lite2", "lukemelas")])
 def test_a_network_goes_to_other_names_and_back_bit_for_bit(name, convention, seeded):
     _, variables = seeded(name)
-    rules = tables.rules(name, convention)
+    rules = names.rules(build(name), convention)
     back = convert(export(variables, rules), rules, variables)
     for path, value in tree.flatten(back.tree).items():
         np.testing.assert_array_equal(value, tree.flatten(variables)[path])
@@ -188,4 +187,4 @@ def test_an_unknown_convention_is_said_with_the_known_ones():
     with pytest.raises(
         JaxftError, match=r"no names of 'torchvison' \(did you mean 'torchvision'\?\); it has torchvision, timm"
     ):
-        tables.rules("resnet18", "torchvison")
+        names.rules(build("resnet18"), "torchvison")

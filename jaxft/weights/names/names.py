@@ -1,0 +1,92 @@
+"""How a library calls the parts of a network, and the table of rules that follows from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping
+
+from jaxft import tree
+from jaxft.models import Model
+from jaxft.weights.rules import CONV, DENSE, IDENTITY, Op, Rule, joined
+
+#: Our leaves that torch calls otherwise.
+_LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """What one library calls the parts of a network. What is not listed has our own name, with dots.
+
+    In all templates `{name}` stands for one piece of a path.
+
+    Attributes:
+      parts: our '/' path -> the foreign dotted name; the first that fits counts. A path is that of a module, for all that lies
+        in it, or of a leaf, whose foreign name is then given whole. Several foreign names are laid side by side: query, key
+        and value.
+      also: the same once more, for names that are read but never written.
+      ops: our path of a leaf -> its layout, where it is not that of a convolution (a kernel in 4D) or of a dense layer (2D).
+      ignored: foreign names that hold nothing of the network.
+    """
+
+    parts: Mapping[str, str | tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    also: Mapping[str, str | tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    ops: Mapping[str, Op] = dataclasses.field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+
+
+@functools.lru_cache(maxsize=1024)
+def _template(template: str) -> re.Pattern[str]:
+    parts = re.split(r"\{(\w+)\}", template)
+    text = "".join(re.escape(part) if index % 2 == 0 else f"(?P<{part}>[^/]+)" for index, part in enumerate(parts))
+    return re.compile(f"{text}(?:/(?P<_rest>.+))?")
+
+
+def table(model: Model, names: Names) -> tuple[Rule, ...]:
+    """One rule for every leaf of a network, one for each of the head's other kind, and one for each thing to ignore."""
+    rules, late = [Rule(name, None) for name in names.ignored], []
+    dimensions = {path: len(leaf.shape) for path, leaf in tree.flatten(model.variables).items()}
+    for path, ndim in {**dimensions, **_other_heads(model, dimensions)}.items():
+        own = path.partition("/")[2]
+        sources = _sources(own, names.parts) or (_dotted(own),)
+        op = next((op for template, op in names.ops.items() if _template(template).fullmatch(own)), None)
+        if op is None:
+            op = {4: CONV, 2: DENSE}.get(ndim, IDENTITY) if own.endswith("/kernel") else IDENTITY
+            op = joined(len(sources), op) if len(sources) > 1 else op
+        rules.append(_rule(sources, path, op))
+        if other := _sources(own, names.also):
+            late.append(_rule(other, path, op))
+        if path.startswith("batch_stats/") and path.endswith("/var"):
+            rules += [Rule(source.replace("running_var", "num_batches_tracked"), None) for source in sources]
+    return (*rules, *late)
+
+
+def _other_heads(model: Model, dimensions: Mapping[str, int]) -> dict[str, int]:
+    """Leaves that the head would have if it were of the other kind ("linear", "mlp"), as it may be in a file."""
+    found: dict[str, int] = {}
+    for head in model.stages["head"]:
+        path = f"params/{head}"
+        if f"{path}/kernel" in dimensions or f"{path}/out/kernel" in dimensions:
+            for part in (path, f"{path}/hidden", f"{path}/out"):
+                found |= {f"{part}/kernel": 2, f"{part}/bias": 1}
+    return {path: ndim for path, ndim in found.items() if path not in dimensions}
+
+
+def _rule(sources: tuple[str, ...], path: str, op: Op) -> Rule:
+    return Rule(sources[0] if len(sources) == 1 else sources, path, op)
+
+
+def _sources(own: str, parts: Mapping[str, str | tuple[str, ...]]) -> tuple[str, ...] | None:
+    for template, foreign in parts.items():
+        if match := _template(template).fullmatch(own):
+            pieces = match.groupdict()
+            rest = pieces.pop("_rest")
+            names = (foreign,) if isinstance(foreign, str) else foreign
+            return tuple(name.format(**pieces) + (f".{_dotted(rest)}" if rest else "") for name in names)
+    return None
+
+
+def _dotted(path: str) -> str:
+    *modules, leaf = path.split("/")
+    return ".".join([*modules, _LEAVES.get(leaf, leaf)])

@@ -1,0 +1,31 @@
+"""VGG's names: ours are torchvision's."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxft.models.vgg import Config
+from jaxft.weights.names.names import Names
+from jaxft.weights.rules import Op, flatten_chw
+
+
+def _torchvision(config: Config) -> Names:
+    return Names(ops={"classifier/0/kernel": flatten_chw(config.widths[-1], 7, 7)})
+
+
+def _timm(config: Config) -> Names:
+    """timm writes the two inner dense layers as convolutions."""
+    flat, channels = flatten_chw(config.widths[-1], 7, 7), config.widths[-1]
+
+    def to_conv(x: np.ndarray) -> np.ndarray:
+        return np.asarray(flat.inverse(x)).reshape(-1, channels, 7, 7)
+
+    first = Op("conv to flatten", lambda x: flat.forward(x.reshape(x.shape[0], -1)), to_conv)
+    second = Op("1x1 conv to dense", lambda x: x.reshape(x.shape[:2]).T, lambda x: x.T[:, :, None, None])
+    return Names(
+        {"classifier/0": "pre_logits.fc1", "classifier/3": "pre_logits.fc2", "classifier/6": "head.fc"},
+        ops={"classifier/0/kernel": first, "classifier/3/kernel": second},
+    )
+
+
+CONVENTIONS = {"torchvision": _torchvision, "timm": _timm}
