@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxft import ops
 from jaxft.models.architecture import Architecture
-from jaxft.models.layers import BatchNorm, Conv, DropPath, Head, Train, path_of, recomputed, running
+from jaxft.models.layers import BatchNorm, Conv, DropPath, Head, Train, path_of, recomputed, relu6, round_channels, running
 from jaxft.preprocessing import Preprocessing
 
 #: (blocks, kernel, stride, expansion, output channels) of each stage at width and depth 1.
@@ -47,17 +47,8 @@ class Config:
         for number, (blocks, kernel, strides, expansion, channels) in enumerate(STAGES):
             inner = 0 < number < len(STAGES) - 1
             deep = math.ceil(blocks * self.depth) if inner else blocks
-            found.append((deep, kernel, strides, expansion, _round_channels(channels * self.width)))
+            found.append((deep, kernel, strides, expansion, round_channels(channels * self.width)))
         return found
-
-
-def _round_channels(channels: float) -> int:
-    rounded = max(8, int(channels + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * channels else rounded
-
-
-def relu6(x: jax.Array) -> jax.Array:
-    return jnp.clip(x, 0, 6)
 
 
 class Block(nn.Module):

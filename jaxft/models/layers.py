@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import flax.linen as nn
@@ -126,6 +126,46 @@ class LayerNorm(nn.Module):
 def gelu(x: jax.Array) -> jax.Array:
     """The exact GELU (Hendrycks & Gimpel, 2016), x / 2 (1 + erf(x / sqrt 2)), as torch computes it."""
     return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
+
+
+def relu6(x: jax.Array) -> jax.Array:
+    return jnp.clip(x, 0, 6)
+
+
+def round_channels(channels: float, divisor: int = 8) -> int:
+    """The nearest multiple of `divisor`, but not less than nine tenths of what was asked for (Howard et al., 2017)."""
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+def rising_rates(rate: float, depths: Iterable[int]) -> list[tuple[float, ...]]:
+    """Stochastic depth's rate for each block of each stage: a line from 0 at the first block to `rate` at the last."""
+    depths = list(depths)
+    last, blocks = max(sum(depths) - 1, 1), iter(range(sum(depths)))
+    return [tuple(rate * next(blocks) / last for _ in range(depth)) for depth in depths]
+
+
+class SqueezeExcite(nn.Module):
+    """Squeeze and excitation (Hu et al., 2018): scales the channels of a map by what its means say.
+
+    Attributes:
+      reduced: channels of the inner layer.
+      activation, gate: after the first and the second 1x1 convolution.
+      names: of the two.
+    """
+
+    reduced: int
+    activation: Callable[[jax.Array], jax.Array] = nn.relu
+    gate: Callable[[jax.Array], jax.Array] = nn.sigmoid
+    names: tuple[str, str] = ("fc1", "fc2")
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        first, second = self.names
+        mean = ops.global_avg_pool(x)[:, None, None, :]
+        inner = self.activation(Conv(self.reduced, 1, dtype=self.dtype, name=first)(mean))
+        return x * self.gate(Conv(x.shape[-1], 1, dtype=self.dtype, name=second)(inner))
 
 
 class Dense(nn.Module):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxft import ops
 from jaxft.models.architecture import Architecture
-from jaxft.models.layers import BatchNorm, Conv, DropPath, Head, Train, path_of, recomputed, running
+from jaxft.models.layers import BatchNorm, Conv, DropPath, Head, Train, path_of, recomputed, rising_rates, running
 
 WIDTHS = (64, 128, 256, 512)
 
@@ -110,19 +110,16 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:
-        blocks = self.config.depths
-        run, found, done = running(stages(self.config), start), {}, 0
+        run, found = running(stages(self.config), start), {}
+        rates = rising_rates(self.drop_path, self.config.depths)
         if "stem" in run:
             x = Conv(64, 7, 2, padding=3, bias=False, dtype=self.dtype, name="conv1")(x)
             x = nn.relu(BatchNorm(dtype=self.dtype, name="bn1")(x, train))
             x = found["stem"] = ops.max_pool(x, 3, 2, 1)
-        for number, (count, width) in enumerate(zip(blocks, WIDTHS, strict=True), start=1):
-            # Deeper blocks are dropped more often: a linear rule, from 0 to the rate given.
-            rates = tuple(self.drop_path * (done + i) / max(sum(blocks) - 1, 1) for i in range(count))
-            done += count
+        for number, width in enumerate(WIDTHS, start=1):
             strides = 1 if number == 1 else 2
             if f"stage{number}" in run:
-                stage = Stage(self.config, width, rates, strides, self.dtype, self.remat, name=f"layer{number}")
+                stage = Stage(self.config, width, rates[number - 1], strides, self.dtype, self.remat, name=f"layer{number}")
                 x = found[f"stage{number}"] = stage(x, train)
         features = x if start == "head" else ops.global_avg_pool(x)
         logits = Head(self.num_classes, self.head, self.dropout, dtype=self.dtype, name="fc")(features, train)

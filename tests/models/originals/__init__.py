@@ -1,0 +1,88 @@
+"""For every family of networks: tiny members, and how the libraries they come from make the same.
+
+Read by the tests, which never call what makes a torch network, and by scripts/make_zoo_fixtures.py, which does. A module here
+is called as its family is (`Architecture.family`), and has
+
+  CASES: the tiny networks that are compared whole: at least one for each convention of names, and for each branch in the code.
+  FULL: convention -> function `(libraries, name)` that makes the registry's network `name`, or None where that library has none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import seeded
+
+from jaxft.models import Architecture
+
+CLASSES = 10
+SAMPLES = 12
+
+#: Has torchvision, timm, transformers and torch as attributes.
+Libraries = SimpleNamespace
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A tiny network, and the same as another library makes it.
+
+    Attributes:
+      name: of the case, and of its fixture.
+      architecture: ours.
+      convention: of their names.
+      theirs: makes theirs, without dropout, of `CLASSES` classes and for images of `size`.
+      stages: our stage -> the submodule of theirs whose output is its map.
+      options: of `jaxft.models.build`.
+      size, batch: of the images.
+      channels_last: whether their maps are [B, H, W, C] already; maps of other than four dimensions are taken as they are.
+      logits: what of their output is the logits; None: the output itself, or its `logits`.
+    """
+
+    name: str
+    architecture: Architecture
+    convention: str
+    theirs: Callable[[Libraries], Any]
+    stages: Mapping[str, str]
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    size: int = 64
+    batch: int = 2
+    channels_last: bool = False
+    logits: Callable[[Any], Any] | None = None
+
+
+Full = Mapping[str, Callable[[Libraries, str], Any]]
+
+
+def families() -> dict[str, Any]:
+    """Family -> its module here."""
+    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    return {name: importlib.import_module(f"{__name__}.{name}") for name in names}
+
+
+def cases() -> dict[str, Case]:
+    found = [case for family in families().values() for case in family.CASES]
+    assert len({case.name for case in found}) == len(found)
+    return {case.name: case for case in found}
+
+
+def digest(values: Mapping[str, Any]) -> np.ndarray:
+    """f32 [len(values), 1 + SAMPLES]: of every tensor its norm and seeded entries."""
+    rows = []
+    for name, value in values.items():
+        flat = np.asarray(value, np.float64).ravel()
+        chosen = seeded.generator(0, f"digest|{name}").integers(0, flat.size, SAMPLES)
+        rows.append(np.concatenate([[np.linalg.norm(flat)], flat[chosen]]))
+    return np.asarray(rows, np.float32).reshape(len(rows), 1 + SAMPLES)
+
+
+def names_hash(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Of all names and shapes of a state dict."""
+    lines = sorted(f"{name} {list(shape)}" for name, shape in shapes.items())
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
