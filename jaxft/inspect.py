@@ -34,7 +34,8 @@ def inspect_config(config: ConfigDict, *, every_parameter: bool = False) -> str:
         f"data           {config.data.source}: {sizes}; {len(splits.class_names)} classes",
         f"network        {model.name}, {tree.count(plan.params):,} parameters, {tree.nbytes(plan.params) / 1e6:.1f} MB",
         f"weights        {plan.weights}",
-        f"preprocessing  resize {pre.resize}, crop {pre.size}, {pre.interpolation}, mean {_few(pre.mean)}, std {_few(pre.std)}",
+        f"preprocessing  resize {'both sides to ' if pre.squash else ''}{pre.resize}, crop {pre.size}, {pre.interpolation}, "
+        f"mean {_few(pre.mean)}, std {_few(pre.std)}",
         f"devices        {jax.device_count()} x {jax.devices()[0].device_kind}",
         *splits.notes,
     ]

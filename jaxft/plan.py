@@ -18,7 +18,8 @@ from jaxft.config import Clock, call, to_json
 from jaxft.data import Source, Splits, find_augment, open_data
 from jaxft.errors import JaxftError, near
 from jaxft.features import DTYPES
-from jaxft.models import Model, build, pretrained_records
+from jaxft.models import IMAGENET, Model, build, is_tag, split_tag
+from jaxft.models import pretrained as pretrained_record
 from jaxft.optim import Schedule, make_optimizer
 from jaxft.preprocessing import on_pixels
 from jaxft.tasks import Task, get_task
@@ -99,6 +100,13 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
     every = config.train.checkpoint_every
     section = config.model.to_dict()
     pretrained = section.pop("pretrained") or None
+    section["name"], tag = split_tag(section["name"])
+    if tag and pretrained in (IMAGENET, tag):  # a tag in the name says more than the default
+        pretrained = tag
+    elif tag:
+        raise JaxftError(
+            f"config.model.name names the weights '{tag}', config.model.pretrained '{pretrained}': give one of them"
+        )
     # Abstract first: what does not fit is found before weights are downloaded, read or drawn.
     model = call(build, section, "config.model", num_classes=outputs)
     abstract, abstract_state = jax.eval_shape(model.init, jax.random.key(0))
@@ -131,11 +139,10 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
 
 def _expecting(model: Model, tag: str | None, size: int | None) -> Model:
     """The network with the preprocessing of its weights, where `tag` names them."""
-    for record in pretrained_records(model.name):
-        if record.tag == tag:
-            found = record.preprocessing.with_channels(model.in_channels)
-            return dataclasses.replace(model, preprocessing=found.with_size(size) if size else found)
-    return model
+    if tag is None or not is_tag(tag):
+        return model
+    found = pretrained_record(model.name, tag).preprocessing.with_channels(model.in_channels)
+    return dataclasses.replace(model, preprocessing=found.with_size(size) if size else found)
 
 
 def _check_numbers(config: ConfigDict) -> None:

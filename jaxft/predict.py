@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxft.columns import aligned
 from jaxft.config import call
 from jaxft.data import eval_batches, open_data, predict_source
 from jaxft.errors import JaxftError
@@ -140,10 +141,7 @@ def format_predictions(
         writer.writerows(flat)
         return text.getvalue()
     cells = [columns, *([str(row.get(column, "")) for column in columns] for row in flat)]
-    widths = [max(len(row[index]) for row in cells) for index in range(len(columns))]
-    return "".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in cells
-    )
+    return "".join(f"{line}\n" for line in aligned(cells))
 
 
 def _row(name: str, logits: np.ndarray, class_names: Sequence[str], task: str, top: int) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class Preprocessing:
       resize: length the short side is resized to before the centre crop of `size`, in pixels (evaluation only).
       interpolation: one of `INTERPOLATIONS`, antialiased as Pillow does it.
       mean, std: a value a channel, for pixels in 0..1.
+      squash: in evaluation both sides are resized to `resize`, whatever the picture's shape.
     """
 
     size: int = 224
@@ -31,6 +32,7 @@ class Preprocessing:
     interpolation: str = "bilinear"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    squash: bool = False
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Preprocessing:

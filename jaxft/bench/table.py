@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from jaxft.bench.bench import Row
 from jaxft.bench.machine import device_peak, machine, peak_rss
+from jaxft.columns import aligned
 
 
 def format_table(rows: Sequence[Row]) -> str:
@@ -28,16 +29,9 @@ def format_table(rows: Sequence[Row]) -> str:
         "compile s": lambda row: _scaled(row.compile_seconds, 1, ".1f"),
     }
     table = [[name, *(find(row) or "-" for row in rows)] for name, find in columns.items() if any(map(find, rows))]
-    widths = [max(map(len, column)) for column in table]
-    lines = []
-    for number in range(len(rows) + 1):
-        cells = [column[number] for column in table]
-        line = cells[0].ljust(widths[0]) + "".join(
-            "  " + cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)
-        )
-        error = rows[number - 1].error if number else None
-        lines.append(f"{line}  {error}" if error else line)
-    return "\n".join(lines)
+    lines = aligned(list(zip(*table, strict=True)), right=range(1, len(table)))
+    errors = [None, *(row.error for row in rows)]
+    return "\n".join(f"{line}  {error}" if error else line for line, error in zip(lines, errors, strict=True))
 
 
 def _scaled(value: float | None, factor: float, style: str) -> str | None:

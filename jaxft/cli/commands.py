@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jaxft import models
 from jaxft.cli.config import UsageError, read_config
+from jaxft.columns import aligned
 from jaxft.explain import explain_step
 from jaxft.inspect import inspect_config
 from jaxft.predict import evaluate_run, format_predictions, predict_files
@@ -112,13 +113,30 @@ def list_networks(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     names = models.list_models(options.pattern)
     if not names:
         raise UsageError(f"no network is called '{options.pattern}'; `jaxft models` lists all")
-    rows = []
-    for name in names:
-        rows.append((name, ", ".join(record.tag for record in models.pretrained_records(name)) or "-"))
-    width = max(len(name) for name, _ in rows)
-    for name, tags in rows:
-        print(f"{name.ljust(width)}  {tags}")
+    print(_networks(names) if len(names) > 1 else _weights(names[0]))
     return 0
+
+
+def _networks(names: Sequence[str]) -> str:
+    rows = [("network", "parameters", "GFLOP", "pixels", "weights")]
+    for name in names:
+        size, tags = models.size_of(name), [record.tag for record in models.pretrained_records(name)]
+        more = f", and {len(tags) - 3} more" if len(tags) > 3 else ""
+        shown = ", ".join(tags[:3]) + more or "-"
+        rows.append((name, f"{size.parameters / 1e6:,.1f} M", f"{size.flops / 1e9:,.2f}", str(size.size), shown))
+    return "\n".join(aligned(rows, right=(1, 2, 3)))
+
+
+def _weights(name: str) -> str:
+    """One network, and all that is known of each of its weights."""
+    size = models.size_of(name)
+    title = f"{name}: {size.parameters:,} parameters, {size.flops / 1e9:,.2f} GFLOP for an image of {size.size} pixels"
+    rows = [("weights", "classes", "pixels", "top-1", "licence", "source")]
+    for record in models.pretrained_records(name):
+        accuracy = "-" if record.accuracy is None else f"{record.accuracy:.1f} %"
+        pixels, classes = str(record.preprocessing.size), str(record.num_classes or "-")
+        rows.append((record.tag, classes, pixels, accuracy, record.licence or "-", record.source))
+    return "\n".join([title, *(aligned(rows, right=(1, 2, 3)) if len(rows) > 1 else ["no pretrained weights are known"])])
 
 
 COMMANDS = {

@@ -84,10 +84,12 @@ def resize(
 
 
 def eval_transform(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """Short side to `resize`, centre crop of `size`: uint8 [H, W, C] -> [S, S, C]. Rounds as torchvision does."""
+    """Short side (or both) to `resize`, centre crop of `size`: uint8 [H, W, C] -> [S, S, C]. Rounds as torchvision does."""
     height, width = pixels.shape[:2]
     short = preprocessing.resize
-    if width <= height:
+    if preprocessing.squash:
+        new = (short, short)
+    elif width <= height:
         new = (int(short * height / width), short)
     else:
         new = (short, int(short * width / height))

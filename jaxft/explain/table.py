@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from jaxft.columns import aligned
 from jaxft.explain.step import Cost
 from jaxft.explain.verdict import Verdict, Work
 from jaxft.parallel import gigabytes
@@ -52,7 +53,7 @@ def _costs(phase: PhaseExplanation) -> list[str]:
             lambda cost, kind=kind: sum(found.nbytes for found in cost.collectives if found.kind == kind),  # type: ignore[misc]
             gigabytes,
         )
-    return _aligned(rows)
+    return aligned(rows, right=(1, 2, 3))
 
 
 def _verdict(phase: PhaseExplanation) -> list[str]:
@@ -112,14 +113,3 @@ def _flops(count: float) -> str:
         if count >= size:
             return f"{count / size:.2f} {unit}"
     return f"{count:,.0f} FLOP"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    rows = [(*row, *[""] * (len(rows[0]) - len(row))) for row in rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        ).rstrip()
-        for row in rows
-    ]

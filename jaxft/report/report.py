@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxft.columns import aligned
 from jaxft.data import Source
 from jaxft.evaluate import Evaluation, bootstrap_interval, scores
 from jaxft.tasks import Task
@@ -72,9 +73,7 @@ def table(before: Judged, after: Judged, step: int) -> str:
     rows = [("", "before", f"after (step {step})")]
     for name in after.figures:
         rows.append((name, _figure(before, name), _figure(after, name)))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(lines)
+    return "\n".join(aligned(rows))
 
 
 def _figure(judged: Judged, name: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxft import tree
+from jaxft.columns import aligned
 from jaxft.tuning.groups import Group, assign
 from jaxft.typing import Mask, Params
 
@@ -83,7 +84,5 @@ def parameter_table(
         )
     if by_stage:
         cells = [(name, *rest) for name, _, *rest in cells]  # type: ignore[misc]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
     total, trained = sum(row.count for row in found), sum(row.trained for row in found)
-    return "\n".join([*lines, f"{trained:,} of {total:,} parameters are trained ({trained / total:.2%})"])
+    return "\n".join([*aligned(cells), f"{trained:,} of {total:,} parameters are trained ({trained / total:.2%})"])

@@ -12,8 +12,9 @@ import jax
 import numpy as np
 
 from jaxft import tree
-from jaxft.errors import JaxftError, near
-from jaxft.models import Model, Pretrained, build, pretrained, pretrained_records
+from jaxft.errors import JaxftError
+from jaxft.models import Model, Pretrained, build, is_tag, pretrained_records, split_tag
+from jaxft.models import pretrained as pretrained_record
 from jaxft.preprocessing import Preprocessing
 from jaxft.typing import ModelState, Params
 from jaxft.weights import names
@@ -76,17 +77,18 @@ class Created(NamedTuple):
     model_state: ModelState
 
 
-def create_model(name: str, num_classes: int | None = None, pretrained: str | None = None, **options: Any) -> Created:
+def create_model(name: str, num_classes: int | None = None, pretrained: str | bool | None = None, **options: Any) -> Created:
     """Makes a network with weights.
 
         model, params, model_state = jaxft.create_model("vgg16", num_classes=10, pretrained="imagenet")
+        model, params, model_state = jaxft.create_model("resnet50.a1_in1k", pretrained=True)
 
     Args:
-      name: one of `jaxft.list_models()`.
+      name: one of `jaxft.list_models()`, and after a dot the tag of its weights.
       num_classes: width of the logits; None is the weights' own, or 1,000. Another number than the weights' makes the
         head new; all other parameters are loaded.
-      pretrained: a tag of the network (`imagenet`), a file, a URL, `package:` or `hf:` source; None starts from random
-        weights.
+      pretrained: a tag of the network (`imagenet`), a file, a URL, `package:` or `hf:` source; True is the tag in the name, or
+        the network's default weights; None and False start from random weights.
       **options: see `load_model`.
 
     Raises:
@@ -99,7 +101,7 @@ def create_model(name: str, num_classes: int | None = None, pretrained: str | No
 def load_model(
     name: str,
     num_classes: int | None = None,
-    pretrained: str | None = None,
+    pretrained: str | bool | None = None,
     *,
     head: str = "linear",
     in_channels: int = 3,
@@ -124,30 +126,29 @@ def load_model(
       remat: compute again in the backward pass what is inside each block, for less memory.
       seed: of everything initialised afresh.
     """
-    record = _record(name, pretrained)
+    name, record, given = _asked_for(name, pretrained)
     options: dict[str, Any] = {"head": head, "in_channels": in_channels, "dropout": dropout, "drop_path": drop_path}
     options |= {"dtype": dtype, "size": size, "remat": remat}
     # Options first: a bad one is found before anything is downloaded.
     model = build(name, num_classes, **options)
     rng = jax.random.key(seed)
-    if pretrained is None:
+    if given is None:
+        if record:  # the name's tag: random weights, but for images as these want them
+            model = _prepared(model, record.preprocessing, size)
         params, model_state = jax.jit(model.init)(rng)
         return Loaded(model, _numpy(params), _numpy(model_state), LoadReport(""))
 
-    source = record.source if record else pretrained
-    path = fetch(source, sha256=record.sha256 if record else None)
+    path = fetch(given, sha256=record.sha256 if record else None, pin=record is not None)
     tensors, metadata = read_with_metadata(path)
     digest = file_sha256(path)
     if record is None:  # a published file, given by its path
-        record = next((known for known in pretrained_records(name) if digest.startswith(known.sha256)), None)
+        record = next((r for r in pretrained_records(name) if r.sha256 and digest.startswith(r.sha256)), None)
     table = table_for(model, tensors, record)
     if num_classes is None and (own := head_of(model, tensors, table)):
         num_classes = own[1]
     fitted, options["size"], resized = _fit_positions(tensors, table, model, size)
     model = build(name, num_classes, **options)
-    preprocessing = record.preprocessing if record else _preprocessing(metadata, path) or model.preprocessing
-    preprocessing = preprocessing.with_channels(in_channels)
-    model = dataclasses.replace(model, preprocessing=preprocessing.with_size(size) if size else preprocessing)
+    model = _prepared(model, record.preprocessing if record else _preprocessing(metadata, path) or model.preprocessing, size)
     # Shapes first: a mismatch is found before any memory is spent.
     params, model_state = jax.eval_shape(model.init, rng)
     new, old_head = _new_leaves(model, tensors, table, params)
@@ -155,7 +156,7 @@ def load_model(
     found = convert(adapted, table, {"params": params, **model_state}, new=new, ignore=old_head)
     complete = _fill(found.tree, model, rng, found.new)
     report = LoadReport(
-        source=source,
+        source=given,
         sha256=digest,
         licence=record.licence if record else metadata.get("licence", ""),
         loaded=len(tree.flatten(found.tree)),
@@ -168,19 +169,30 @@ def load_model(
     return Loaded(model, complete["params"], state, report)
 
 
-def _record(name: str, given: str | None) -> Pretrained | None:
-    """The registry's record, where `given` is a tag and not a source."""
-    if given is None:
-        return None
-    records = pretrained_records(name)
-    if any(record.tag == given for record in records):
-        return pretrained(name, given)
-    if ":" not in given and "/" not in given and "." not in given:
-        tags = [record.tag for record in records]
-        raise JaxftError(
-            f"{name} has no weights '{given}'{near(given, tags)}; it has {', '.join(tags) or 'none'} (or give a file)"
-        )
-    return None
+def _asked_for(name: str, given: str | bool | None) -> tuple[str, Pretrained | None, str | None]:
+    """(the network's name, the record of its weights where there is one, their source; None for random weights)."""
+    name, tag = split_tag(name)
+    record = pretrained_record(name, tag) if tag else None
+    if given is None or given is False:
+        return name, record, None
+    if given is True:
+        record = record or pretrained_record(name)
+        return name, record, record.source
+    if record is not None and given != tag:
+        raise JaxftError(f"'{name}.{tag}' names weights, and pretrained '{given}' others: give one of them")
+    if not is_tag(given):
+        return name, None, given
+    try:
+        record = pretrained_record(name, given)
+    except JaxftError as error:
+        raise JaxftError(f"{error} (or give a file)") from None
+    return name, record, record.source
+
+
+def _prepared(model: Model, preprocessing: Preprocessing, size: int | None) -> Model:
+    """The network with the preprocessing of its weights, at its own size."""
+    preprocessing = preprocessing.with_channels(model.in_channels)
+    return dataclasses.replace(model, preprocessing=preprocessing.with_size(size) if size else preprocessing)
 
 
 def _preprocessing(metadata: Mapping[str, str], path: Path) -> Preprocessing | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
+import json
 import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -12,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import requests
 
 from jaxft.errors import JaxftError
+from jaxft.files import write_whole
 
 #: Seconds to connect, and between two pieces of an answer.
 _TIMEOUT = (10, 60)
@@ -25,27 +27,67 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jaxft"
 
 
-def fetch(source: str | Path, *, sha256: str | None = None, cache: Path | None = None, offline: bool | None = None) -> Path:
+def fetch(
+    source: str | Path,
+    *,
+    sha256: str | None = None,
+    pin: bool = False,
+    cache: Path | None = None,
+    offline: bool | None = None,
+) -> Path:
     """The local file of a source, downloaded into the cache if need be.
 
     Args:
       source: a path, `package:DIST/FILE` (a file of an installed package), `https://...`, or
         `hf:OWNER/REPO/FILE[@REVISION]`.
-      sha256: of the file, in full or its first digits (8 at least); checked.
+      sha256: of the file, in full or its first digits (8 at least); checked. None or "": not known.
+      pin: where the hash is not known, the first download's is kept in the cache, and every later one must have the same.
       cache: folder of downloads; None is `cache_folder()`.
       offline: take nothing from the network; None reads `JAXFT_OFFLINE`.
 
     Raises:
       JaxftError: nothing there, or a file with another hash.
     """
-    text = str(source)
+    text, sha256 = str(source), sha256 or None
+    cache = cache or cache_folder()
     offline = os.environ.get("JAXFT_OFFLINE", "") not in ("", "0") if offline is None else offline
     if sha256 is not None and (not 8 <= len(sha256) <= 64 or not set(sha256) <= set("0123456789abcdef")):
         raise JaxftError(f"sha256 '{sha256}' is not 8 to 64 lower-case hex digits")
+    if not pin or sha256 is not None:
+        return _fetch(text, sha256, cache, offline)
+    note = cache / "pins" / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+    try:
+        path = _fetch(text, _pinned(note), cache, offline)
+    except OtherFileError as error:
+        raise JaxftError(f"{error}; {note} has the hash of the first download: remove it to accept another file") from error
+    if not note.is_file():
+        try:
+            write_whole(note, json.dumps({"source": text, "sha256": file_sha256(path)}) + "\n")
+        except OSError as error:
+            raise JaxftError(f"cannot write to the cache {note.parent} ({error.strerror}): set JAXFT_CACHE") from error
+    return path
+
+
+class OtherFileError(JaxftError):
+    """A file whose hash is not the one asked for."""
+
+
+def _pinned(note: Path) -> str | None:
+    if not note.is_file():
+        return None
+    try:
+        return str(json.loads(note.read_text())["sha256"])
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise JaxftError(
+            f"{note} is damaged ({type(error).__name__}): remove it, and the next download is noted anew"
+        ) from error
+
+
+def _fetch(text: str, sha256: str | None, cache: Path, offline: bool) -> Path:
     if text.startswith("package:"):
         path = _from_package(text.removeprefix("package:"))
     elif text.startswith(("https://", "http://")):
-        return _from_url(text, sha256, cache or cache_folder(), offline)
+        return _from_url(text, sha256, cache, offline)
     elif text.startswith("hf:"):
         path = _from_hub(text.removeprefix("hf:"), offline)
     else:
@@ -65,7 +107,7 @@ def file_sha256(path: Path) -> str:
 
 def _check(path: Path, found: str, expected: str) -> None:
     if not found.startswith(expected):
-        raise JaxftError(f"{path} has sha256 {found}, expected {_shown(expected)}: it is another file")
+        raise OtherFileError(f"{path} has sha256 {found}, expected {_shown(expected)}: it is another file")
 
 
 def _shown(sha256: str) -> str:
@@ -104,7 +146,7 @@ def _from_url(url: str, sha256: str | None, cache: Path, offline: bool) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         found = _download(url, temporary)
         if sha256 is not None and not found.startswith(sha256):
-            raise JaxftError(f"{url} has sha256 {found}, expected {_shown(sha256)}: not kept")
+            raise OtherFileError(f"{url} has sha256 {found}, expected {_shown(sha256)}: not kept")
         temporary.replace(path)
     except OSError as error:
         raise JaxftError(f"cannot write to the cache {path.parent} ({error.strerror}): set JAXFT_CACHE") from error

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxft.cli.main import USAGE, main
-from jaxft.models import pretrained
+from jaxft.models import list_models, pretrained
 from jaxft.weights import read, read_with_metadata
 
 
@@ -42,12 +42,24 @@ def test_a_conversion_that_cannot_be_is_said(tmp_path, capsys, arguments, messag
     assert list(tmp_path.iterdir()) == []
 
 
-def test_models_lists_networks_with_their_tags(capsys):
-    assert main(["models", "resnet*"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
-    assert lines[2].split(maxsplit=1)[1] == "imagenet, imagenet_v1, imagenet_v2"
+def test_models_lists_networks_with_their_size_and_tags(capsys):
+    assert main(["models", "resnet[15]*"]) == 0
+    title, *lines = capsys.readouterr().out.splitlines()
+    assert title.split() == ["network", "parameters", "GFLOP", "pixels", "weights"]
+    rows = {line.split()[0]: line.split()[1:6] for line in lines}
+    assert rows.keys() == set(list_models("resnet[15]*"))
+    # torchvision publishes 25,557,032 parameters and 4.09 G multiply-adds, those with padding among them.
+    assert rows["resnet50"] == ["25.6", "M", "7.90", "224", "imagenet_v2,"]
     assert main(["models", "nothing*"]) == USAGE
+
+
+def test_models_tells_all_of_the_weights_of_one_network(capsys):
+    assert main(["models", "efficientnet_lite0"]) == 0
+    title, columns, row = capsys.readouterr().out.splitlines()
+    assert title == "efficientnet_lite0: 4,652,008 parameters, 0.76 GFLOP for an image of 224 pixels"
+    assert columns.split() == ["weights", "classes", "pixels", "top-1", "licence", "source"]
+    assert row.split()[:5] == ["imagenet", "1000", "224", "-", "Apache-2.0"]
+    assert row.split()[5] == pretrained("efficientnet_lite0", "imagenet").source
 
 
 def test_help_needs_no_jax():

@@ -62,6 +62,14 @@ def test_evaluation_keeps_the_middle_of_the_short_side():
     np.testing.assert_array_equal(found, pixels[:, 20:40])
 
 
+@pytest.mark.parametrize(("height", "width"), [(20, 60), (47, 33), (5, 7)])
+def test_a_squashed_picture_shows_its_whole_height_and_width(height, width):
+    pixels = picture("squashed", height, width, 3)
+    found = eval_transform(pixels, Preprocessing(size=24, resize=30, interpolation="bicubic", squash=True))
+    whole = np.asarray(Image.fromarray(pixels).resize((30, 30), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(found, whole[3:27, 3:27])
+
+
 @pytest.mark.parametrize("channels", [1, 2, 4, 5])
 def test_any_number_of_channels_is_resized_as_each_would_be_alone(channels):
     pixels = picture("many", 33, 47, channels)

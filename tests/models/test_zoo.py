@@ -1,5 +1,5 @@
-"""Every family against the libraries its weights come from, on the same weights: names and shapes, inference with every stage, one
-batch in train mode. Tiny networks; of those in full size, numbers of parameters, names and shapes.
+"""Every family against the libraries its weights come from, on the same weights: names and shapes, inference with every stage,
+one batch in train mode. Tiny networks; of those in full size, numbers of parameters, names and shapes.
 
 What they compute there stands in fixtures/zoo, written by scripts/make_zoo_fixtures.py.
 """
@@ -106,7 +106,7 @@ def test_a_batch_in_train_mode_equals_the_originals_in_loss_gradients_and_statis
 
 
 def _assert_close(names, found, expected, sizes, tolerance):
-    """Norms, and sampled entries measured by the tensor's root mean square; what is zero but for rounding must be that here too."""
+    """Norms, and sampled entries by the tensor's root mean square; what is zero but for rounding must be that here too."""
     largest = max(expected[:, 0], default=0)
     for name, ours, theirs, size in zip(names, found, expected, sizes, strict=True):
         norm = max(theirs[0], 1e-9 * largest)

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import json
 import threading
 
 import pytest
@@ -194,3 +195,32 @@ def test_a_hub_file_that_is_here_is_found_offline(monkeypatch, tmp_path):
 def test_a_hub_source_without_a_file_is_said():
     with pytest.raises(JaxftError, match="not of the form hf:OWNER/REPO/FILE"):
         fetch("hf:owner/repository")
+
+
+def test_the_first_downloads_hash_is_kept_and_another_file_is_refused_later(site, server, tmp_path):
+    url = f"{site}/changing"
+    path = fetch(url, pin=True)
+    (note,) = (tmp_path / "cache" / "pins").iterdir()
+    assert json.loads(note.read_text()) == {"source": url, "sha256": SHA256}
+    assert fetch(url, pin=True) == path
+    assert server.asked == ["/changing"]
+    path.write_bytes(b"another file")
+    with pytest.raises(JaxftError, match=f"expected {SHA256}.*{note.name} has the hash of the first download: remove it"):
+        fetch(url, pin=True, offline=True)
+    assert fetch(url, pin=True).read_bytes() == BODY  # what was damaged in the cache is downloaded anew
+    note.write_text(json.dumps({"source": url, "sha256": OTHER}))
+    with pytest.raises(JaxftError, match=f"expected {OTHER}: not kept; .*has the hash of the first download"):
+        fetch(url, pin=True)
+
+
+def test_a_damaged_note_of_a_hash_is_a_clear_error(site, tmp_path):
+    fetch(f"{site}/file", pin=True)
+    (note,) = (tmp_path / "cache" / "pins").iterdir()
+    note.write_text("{")
+    with pytest.raises(JaxftError, match="is damaged .JSONDecodeError.: remove it"):
+        fetch(f"{site}/file", pin=True)
+
+
+def test_a_known_hash_needs_no_note(site, tmp_path):
+    fetch(f"{site}/file", pin=True, sha256=SHA256[:10])
+    assert not (tmp_path / "cache" / "pins").exists()

@@ -4,7 +4,7 @@ Read by the tests, which never call what makes a torch network, and by scripts/m
 is called as its family is (`Architecture.family`), and has
 
   CASES: the tiny networks that are compared whole: at least one for each convention of names, and for each branch in the code.
-  FULL: convention -> function `(libraries, name)` that makes the registry's network `name`, or None where that library has none.
+  FULL: convention -> function `(libraries, name)` that makes the registry's network `name`; None where that library has none.
 """
 
 from __future__ import annotations
