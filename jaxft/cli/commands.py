@@ -14,6 +14,7 @@ from jaxft.explain import explain_step
 from jaxft.inspect import inspect_config
 from jaxft.predict import evaluate_run, format_predictions, predict_files
 from jaxft.run import train as run_train
+from jaxft.verify import verify as compare_with_original
 from jaxft.weights import convert_file, fetch
 from jaxft.workdir import load_run
 
@@ -109,6 +110,26 @@ def convert(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     return 0
 
 
+def verify(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    receipt = compare_with_original(
+        options.network,
+        options.weights or bool(models.split_tag(options.network)[1]),
+        against=options.against,
+        seed=options.seed,
+        size=options.size,
+        batch=options.batch,
+        train=not options.no_train,
+        pictures=options.pictures,
+        torch_python=options.torch_python,
+        reference=options.reference,
+        keep=options.keep,
+    )
+    print(receipt.to_json() if options.json == "-" else receipt)
+    if options.json and options.json != "-":
+        _write(options.json, receipt.to_json())
+    return 0 if receipt.equal else 1
+
+
 def list_networks(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     names = models.list_models(options.pattern)
     if not names:
@@ -147,5 +168,6 @@ COMMANDS = {
     "bench": bench,
     "explain-step": explain,
     "convert": convert,
+    "verify": verify,
     "models": list_networks,
 }

@@ -27,6 +27,7 @@ _COMMANDS = {
     "bench": "time training, evaluation and input on this machine, and hold them against its peak",
     "explain-step": "show what the compiled training step does: cost, frozen work, memory; without training",
     "convert": "convert a weight file to safetensors, in jaxft's names or torch's",
+    "verify": "compare a network with the one its weights were made for, layer by layer; needs torch in some Python",
     "models": "list the networks and their pretrained weights",
 }
 
@@ -98,6 +99,19 @@ def make_parser() -> argparse.ArgumentParser:
     made["convert"].add_argument("--model", help="the architecture; without it names stay as they are")
     made["convert"].add_argument("--to", default="jaxft", help="whose names to write: jaxft, torchvision, timm, ...")
     made["convert"].add_argument("--overwrite", action="store_true")
+
+    made["verify"].add_argument("network", help="a name of `jaxft models`, and after a dot the tag of its weights")
+    made["verify"].add_argument("--weights", default="", help="a tag or a file; without it the name's tag, else random ones")
+    made["verify"].add_argument("--against", default=None, help="torchvision or timm")
+    made["verify"].add_argument("--pictures", nargs="*", default=(), metavar="FILE", help="prepared and classified by both")
+    made["verify"].add_argument("--size", type=int, default=None, help="pixels; 64 for random weights")
+    made["verify"].add_argument("--batch", type=int, default=2, help="images")
+    made["verify"].add_argument("--seed", type=int, default=0, help="of random weights and images")
+    made["verify"].add_argument("--no-train", action="store_true", help="leave out the batch in train mode")
+    made["verify"].add_argument("--torch-python", default=None, metavar="PYTHON", help="a Python that has torch; or this one")
+    made["verify"].add_argument("--keep", default=None, metavar="FILE", help="keep what the original gave, for --reference")
+    made["verify"].add_argument("--reference", default=None, metavar="FILE", help="compare with what was kept; no torch")
+    made["verify"].add_argument("--json", nargs="?", const="-", default="", help="the receipt as JSON, into a file if named")
 
     made["models"].add_argument("pattern", nargs="?", default="*", help="a glob, e.g. 'resnet*'")
     return parser

@@ -13,7 +13,7 @@ from jaxft import tree
 from jaxft.errors import JaxftError
 from jaxft.models import build
 from jaxft.weights import names
-from jaxft.weights.load import channels_of, head_of, load_model, table_for
+from jaxft.weights.load import channels_of, convention_of, head_of, load_model, table_for
 from jaxft.weights.readers import read_with_metadata
 from jaxft.weights.rules import export
 from jaxft.weights.safetensors_file import save_safetensors
@@ -75,7 +75,7 @@ def _renamed(
     model = build(name)
     if to != "jaxft":
         names.rules(model, to)  # an unknown convention is said before any work
-    table = table_for(model, tensors)
+    table = table_for(model, convention_of(model, tensors))
     head, channels = head_of(model, tensors, table), channels_of(model, tensors, table)
     if head is None:
         raise JaxftError(f"{path} has no head of {name}: it is of another architecture, or lacks its last layer")

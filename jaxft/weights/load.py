@@ -22,6 +22,7 @@ from jaxft.weights.readers import read_with_metadata
 from jaxft.weights.rules import Rule, convert, destinations
 from jaxft.weights.sources import fetch, file_sha256
 
+OWN = "jaxft"
 #: jaxft's names, as `convert_file` writes them.
 OWN_NAMES = (Rule("params/{path}", "params/{path}"), Rule("batch_stats/{path}", "batch_stats/{path}"))
 
@@ -33,6 +34,8 @@ class LoadReport:
     Attributes:
       source: where from; "" for random weights.
       sha256: of the file.
+      tag: of the weights; "" where they have no record.
+      convention: whose names the file has.
       licence: of the weights; "" where it is not known.
       loaded: number of leaves taken from the file.
       new: parameters initialised afresh.
@@ -43,6 +46,8 @@ class LoadReport:
 
     source: str
     sha256: str = ""
+    tag: str = ""
+    convention: str = ""
     licence: str = ""
     loaded: int = 0
     new: tuple[str, ...] = ()
@@ -143,7 +148,8 @@ def load_model(
     digest = file_sha256(path)
     if record is None:  # a published file, given by its path
         record = next((r for r in pretrained_records(name) if r.sha256 and digest.startswith(r.sha256)), None)
-    table = table_for(model, tensors, record)
+    convention = convention_of(model, tensors, record)
+    table = table_for(model, convention)
     if num_classes is None and (own := head_of(model, tensors, table)):
         num_classes = own[1]
     fitted, options["size"], resized = _fit_positions(tensors, table, model, size)
@@ -158,6 +164,8 @@ def load_model(
     report = LoadReport(
         source=given,
         sha256=digest,
+        tag=record.tag if record else "",
+        convention=convention,
         licence=record.licence if record else metadata.get("licence", ""),
         loaded=len(tree.flatten(found.tree)),
         new=tuple(path.removeprefix("params/") for path in found.new),
@@ -205,14 +213,18 @@ def _preprocessing(metadata: Mapping[str, str], path: Path) -> Preprocessing | N
         raise JaxftError(f"{path}: its metadata has a preprocessing that cannot be read ({error})") from error
 
 
-def table_for(model: Model, tensors: Mapping[str, np.ndarray], record: Pretrained | None = None) -> tuple[Rule, ...]:
-    """The record's table, jaxft's own names, or the table of the network that knows the most of the file's names."""
+def convention_of(model: Model, tensors: Mapping[str, np.ndarray], record: Pretrained | None = None) -> str:
+    """Whose names a file has: the record's, "jaxft", or the convention that knows the most of them."""
     if record is not None:
-        return names.rules(model, record.convention)
+        return record.convention
     if any(key.startswith("params/") for key in tensors):
-        return OWN_NAMES
-    candidates = [names.rules(model, convention) for convention in names.conventions(model)]
-    return max(candidates, key=lambda table: len(destinations(tensors, table)))
+        return OWN
+    return max(names.conventions(model), key=lambda convention: len(destinations(tensors, names.rules(model, convention))))
+
+
+def table_for(model: Model, convention: str) -> tuple[Rule, ...]:
+    """The table of a convention of `convention_of`."""
+    return OWN_NAMES if convention == OWN else names.rules(model, convention)
 
 
 def head_of(model: Model, tensors: Mapping[str, np.ndarray], table: tuple[Rule, ...]) -> tuple[str, int] | None:

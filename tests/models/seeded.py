@@ -1,38 +1,16 @@
-"""Weights and inputs as a function of (seed, name, shape), in NumPy: the same in the torch script and in the tests.
+"""The seeded weights and inputs of `jaxft.verify`, and what is kept of tensors in fixtures.
 
 Names are torchvision's or timm's, layouts torch's. Nothing big is stored: both sides make the weights, the fixture holds what
 torch computed with them.
 """
 
-import hashlib
-
 import numpy as np
 
+from jaxft.verify.seeded import generator, images, labels, state_dict, tensor
+
+__all__ = ["assert_digest", "digest", "generator", "images", "labels", "state_dict", "tensor", "trained_state_dict"]
+
 SAMPLES = 96
-
-
-def generator(seed, name):
-    digest = hashlib.sha256(f"{seed}|{name}".encode()).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:8], "little")))
-
-
-def tensor(seed, name, shape):
-    """One tensor of a state dict, f32: He-scaled kernels, scales and variances near one."""
-    rng = generator(seed, name)
-    if name.endswith("num_batches_tracked"):
-        return np.zeros(shape, np.int64)
-    if name.endswith("running_var"):
-        return rng.uniform(0.8, 1.2, shape).astype(np.float32)
-    if name.endswith("running_mean"):
-        return (rng.standard_normal(shape) * 0.1).astype(np.float32)
-    if len(shape) == 1:
-        return (rng.standard_normal(shape) * 0.05 + (1.0 if name.endswith("weight") else 0.0)).astype(np.float32)
-    fan_in = int(np.prod(shape[1:]))
-    return rng.standard_normal(shape, dtype=np.float32) * np.float32(np.sqrt(2.0 / fan_in))
-
-
-def state_dict(seed, shapes):
-    return {name: tensor(seed, name, shape) for name, shape in shapes.items()}
 
 
 def trained_state_dict(seed, shapes):
@@ -46,17 +24,6 @@ def trained_state_dict(seed, shapes):
         if value.ndim == 2 or (name.startswith("layer") and name.endswith("bn2.weight")):
             found[name] = 0.3 * value
     return found
-
-
-def images(seed, batch, size, step=0):
-    """NHWC f32, smooth enough to look like pictures: noise on a coarse grid, repeated."""
-    rng = generator(seed, f"images{step}")
-    coarse = rng.standard_normal((batch, size // 8, size // 8, 3)).astype(np.float32)
-    return np.repeat(np.repeat(coarse, 8, 1), 8, 2) + rng.standard_normal((batch, size, size, 3)).astype(np.float32) * 0.3
-
-
-def labels(seed, batch, classes, step=0):
-    return generator(seed, f"labels{step}").integers(0, classes, batch).astype(np.int32)
 
 
 def digest(name, value):

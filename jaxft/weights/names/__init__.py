@@ -6,25 +6,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxft.errors import JaxftError, near
-from jaxft.models import Model
+from jaxft.models import Model, architecture_of
 from jaxft.weights.names import efficientnet, resnet, vgg, vit
 from jaxft.weights.names.names import Names, table
 from jaxft.weights.rules import Rule
 
-#: Family -> convention -> the names of a member, by its config.
-_FAMILIES: dict[str, Mapping[str, Callable[[Any], Names]]] = {
-    "vgg": vgg.CONVENTIONS,
-    "resnet": resnet.CONVENTIONS,
-    "vit": vit.CONVENTIONS,
-    "efficientnet_lite": efficientnet.CONVENTIONS,
-}
+#: A family's module has CONVENTIONS: convention -> the names of a member, by its config; and ORIGINALS: library -> our name of
+#: a network -> what it is called there.
+_FAMILIES: dict[str, Any] = {"vgg": vgg, "resnet": resnet, "vit": vit, "efficientnet_lite": efficientnet}
 
-__all__ = ["Names", "conventions", "rules"]
+__all__ = ["Names", "conventions", "original_name", "rules"]
 
 
 def conventions(model: Model) -> tuple[str, ...]:
     """The conventions a network's weights can be read from and written in."""
-    return tuple(_FAMILIES[model.architecture.family])
+    return tuple(_FAMILIES[model.architecture.family].CONVENTIONS)
 
 
 def rules(model: Model, convention: str) -> tuple[Rule, ...]:
@@ -33,7 +29,12 @@ def rules(model: Model, convention: str) -> tuple[Rule, ...]:
     Raises:
       JaxftError: no such convention.
     """
-    known = _FAMILIES[model.architecture.family]
+    known: Mapping[str, Callable[[Any], Names]] = _FAMILIES[model.architecture.family].CONVENTIONS
     if convention not in known:
         raise JaxftError(f"{model.name} has no names of '{convention}'{near(convention, known)}; it has {', '.join(known)}")
     return table(model, known[convention](model.architecture.config))
+
+
+def original_name(name: str, library: str) -> str | None:
+    """What a network of the registry is called in "torchvision" or "timm"; None where that has no such network."""
+    return _FAMILIES[architecture_of(name).family].ORIGINALS.get(library, {}).get(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxft.models.efficientnet import Config
+from jaxft.models.efficientnet import ARCHITECTURES, Config
 from jaxft.weights.names.names import Names
 
 
@@ -29,3 +29,4 @@ def _lukemelas(config: Config) -> Names:
 
 
 CONVENTIONS = {"timm": _timm, "lukemelas": _lukemelas}
+ORIGINALS = {"timm": {name: f"tf_{name}" for name in ARCHITECTURES}}

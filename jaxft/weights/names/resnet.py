@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxft.models.resnet import Config
+from jaxft.models.resnet import ARCHITECTURES, Config
 from jaxft.weights.names.names import Names
 
 
@@ -11,3 +11,7 @@ def _same(config: Config) -> Names:
 
 
 CONVENTIONS = {"torchvision": _same, "timm": _same}
+ORIGINALS = {
+    "torchvision": {name: name for name in ARCHITECTURES if name != "resnext101_32x4d"},
+    "timm": {name: name for name in ARCHITECTURES},
+}

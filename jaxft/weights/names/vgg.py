@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxft.models.vgg import Config
+from jaxft.models.vgg import ARCHITECTURES, Config
 from jaxft.weights.names.names import Names
 from jaxft.weights.rules import Op, flatten_chw
 
@@ -29,3 +29,4 @@ def _timm(config: Config) -> Names:
 
 
 CONVENTIONS = {"torchvision": _torchvision, "timm": _timm}
+ORIGINALS = {library: {name: name for name in ARCHITECTURES} for library in CONVENTIONS}

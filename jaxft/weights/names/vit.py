@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxft.models.vit import Config
+from jaxft.models.vit import ARCHITECTURES, Config
 from jaxft.weights.names.names import Names
 
 
@@ -32,3 +32,7 @@ def _torchvision(config: Config) -> Names:
 
 
 CONVENTIONS = {"timm": _timm, "torchvision": _torchvision}
+ORIGINALS = {
+    "timm": {name: name for name in ARCHITECTURES},
+    "torchvision": {"vit_base_patch16_224": "vit_b_16"},
+}

@@ -1,0 +1,337 @@
+"""Holds a network against the one its weights were made for: a receipt that anyone can compute again."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.util
+import json
+import platform
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxft import tree
+from jaxft.columns import aligned
+from jaxft.data import decode
+from jaxft.data.transforms import eval_transform
+from jaxft.errors import JaxftError
+from jaxft.losses import softmax_cross_entropy
+from jaxft.models import Model, architecture_of, build, split_tag
+from jaxft.preprocessing import normalize
+from jaxft.verify import seeded
+from jaxft.verify.compare import Difference, Parting, compare_layers, difference, run_layers
+from jaxft.verify.original import Original, Theirs, ask_original, read_reference, write_reference
+from jaxft.weights import convert, export, load_model, save_safetensors
+from jaxft.weights.names import original_name, rules
+from jaxft.weights.sources import file_sha256
+
+SINGLE, DOUBLE = 1e-4, 1e-6
+#: Pixels of seeded images for random weights, unless the network needs larger ones.
+SEEDED_SIZE = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Receipt:
+    """What a comparison found.
+
+    Attributes:
+      network, original: ours, and "timm resnet50".
+      weights: their source and sha256; "seeded N" and "" for random ones.
+      images: what the networks saw.
+      stages: of each stage the layer that is furthest off.
+      layers: how many were compared.
+      logits: their difference; `agreement` is the share of images with the same most likely class.
+      loss, gradients, statistics: of a batch in train mode in float64; the parameter and the statistic that are furthest off.
+        None where it was not run.
+      pixels: of pictures prepared by both pipelines; None where none was given.
+      parting: where the networks part; None where they do not.
+      tolerance: of stages and logits, relative; of what is computed in float64 `DOUBLE`.
+      versions, date: of all that took part.
+    """
+
+    network: str
+    original: str
+    weights: str
+    sha256: str
+    images: str
+    stages: tuple[Difference, ...]
+    layers: int
+    logits: Difference
+    agreement: float
+    loss: Difference | None
+    gradients: Difference | None
+    statistics: Difference | None
+    pixels: Difference | None
+    parting: Parting | None
+    tolerance: float
+    versions: Mapping[str, str]
+    date: str
+
+    @property
+    def equal(self) -> bool:
+        """Whether all that was compared is within the tolerance."""
+        single = (*self.stages, self.logits, self.pixels)
+        double = (self.loss, self.gradients, self.statistics)
+        near = all(row.max_rel <= self.tolerance for row in single if row is not None)
+        return near and all(row.max_rel <= DOUBLE for row in double if row is not None)
+
+    def to_json(self) -> str:
+        return json.dumps({"equal": self.equal, **dataclasses.asdict(self)}, indent=1) + "\n"
+
+    def __str__(self) -> str:
+        rows = [("", "max abs", "max rel", "cosine")]
+        for row in (*self.stages, self.logits, self.pixels, self.loss, self.gradients, self.statistics):
+            if row is not None:
+                rows.append((row.name, f"{row.max_abs:.1e}", f"{row.max_rel:.1e}", f"{row.cosine:.8f}"))
+        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        return "\n".join(
+            [
+                f"{self.network} against {self.original}, weights {self.weights}"
+                + (f" (sha256 {self.sha256[:12]})" if self.sha256 else ""),
+                f"{self.images}; {self.layers} layers compared; {versions}; {self.date}",
+                *aligned(rows, right=(1, 2, 3)),
+                f"the most likely class agrees for {self.agreement:.0%} of the images",
+                *([str(self.parting)] if self.parting else []),
+                "equal within the tolerance" if self.equal else "NOT EQUAL",
+            ]
+        )
+
+
+def verify(
+    name: str,
+    weights: str | bool | None = True,
+    *,
+    against: str | None = None,
+    seed: int = 0,
+    size: int | None = None,
+    batch: int = 2,
+    train: bool = True,
+    pictures: Sequence[str | Path] = (),
+    torch_python: str | None = None,
+    reference: str | Path | None = None,
+    keep: str | Path | None = None,
+    tolerance: float = SINGLE,
+) -> Receipt:
+    """Compares a network with its original, on the same weights and images.
+
+    Args:
+      name: of `list_models()`, and after a dot the tag of its weights.
+      weights: as `pretrained` of `create_model`; None or False: weights and images from a seed.
+      against: "torchvision" or "timm"; None is the one whose names the weights have, else the first that has the network.
+      seed: of random weights, images and labels.
+      size, batch: of the images: pixels, and how many. A size of None is that of the weights; for random ones `SEEDED_SIZE`.
+      train: compare a batch in train mode too, in float64.
+      pictures: files that both sides prepare, and classify in place of seeded images; for weights with a tag only.
+      torch_python: a Python that has torch and the library. None is this one, or, where that has no torch, the reference that
+        comes with jaxft (see `packaged_reference`).
+      reference: a file of `keep`, in place of the original: torch is not needed, and of each tensor some entries are compared.
+      keep: a file to write with those entries, of the original.
+      tolerance: relative, for what is computed in float32.
+
+    Raises:
+      JaxftError: no such network or weights, a library without the network, no torch.
+    """
+    name, tag = split_tag(name)
+    if weights is True and tag:
+        weights = tag
+    made = load_model(name, None, weights, size=size) if weights else None
+    model = made.model if made else build(name, size=size or max(SEEDED_SIZE, architecture_of(name).min_size))
+    library, theirs = _original(model, against, made.report.convention if made else "")
+    table = rules(model, library)
+    if made:
+        variables: Mapping[str, Any] = {"params": made.params, **made.model_state}
+    else:
+        variables = seeded_variables(model, library, seed)
+    images = seeded.images(seed, batch, model.preprocessing.size)
+    if pictures:
+        images = np.stack([_prepared(Path(file), model) for file in pictures])
+    labels = seeded.labels(seed, len(images), model.num_classes)
+    about = {
+        "network": model.name,
+        "original": f"{library} {theirs}",
+        "weights": made.report.sha256 if made else f"seeded {seed}",
+        "images": [seed, *images.shape],
+        "pictures": [file_sha256(Path(file)) for file in pictures],
+    }
+    if reference is None and torch_python is None and importlib.util.find_spec("torch") is None:
+        reference = packaged_reference(model.name, library)
+        if reference is None:
+            raise JaxftError(
+                f"torch is not installed here, and no reference of {model.name} comes with jaxft: give a Python that has torch "
+                "with --torch-python, or a file of --keep with --reference"
+            )
+    if reference is not None:
+        original = _kept(Path(reference), about)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "weights.safetensors"
+            save_safetensors(path, export(variables, table))
+            original = ask_original(
+                library,
+                theirs,
+                weights=path,
+                images=images,
+                labels=labels,
+                arguments=_arguments(model, library),
+                train=train,
+                files=[Path(file) for file in pictures],
+                tag=made.report.tag if made and pictures else "",
+                python=torch_python,
+            )
+    if keep is not None:
+        write_reference(Path(keep), original, about)
+    outputs, layers = run_layers(model, variables, images)
+    stages, parting, count = compare_layers(model, layers, original, table, tolerance)
+    train = train and "loss" in original.tensors
+    step = _train_step(model, variables, images, labels, table, original) if train else (None, None, None)
+    logits = original.tensors["logits"]
+    return Receipt(
+        network=name if not tag else f"{name}.{tag}",
+        original=f"{library} {theirs}",
+        weights=made.report.source if made else f"seeded {seed}",
+        sha256=made.report.sha256 if made else "",
+        images=_described(images, pictures),
+        stages=stages,
+        layers=count,
+        logits=difference("logits", outputs["logits"], logits),
+        agreement=_agreement(outputs["logits"], logits),
+        loss=step[0],
+        gradients=step[1],
+        statistics=step[2],
+        pixels=_pixels(images, original),
+        parting=parting,
+        tolerance=tolerance,
+        versions={
+            "jax": jax.__version__,
+            "flax": flax.__version__,
+            "python": platform.python_version(),
+            **original.versions,
+        },
+        date=datetime.date.today().isoformat(),
+    )
+
+
+def packaged_reference(name: str, library: str) -> Path | None:
+    """The reference that comes with jaxft: of seed 0, and of two images. One network of each family has one."""
+    path = Path(__file__).with_name("references") / f"{name}.{library}.npz"
+    return path if path.is_file() else None
+
+
+def _kept(path: Path, about: Mapping[str, Any]) -> Original:
+    original, of = read_reference(path)
+    other = [f"{key} {of.get(key)}, not {value}" for key, value in about.items() if of.get(key) != value]
+    if other:
+        raise JaxftError(f"{path} is a reference of something else: {'; '.join(other)}")
+    return original
+
+
+def _agreement(ours: np.ndarray, theirs: Theirs) -> float:
+    """Share of the images with the same most likely class, among the classes that are known of theirs."""
+    images, classes = np.unravel_index(np.arange(theirs.size)[theirs.indices], theirs.shape)
+    agree = []
+    for image in np.unique(images):
+        known = np.flatnonzero(images == image)
+        agree.append(ours[image, classes[known]].argmax() == theirs.values[known].argmax())
+    return float(np.mean(agree))
+
+
+def seeded_variables(model: Model, library: str, seed: int) -> dict[str, Any]:
+    """Variables made of the seeded state dict that the network has in a library's names."""
+    table = rules(model, library)
+    # Zero-stride arrays: shapes cost no memory.
+    empty = tree.map_with_path(lambda _, leaf: np.broadcast_to(np.zeros((), np.float32), leaf.shape), model.variables)
+    shapes = {key: value.shape for key, value in export(empty, table).items()}
+    return convert(seeded.state_dict(seed, shapes), table, model.variables).tree
+
+
+def _original(model: Model, against: str | None, convention: str) -> tuple[str, str]:
+    """The library that is asked, and what the network is called there."""
+    names = {library: original_name(model.name, library) for library in ("torchvision", "timm")}
+    known = {library: name for library, name in names.items() if name}
+    library = against or (convention if convention in known else next(iter(known), ""))
+    if library not in known:
+        raise JaxftError(
+            f"{library or 'neither torchvision nor timm'} has no {model.name}; {', '.join(known) or 'nobody'} has it"
+        )
+    return library, known[library]
+
+
+def _arguments(model: Model, library: str) -> dict[str, Any]:
+    """What their network is made with."""
+    found: dict[str, Any] = {"num_classes": model.num_classes}
+    if "size" in model.architecture.options:
+        found["img_size" if library == "timm" else "image_size"] = model.preprocessing.size
+    return found
+
+
+def _prepared(file: Path, model: Model) -> np.ndarray:
+    pixels = eval_transform(decode(file), model.preprocessing)
+    return np.asarray(normalize(jnp.asarray(pixels), model.preprocessing))
+
+
+def _pixels(images: np.ndarray, original: Original) -> Difference | None:
+    """Of the pictures as both sides prepared them, the one furthest off."""
+    rows = []
+    for number, theirs in original.part("pixels|").items():
+        ours = images[int(number)].transpose(2, 0, 1)
+        rows.append(difference(f"prepared picture {number}", ours, theirs))
+    return max(rows, key=lambda row: row.max_rel, default=None)
+
+
+def _described(images: np.ndarray, pictures: Sequence[str | Path]) -> str:
+    size = f"{len(images)} of {images.shape[1]} pixels"
+    names = ", ".join(Path(file).name for file in pictures)
+    return f"pictures: {size} ({names})" if pictures else f"seeded images: {size}"
+
+
+def _train_step(
+    model: Model,
+    variables: Mapping[str, Any],
+    images: np.ndarray,
+    labels: np.ndarray,
+    table: Sequence[Any],
+    original: Original,
+) -> tuple[Difference, Difference, Difference | None]:
+    """Loss, gradient and statistic furthest off, of a batch in train mode in float64."""
+    rates: dict[str, Any] = {option: 0.0 for option in ("dropout", "drop_path") if option in model.architecture.options}
+    with jax.enable_x64(True):
+        double = build(model.name, model.num_classes, dtype="float64", size=model.preprocessing.size, **rates)
+        wide, wide_images = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (dict(variables), images))
+        state = {key: value for key, value in wide.items() if key != "params"}
+
+        @jax.jit
+        def step(params: Any, state: Any) -> Any:
+            def loss(params: Any) -> Any:
+                outputs, new = double.apply(params, state, wide_images, train=True, rng=jax.random.key(0))
+                return softmax_cross_entropy(outputs, {"label": jnp.asarray(labels)}).mean(), new
+
+            return jax.value_and_grad(loss, has_aux=True)(params)
+
+        (loss, new), grads = step(wide["params"], state)
+        whole: dict[str, Any] = {"params": grads, **new}
+        found = export(whole, table)
+        value = np.asarray(loss)
+    gradients = original.part("grad|")
+    largest = max(float(np.abs(theirs.values).max()) for theirs in gradients.values())
+    worst = _furthest("gradients", found, gradients, floor=1e-9 * largest)
+    assert worst is not None
+    statistics = _furthest("statistics", found, original.part("state|"))
+    return difference("loss", value, original.tensors["loss"]), worst, statistics
+
+
+def _furthest(
+    title: str, ours: Mapping[str, np.ndarray], theirs: Mapping[str, Theirs], floor: float = 0.0
+) -> Difference | None:
+    """The tensor that is furthest off. What is below `floor` on both sides is zero but for rounding."""
+    rows = []
+    for name, value in theirs.items():
+        if name in ours and max(np.abs(value.values).max(), np.abs(ours[name]).max()) > floor:
+            rows.append(difference(f"{title}: {name}", ours[name], value))
+    return max(rows, key=lambda row: row.max_rel, default=None)

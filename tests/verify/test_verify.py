@@ -1,0 +1,150 @@
+"""Networks are compared with their originals: what is equal is found equal, and what is not is found where it begins."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from jaxft import tree
+from jaxft.cli.main import FINISHED, USAGE, main
+from jaxft.errors import JaxftError
+from jaxft.models import build
+from jaxft.verify import compare_layers, run_layers, seeded, verify
+from jaxft.verify.compare import difference
+from jaxft.verify.original import Original, Theirs, read_reference, write_reference
+from jaxft.verify.verify import packaged_reference, seeded_variables
+from jaxft.weights.names import rules
+
+NAME = "resnet18"
+
+
+def whole(array):
+    return Theirs(array.shape, slice(None), np.asarray(array).ravel())
+
+
+@pytest.fixture(scope="module")
+def resnet18():
+    """(model, variables, what torchvision's gave, seeded images)."""
+    model = build(NAME, size=64)
+    original, _ = read_reference(packaged_reference(NAME, "torchvision"))
+    return model, seeded_variables(model, "torchvision", 0), original, seeded.images(0, 2, 64)
+
+
+def test_a_network_equals_its_original_in_every_stage_the_logits_and_a_batch_in_train_mode():
+    receipt = verify(NAME, None, reference=packaged_reference(NAME, "torchvision"))
+    assert receipt.equal
+    assert receipt.parting is None
+    assert receipt.layers == 21  # 20 convolutions and the last dense layer
+    assert [row.name.split(":")[0] for row in receipt.stages] == ["stem", "stage1", "stage2", "stage3", "stage4", "head"]
+    assert receipt.agreement == 1
+    assert max(receipt.loss.max_rel, receipt.gradients.max_rel, receipt.statistics.max_rel) < 1e-6
+    assert receipt.versions.keys() == {"jax", "flax", "python", "torch", "torchvision"}
+    found = json.loads(receipt.to_json())
+    assert found["equal"] is True
+    assert found["original"] == "torchvision resnet18"
+
+
+@pytest.mark.parametrize(
+    ("changed", "layer", "after", "hint"),
+    [
+        ("params/conv1/kernel", "conv1", "", "image reaches it otherwise"),
+        ("batch_stats/layer2/0/bn1/var", "layer2/0/conv2", "layer2/0/conv1", "epsilon or the statistics of the normalisation"),
+        ("params/layer3/1/conv2/kernel", "layer3/1/conv2", "layer3/1/conv1", "padding"),
+        ("batch_stats/layer4/1/bn2/mean", "fc", "layer4/1/conv2", "the activation before it"),
+    ],
+)
+def test_a_mismatch_is_traced_to_the_first_layer_that_differs(changed, layer, after, hint, resnet18):
+    model, variables, original, images = resnet18
+    turned = tree.map_with_path(lambda path, leaf: leaf[::-1].copy() if path == changed else leaf, variables)
+    _, layers = run_layers(model, turned, images)
+    _, parting, _ = compare_layers(model, layers, original, rules(model, "torchvision"), 1e-4)
+    assert (parting.layer, parting.after) == (layer, after)
+    assert hint in parting.hint
+    assert layer.replace("/", ".") in str(parting)
+
+
+def test_a_difference_is_measured_over_the_largest_value_of_theirs():
+    theirs = np.array([[1.0, -4.0], [0.0, 2.0]])
+    found = difference("x", theirs + [[0, 0], [0, 0.5]], whole(theirs))
+    assert (found.max_abs, found.max_rel) == (0.5, 0.125)
+    assert found.cosine == pytest.approx((1 + 16 + 5) / np.sqrt(21 * (17 + 6.25)))
+    assert difference("zero", np.zeros(3), whole(np.zeros(3))) == difference("zero", np.zeros(3), whole(np.zeros(3)))
+    assert difference("zero", np.zeros(3), whole(np.zeros(3))).cosine == 1
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (2, 4, 4, 4), (2, 1, 1, 6)])
+def test_maps_are_compared_whatever_the_place_of_their_channels(shape):
+    ours = np.random.default_rng(0).standard_normal(shape)
+    for theirs in (ours, ours.transpose(0, 3, 1, 2)):
+        assert difference("map", ours, whole(theirs)).max_abs == 0
+    with pytest.raises(ValueError, match="is not"):
+        difference("map", ours, whole(np.zeros(3)))
+
+
+def test_nan_is_a_difference(resnet18):
+    model, variables, original, images = resnet18
+    broken = tree.map_with_path(lambda path, leaf: leaf * np.nan if path.endswith("layer2/0/conv1/kernel") else leaf, variables)
+    _, layers = run_layers(model, broken, images)
+    stages, parting, _ = compare_layers(model, layers, original, rules(model, "torchvision"), 1e-4)
+    assert parting.layer == "layer2/0/conv1"
+    assert any(np.isnan(row.max_rel) for row in stages)
+
+
+def test_a_reference_keeps_some_entries_of_every_tensor(tmp_path):
+    tensors = {"logits": np.arange(6.0).reshape(2, 3), "layer|a": np.arange(1000.0).reshape(10, 100)}
+    original = Original({key: whole(value) for key, value in tensors.items()}, {"torch": "2"})
+    write_reference(tmp_path / "kept.npz", original, {"network": "x"})
+    found, about = read_reference(tmp_path / "kept.npz")
+    assert about == {"network": "x"}
+    assert found.versions == {"torch": "2"}
+    for key, value in tensors.items():
+        kept = found.tensors[key]
+        assert kept.shape == value.shape
+        np.testing.assert_array_equal(kept.values, value.ravel()[kept.indices])
+    assert found.tensors["layer|a"].values.size == 64
+    assert found.tensors["logits"].values.size == 6
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 nothing", b"some text"])
+def test_a_damaged_reference_is_a_clear_error(content, tmp_path):
+    path = tmp_path / "kept.npz"
+    path.write_bytes(content)
+    with pytest.raises(JaxftError, match="cannot be read as a reference"):
+        verify(NAME, None, reference=path)
+    with pytest.raises(JaxftError, match="cannot be read as a reference"):
+        verify(NAME, None, reference=tmp_path / "missing.npz")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": 1}, "is a reference of something else: weights seeded 0, not seeded 1"),
+        ({"size": 32}, r"images \[0, 2, 64, 64, 3\], not \[0, 2, 32, 32, 3\]"),
+        ({"against": "timm"}, "original torchvision resnet18, not timm resnet18"),
+        ({"against": "keras"}, "keras has no resnet18; torchvision, timm has it"),
+    ],
+)
+def test_a_reference_of_something_else_is_refused(options, message):
+    with pytest.raises(JaxftError, match=message):
+        verify(NAME, None, reference=packaged_reference(NAME, "torchvision"), **options)
+
+
+def test_where_there_is_no_torch_it_is_said_what_to_do():
+    with pytest.raises(JaxftError, match="could not be run .*torch.*give another Python with --torch-python"):
+        verify(NAME, None, torch_python=sys.executable, train=False)
+    with pytest.raises(JaxftError, match="no reference of resnet34 comes with jaxft: give a Python that has torch"):
+        verify("resnet34", None)
+    with pytest.raises(JaxftError, match="cannot be run .No such file"):
+        verify(NAME, None, torch_python="/nowhere/python", train=False)
+
+
+def test_the_command_prints_a_table_and_writes_json(tmp_path, capsys):
+    out = tmp_path / "receipt.json"
+    assert main(["verify", NAME, "--no-train", f"--json={out}"]) == FINISHED
+    printed = capsys.readouterr().out
+    assert "resnet18 against torchvision resnet18, weights seeded 0" in printed
+    assert printed.endswith("equal within the tolerance\n")
+    assert json.loads(out.read_text())["equal"] is True
+    assert main(["verify", "resnet81"]) == USAGE
+    assert "did you mean 'resnet18'" in capsys.readouterr().err
