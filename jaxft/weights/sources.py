@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -10,14 +9,9 @@ import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import requests
-
 from jaxft.errors import JaxftError
 from jaxft.files import write_whole
-
-#: Seconds to connect, and between two pieces of an answer.
-_TIMEOUT = (10, 60)
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+from jaxft.weights.download import download
 
 
 def cache_folder() -> Path:
@@ -127,57 +121,35 @@ def _from_package(text: str) -> Path:
 
 
 def _from_url(url: str, sha256: str | None, cache: Path, offline: bool) -> Path:
-    parts = urlsplit(url)
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-        raise JaxftError(f"{url} is not encrypted: give its https address, or download it by hand and give the file's path")
-    name = unquote(Path(parts.path).name).replace("/", "_") or "weights"
+    name = unquote(Path(urlsplit(url).path).name).replace("/", "_") or "weights"
     # Two URLs may end in one name.
     path = cache / "downloads" / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
-    if path.is_file():
-        found = file_sha256(path)
-        if sha256 is None or found.startswith(sha256):
-            return path
-        if offline:  # an earlier version of the file, or damaged since: without JAXFT_OFFLINE it is downloaded anew
-            _check(path, found, sha256)
-    if offline:
-        raise JaxftError(f"{url} is not in the cache ({path}), and JAXFT_OFFLINE forbids to download it")
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
+        if path.is_file():
+            found = file_sha256(path)
+            if sha256 is None or found.startswith(sha256):
+                return path
+            if offline:  # an earlier version of the file, or damaged since: without JAXFT_OFFLINE it is downloaded anew
+                _check(path, found, sha256)
+            path.unlink()
+        if offline:
+            raise JaxftError(f"{url} is not in the cache ({path}), and JAXFT_OFFLINE forbids to download it")
         path.parent.mkdir(parents=True, exist_ok=True)
-        found = _download(url, temporary)
-        if sha256 is not None and not found.startswith(sha256):
+        download(_mirrored(url), path)
+        if sha256 is not None and not (found := file_sha256(path)).startswith(sha256):
+            path.unlink()
             raise OtherFileError(f"{url} has sha256 {found}, expected {_shown(sha256)}: not kept")
-        temporary.replace(path)
     except OSError as error:
         raise JaxftError(f"cannot write to the cache {path.parent} ({error.strerror}): set JAXFT_CACHE") from error
-    finally:
-        with contextlib.suppress(OSError):  # a folder that is not there, or not ours, holds no file to remove
-            temporary.unlink(missing_ok=True)
     return path
 
 
-def _download(url: str, path: Path) -> str:
-    """Writes what a URL answers to `path`; returns its sha256."""
-    digest, size = hashlib.sha256(), 0
-    try:
-        # identity: else Content-Length counts compressed bytes.
-        with requests.get(url, stream=True, timeout=_TIMEOUT, headers={"Accept-Encoding": "identity"}) as answer:
-            if not answer.ok:
-                raise JaxftError(f"{url} answers {answer.status_code} {answer.reason}")
-            expected = answer.headers.get("Content-Length")
-            with path.open("wb") as file:
-                for piece in answer.iter_content(1 << 20):
-                    file.write(piece)
-                    digest.update(piece)
-                    size += len(piece)
-    except requests.exceptions.ChunkedEncodingError as error:
-        raise JaxftError(f"{url} was cut short after {size} bytes: try again") from error
-    except requests.RequestException as error:
-        reason = type(error).__name__
-        raise JaxftError(f"cannot download {url} ({reason}): download it by hand and give the file's path") from error
-    if expected is not None and "Content-Encoding" not in answer.headers and size != int(expected):
-        raise JaxftError(f"{url} was cut short after {size} of {expected} bytes: try again")
-    return digest.hexdigest()
+def _mirrored(url: str) -> str:
+    """Where a URL is downloaded from: `JAXFT_MIRROR` takes the place of its scheme, and the host becomes the first folder."""
+    mirror = os.environ.get("JAXFT_MIRROR", "").rstrip("/")
+    if not mirror:
+        return url
+    return f"{mirror}/{url.partition('://')[2]}"
 
 
 def _from_hub(text: str, offline: bool) -> Path:

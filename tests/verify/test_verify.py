@@ -66,7 +66,7 @@ def test_a_mismatch_is_traced_to_the_first_layer_that_differs(changed, layer, af
 
 def test_a_difference_is_measured_over_the_largest_value_of_theirs():
     theirs = np.array([[1.0, -4.0], [0.0, 2.0]])
-    found = difference("x", theirs + [[0, 0], [0, 0.5]], whole(theirs))
+    found = difference("x", theirs + np.array([[0, 0], [0, 0.5]]), whole(theirs))
     assert (found.max_abs, found.max_rel) == (0.5, 0.125)
     assert found.cosine == pytest.approx((1 + 16 + 5) / np.sqrt(21 * (17 + 6.25)))
     assert difference("zero", np.zeros(3), whole(np.zeros(3))) == difference("zero", np.zeros(3), whole(np.zeros(3)))
