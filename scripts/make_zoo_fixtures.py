@@ -26,6 +26,7 @@ import originals  # noqa: E402
 import seeded  # noqa: E402
 
 from jaxft.models import architecture_of, list_models  # noqa: E402
+from jaxft.weights.names import original_name  # noqa: E402
 
 OUT = ROOT / "tests" / "models" / "fixtures" / "zoo"
 LIBRARIES = SimpleNamespace(
@@ -95,19 +96,28 @@ def record(case):
     print(f"{case.name}: {len(shapes)} tensors, logits within {np.abs(logits).max():.3g}, loss {loss.item():.4f}", flush=True)
 
 
+def originals_of(name):
+    """Library -> the network in full size, made without memory, as each that has it makes it."""
+    family = originals.families()[architecture_of(name).family]
+    with torch.device("meta"):
+        if (theirs := original_name(name, "torchvision")) is not None:
+            yield "torchvision", LIBRARIES.torchvision.models.get_model(theirs)
+        if (theirs := original_name(name, "timm")) is not None:
+            yield "timm", LIBRARIES.timm.create_model(theirs)
+        if hasattr(family, "transformers") and (network := family.transformers(LIBRARIES, name)) is not None:
+            yield "transformers", network
+
+
 def full(pattern):
     """Counts and names of the networks in full size."""
-    path, families = OUT / "full.json", originals.families()
+    path = OUT / "full.json"
     found = json.loads(path.read_text()) if path.exists() else {}
     for name in list_models(pattern):
-        family, found[name] = families.get(architecture_of(name).family), {}
-        for convention, make in family.FULL.items() if family else ():
-            with torch.device("meta"):
-                network = make(LIBRARIES, name)
-            if network is not None:
-                count = sum(parameter.numel() for parameter in network.parameters())
-                found[name][convention] = {"parameters": count, "names": originals.names_hash(shapes_of(network))}
-        print(name, {convention: entry["parameters"] for convention, entry in found[name].items()}, flush=True)
+        found[name] = {}
+        for library, network in originals_of(name):
+            count = sum(parameter.numel() for parameter in network.parameters())
+            found[name][library] = {"parameters": count, "names": originals.names_hash(shapes_of(network))}
+        print(name, {library: entry["parameters"] for library, entry in found[name].items()}, flush=True)
     path.write_text(json.dumps(dict(sorted(found.items())), indent=1) + "\n")
 
 

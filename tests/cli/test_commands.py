@@ -55,11 +55,18 @@ def test_models_lists_networks_with_their_size_and_tags(capsys):
 
 def test_models_tells_all_of_the_weights_of_one_network(capsys):
     assert main(["models", "efficientnet_lite0"]) == 0
-    title, columns, row = capsys.readouterr().out.splitlines()
+    title, columns, row, *_ = capsys.readouterr().out.splitlines()
     assert title == "efficientnet_lite0: 4,652,008 parameters, 0.76 GFLOP for an image of 224 pixels"
     assert columns.split() == ["weights", "classes", "pixels", "top-1", "licence", "source"]
     assert row.split()[:5] == ["imagenet", "1000", "224", "-", "Apache-2.0"]
     assert row.split()[5] == pretrained("efficientnet_lite0", "imagenet").source
+
+
+def test_a_reader_that_wants_no_more_ends_the_output_quietly():
+    command = f"{sys.executable} -m jaxft models | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("network")
 
 
 def test_help_needs_no_jax():

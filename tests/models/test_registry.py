@@ -122,8 +122,36 @@ def test_what_does_not_exist_is_a_clear_error(call, message):
 def test_every_record_of_pretrained_weights_is_whole():
     for name in models.list_models():
         records = models.pretrained_records(name)
-        assert not records or records[0].tag == "imagenet"
+        assert len({record.tag for record in records}) == len(records)
         for record in records:
-            assert record.source.startswith(("https://", "package:"))
-            assert len(record.sha256) >= 8
+            assert record.source.startswith(("https://", "package:", "hf:"))
+            assert len(record.sha256) >= 8 or record.source.startswith("hf:")
+            assert models.is_tag(record.tag)
             assert len(record.preprocessing.mean) == 3
+            assert (record.accuracy is None) is (record.accuracy_source == "")
+
+
+def test_a_networks_default_weights_are_its_best_that_anyone_may_use():
+    assert models.pretrained("resnet50").tag == models.pretrained("resnet50", "imagenet").tag == "imagenet_v2"
+    licences = [record.licence for record in models.pretrained_records("resnext101_32x4d")]
+    assert licences == ["apache-2.0", "cc-by-nc-4.0", "cc-by-nc-4.0"]
+
+
+def test_imagenet_is_the_first_record_with_imagenets_classes():
+    records = models.pretrained_records("vit_base_patch16_224")
+    assert models.pretrained("vit_base_patch16_224", "imagenet") == next(r for r in records if r.num_classes == 1000)
+    assert models.pretrained("efficientnet_lite0", "imagenet").tag == "imagenet"
+
+
+def test_a_tag_stands_after_a_dot():
+    assert models.split_tag("resnet50.a1_in1k") == ("resnet50", "a1_in1k")
+    assert models.split_tag("resnet50") == ("resnet50", "")
+    assert [models.is_tag(given) for given in ("a1_in1k", "net.pth", "hf:a/b/c", "folder/net")] == [True, False, False, False]
+
+
+def test_the_sizes_kept_are_those_of_the_networks():
+    for name in ("resnet18", "efficientnet_lite0", "vit_tiny_patch16_224"):
+        size = models.size_of(name)
+        assert size.parameters == COUNTS[name]
+        assert size.size == models.build(name).preprocessing.size
+    assert models.list_models() == list(json.loads((Path(models.__file__).parent / "figures.json").read_text()))

@@ -257,3 +257,58 @@ def test_a_first_convolution_of_patches_is_adapted_to_other_channels(vit_file):
     loaded = load_model(name, None, path, in_channels=1)
     kernel = params["patch_embed"]["proj"]["kernel"].sum(2, keepdims=True)
     np.testing.assert_allclose(loaded.params["patch_embed"]["proj"]["kernel"], kernel, rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture
+def hub(resnet18, tmp_path, monkeypatch):
+    """A hub's cache that has timm's a1_in1k of ResNet-18, here with ten classes; nothing is downloaded."""
+    record = pretrained("resnet18", "a1_in1k")
+    owner, repository, file = record.source.removeprefix("hf:").split("/")
+    folder = tmp_path / "hub" / f"models--{owner}--{repository}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("a" * 40)
+    (folder / "snapshots" / ("a" * 40)).mkdir(parents=True)
+    save_safetensors(folder / "snapshots" / ("a" * 40) / file, resnet18[2])
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("JAXFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("JAXFT_OFFLINE", "1")
+    return record
+
+
+def test_a_tag_in_the_name_finds_repository_file_and_preprocessing(hub, resnet18, tmp_path):
+    loaded = load_model("resnet18.a1_in1k", None, True)
+    assert_equal({"params": loaded.params, **loaded.model_state}, resnet18[1])
+    assert (loaded.model.name, loaded.model.preprocessing) == ("resnet18", hub.preprocessing)
+    assert (loaded.report.tag, loaded.report.convention, loaded.report.licence) == ("a1_in1k", "timm", "apache-2.0")
+    (note,) = (tmp_path / "cache" / "pins").iterdir()
+    assert json.loads(note.read_text()) == {"source": hub.source, "sha256": loaded.report.sha256}
+    again = load_model("resnet18", None, "a1_in1k")
+    assert again.report == loaded.report
+
+
+def test_another_file_than_the_first_download_is_refused(hub, tmp_path):
+    load_model("resnet18.a1_in1k", None, True)
+    (file,) = (tmp_path / "hub").rglob("model.safetensors")
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    with pytest.raises(JaxftError, match="has the hash of the first download: remove it to accept another file"):
+        load_model("resnet18.a1_in1k", None, True)
+
+
+def test_a_tag_without_pretrained_gives_random_weights_for_its_images():
+    loaded = load_model("resnet18.a1_in1k", 3)
+    assert str(loaded.report) == "random initialisation"
+    assert loaded.model.preprocessing == pretrained("resnet18", "a1_in1k").preprocessing
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("resnet18.a1_in1q", True, "resnet18 has no weights 'a1_in1q' .did you mean 'a1_in1k'"),
+        ("resnet18.a1_in1k", "imagenet_v1", "'resnet18.a1_in1k' names weights, and pretrained 'imagenet_v1' others"),
+        ("resnext50_32x4d.nothing", None, "has no weights 'nothing'"),
+        ("vit_large_patch99", True, "no network is called"),
+    ],
+)
+def test_a_tag_that_is_none_or_two_of_them_are_clear_errors(name, given, message):
+    with pytest.raises(JaxftError, match=message):
+        load_model(name, None, given)

@@ -4,7 +4,8 @@ Read by the tests, which never call what makes a torch network, and by scripts/m
 is called as its family is (`Architecture.family`), and has
 
   CASES: the tiny networks that are compared whole: at least one for each convention of names, and for each branch in the code.
-  FULL: convention -> function `(libraries, name)` that makes the registry's network `name`; None where that library has none.
+  transformers: where that library has the family, a function `(libraries, name)` that makes the registry's network `name`
+    there, or None. What torchvision and timm have, `jaxft.weights.names.original_name` says.
 """
 
 from __future__ import annotations
@@ -55,9 +56,6 @@ class Case:
     batch: int = 2
     channels_last: bool = False
     logits: Callable[[Any], Any] | None = None
-
-
-Full = Mapping[str, Callable[[Libraries, str], Any]]
 
 
 def families() -> dict[str, Any]:

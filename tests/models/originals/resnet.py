@@ -33,14 +33,3 @@ CASES = (
         "timm",
     ),
 )
-
-
-def _full_torchvision(lib, name):
-    return lib.torchvision.models.get_model(name) if name in lib.torchvision.models.list_models() else None
-
-
-def _full_timm(lib, name):
-    return lib.timm.create_model(name)
-
-
-FULL = {"torchvision": _full_torchvision, "timm": _full_timm}

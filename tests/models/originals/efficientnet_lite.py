@@ -1,0 +1,3 @@
+"""EfficientNet-Lite: compared in full size, in test_parity.py."""
+
+CASES = ()

@@ -1,0 +1,3 @@
+"""Vision Transformers: one is compared in full size, in test_parity.py."""
+
+CASES = ()
