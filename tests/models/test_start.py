@@ -77,7 +77,18 @@ def test_started_at_a_stage_outputs_gradients_and_statistics_are_those_of_the_wh
         np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max(), err_msg=path)
 
 
-@pytest.mark.parametrize("name", ["vgg16", "vgg16_bn", "resnet50", "efficientnet_lite1", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vgg16",
+        "vgg16_bn",
+        "resnet50",
+        "efficientnet_lite1",
+        "vit_tiny_patch16_224",
+        "convnext_atto",
+        "convnextv2_atto",
+    ],
+)
 def test_every_stage_can_be_the_start_and_what_lies_before_it_may_be_missing(name):
     model = build(name, 7, size=32)
     params, state = jax.eval_shape(model.init, KEY)

@@ -7,13 +7,19 @@ from typing import Any
 
 from jaxft.errors import JaxftError, near
 from jaxft.models import Model, architecture_of
-from jaxft.weights.names import efficientnet, resnet, vgg, vit
+from jaxft.weights.names import convnext, efficientnet, resnet, vgg, vit
 from jaxft.weights.names.names import Names, table
 from jaxft.weights.rules import Rule
 
 #: A family's module has CONVENTIONS: convention -> the names of a member, by its config; and ORIGINALS: library -> our name of
 #: a network -> what it is called there.
-_FAMILIES: dict[str, Any] = {"vgg": vgg, "resnet": resnet, "vit": vit, "efficientnet_lite": efficientnet}
+_FAMILIES: dict[str, Any] = {
+    "convnext": convnext,
+    "efficientnet_lite": efficientnet,
+    "resnet": resnet,
+    "vgg": vgg,
+    "vit": vit,
+}
 
 __all__ = ["Names", "conventions", "original_name", "rules"]
 

@@ -1,0 +1,64 @@
+"""ConvNeXt's names: ours are timm's."""
+
+from __future__ import annotations
+
+from jaxft.models.convnext import ARCHITECTURES, Config
+from jaxft.weights.names.names import Names
+from jaxft.weights.rules import Op
+
+#: A dense layer written as a 1x1 convolution: torch [O, I, 1, 1] to [I, O].
+_POINTWISE = Op("pointwise", lambda x: x.reshape(x.shape[:2]).T, lambda x: x.T[:, :, None, None])
+#: A vector that is laid out for maps [C, H, W].
+_CHANNELS_FIRST = Op("channels_first", lambda x: x.reshape(x.shape[0]), lambda x: x[:, None, None])
+#: A vector that is laid out for maps [B, H, W, C].
+_CHANNELS_LAST = Op("channels_last", lambda x: x.reshape(x.shape[-1]), lambda x: x[None, None, None, :])
+
+_BLOCK = "stages/{s}/blocks/{b}"
+
+
+def _timm(config: Config) -> Names:
+    kernels = f"{_BLOCK}/mlp/{{layer}}/kernel"
+    return Names(ops={kernels: _POINTWISE} if config.conv_mlp else {})
+
+
+def _torchvision(config: Config) -> Names:
+    """torchvision's names: stages and what stands between them are numbered through. It has the first version only."""
+    parts = {"stem": "features.0", "head/norm": "classifier.0", "head/fc": "classifier.2"}
+    for stage in range(4):
+        layer = f"features.{2 * stage + 1}.{{b}}"
+        parts |= {
+            f"stages/{stage}/downsample": f"features.{2 * stage}",
+            f"stages/{stage}/blocks/{{b}}/conv_dw": f"{layer}.block.0",
+            f"stages/{stage}/blocks/{{b}}/norm": f"{layer}.block.2",
+            f"stages/{stage}/blocks/{{b}}/mlp/fc1": f"{layer}.block.3",
+            f"stages/{stage}/blocks/{{b}}/mlp/fc2": f"{layer}.block.5",
+            f"stages/{stage}/blocks/{{b}}/gamma": f"{layer}.layer_scale",
+        }
+    return Names(parts, ops={f"{_BLOCK}/gamma": _CHANNELS_FIRST})
+
+
+def _transformers(config: Config) -> Names:
+    """Hugging Face's names. Its last LayerNorm adds 1e-12 to the variance, not the 1e-6 its weights were trained with."""
+    top = "convnextv2" if config.v2 else "convnext"
+    stage = f"{top}.encoder.stages.{{s}}"
+    parts = {
+        "stem/0": f"{top}.embeddings.patch_embeddings",
+        "stem/1": f"{top}.embeddings.layernorm",
+        "stages/{s}/downsample": f"{stage}.downsampling_layer",
+        f"{_BLOCK}/conv_dw": f"{stage}.layers.{{b}}.dwconv",
+        f"{_BLOCK}/norm": f"{stage}.layers.{{b}}.layernorm",
+        f"{_BLOCK}/mlp/fc1": f"{stage}.layers.{{b}}.pwconv1",
+        f"{_BLOCK}/mlp/grn": f"{stage}.layers.{{b}}.grn",
+        f"{_BLOCK}/mlp/fc2": f"{stage}.layers.{{b}}.pwconv2",
+        f"{_BLOCK}/gamma": f"{stage}.layers.{{b}}.layer_scale_parameter",
+        "head/norm": f"{top}.layernorm",
+        "head/fc": "classifier",
+    }
+    return Names(parts, ops={f"{_BLOCK}/mlp/grn/{{leaf}}": _CHANNELS_LAST})
+
+
+CONVENTIONS = {"timm": _timm, "torchvision": _torchvision, "transformers": _transformers}
+ORIGINALS = {
+    "timm": {name: name for name in ARCHITECTURES},
+    "torchvision": {name: name for name in ("convnext_tiny", "convnext_small", "convnext_base", "convnext_large")},
+}
