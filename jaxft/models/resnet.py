@@ -1,8 +1,10 @@
-"""ResNet (He et al., 2016) in torchvision's form (v1.5: the stride of a bottleneck is in its 3x3) and names."""
+"""ResNet (He et al., 2016) and what grew out of it, in torchvision's form (v1.5: the stride of a bottleneck is in its 3x3) and
+names, and in timm's where torchvision has no such network."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -11,7 +13,20 @@ import jax.numpy as jnp
 
 from jaxft import ops
 from jaxft.models.architecture import Architecture
-from jaxft.models.layers import BatchNorm, Conv, DropPath, Head, Train, path_of, recomputed, rising_rates, running
+from jaxft.models.layers import (
+    BatchNorm,
+    Conv,
+    DropPath,
+    Head,
+    SqueezeExcite,
+    Train,
+    path_of,
+    recomputed,
+    rising_rates,
+    round_channels,
+    running,
+)
+from jaxft.preprocessing import Preprocessing
 
 WIDTHS = (64, 128, 256, 512)
 
@@ -25,25 +40,56 @@ class Config:
       bottleneck: whether a block is 1x1, 3x3, 1x1 with four times the width at its end, or two 3x3.
       groups, group_width: of a bottleneck's 3x3 convolution: groups * group_width channels where a stage is 64 wide, and so on
         in proportion. More groups make a ResNeXt (Xie et al., 2017), wider ones a Wide ResNet (Zagoruyko & Komodakis, 2016).
+      stem: channels of the 3x3 convolutions that stand in place of the 7x7 one, the first of stride 2; () for the 7x7.
+      pooled_shortcut: whether a shortcut halves its map by averages before a 1x1 convolution without stride, rather than by
+        that convolution's stride. With a stem of (32, 32, 64) this is ResNet-D (He et al., 2019).
+      squeeze: whether every block ends in squeeze and excitation (Hu et al., 2018), to a sixteenth of its channels.
+      early_stride: whether the stride of a bottleneck is in its first 1x1, as in the paper.
     """
 
     depths: tuple[int, int, int, int]
     bottleneck: bool
     groups: int = 1
     group_width: int = 64
+    stem: tuple[int, ...] = ()
+    pooled_shortcut: bool = False
+    squeeze: bool = False
+    early_stride: bool = False
 
 
-class Downsample(nn.Module):
-    """The shortcut of a block that changes the map: 1x1 convolution and BatchNorm."""
+class Stem(nn.Module):
+    """3x3 convolutions, the first of stride 2, with BatchNorm and ReLU between them: numbered as timm's sequence of all."""
 
-    features: int
-    strides: int
+    widths: tuple[int, ...]
     dtype: Any
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train) -> jax.Array:
-        x = Conv(self.features, 1, self.strides, bias=False, dtype=self.dtype, name="0")(x)
-        return BatchNorm(dtype=self.dtype, name="1")(x, train)
+        for number, width in enumerate(self.widths):
+            if number:
+                x = nn.relu(BatchNorm(dtype=self.dtype, name=str(3 * number - 2))(x, train))
+            strides = 1 if number else 2
+            x = Conv(width, 3, strides, padding=1, bias=False, dtype=self.dtype, name=str(3 * number))(x)
+        return x
+
+
+class Downsample(nn.Module):
+    """The shortcut of a block that changes the map: 1x1 convolution and BatchNorm, with `pooled` after a 2x2 average."""
+
+    features: int
+    strides: int
+    pooled: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: Train) -> jax.Array:
+        names, strides = ("0", "1"), self.strides
+        if self.pooled:
+            names, strides = ("1", "2"), 1  # timm's "0" is the pooling
+            if self.strides > 1:
+                x = ops.avg_pool(x, self.strides, count_include_pad=False, ceil_mode=True)
+        x = Conv(self.features, 1, strides, bias=False, dtype=self.dtype, name=names[0])(x)
+        return BatchNorm(dtype=self.dtype, name=names[1])(x, train)
 
 
 class Block(nn.Module):
@@ -61,7 +107,8 @@ class Block(nn.Module):
         features, groups = features_of(self.config, self.width), self.config.groups
         if self.config.bottleneck:
             inner = self.width * self.config.group_width // 64 * groups
-            layers = [(inner, 1, 1, 1), (inner, 3, self.strides, groups), (features, 1, 1, 1)]
+            early, late = (self.strides, 1) if self.config.early_stride else (1, self.strides)
+            layers = [(inner, 1, early, 1), (inner, 3, late, groups), (features, 1, 1, 1)]
         else:
             layers = [(self.width, 3, self.strides, 1), (self.width, 3, 1, 1)]
         shortcut = x
@@ -71,8 +118,11 @@ class Block(nn.Module):
             x = BatchNorm(dtype=self.dtype, name=f"bn{number}")(x, train)
             if number < len(layers):
                 x = nn.relu(x)
+        if self.config.squeeze:
+            x = SqueezeExcite(round_channels(features / 16), dtype=self.dtype, name="se")(x)
         if self.downsample:
-            shortcut = Downsample(features, self.strides, self.dtype, name="downsample")(shortcut, train)
+            pooled = self.config.pooled_shortcut
+            shortcut = Downsample(features, self.strides, pooled, self.dtype, name="downsample")(shortcut, train)
         x = DropPath(self.drop_path, of=path_of(self), name="drop_path")(x, train)
         return nn.relu(x + shortcut)
 
@@ -113,7 +163,10 @@ class ResNet(nn.Module):
         run, found = running(stages(self.config), start), {}
         rates = rising_rates(self.drop_path, self.config.depths)
         if "stem" in run:
-            x = Conv(64, 7, 2, padding=3, bias=False, dtype=self.dtype, name="conv1")(x)
+            if self.config.stem:
+                x = Stem(self.config.stem, self.dtype, name="conv1")(x, train)
+            else:
+                x = Conv(64, 7, 2, padding=3, bias=False, dtype=self.dtype, name="conv1")(x)
             x = nn.relu(BatchNorm(dtype=self.dtype, name="bn1")(x, train))
             x = found["stem"] = ops.max_pool(x, 3, 2, 1)
         for number, width in enumerate(WIDTHS, start=1):
@@ -140,26 +193,67 @@ def stages(config: Config) -> dict[str, tuple[str, ...]]:
     }
 
 
-def architecture(config: Config) -> Architecture:
-    return Architecture("resnet", config, ResNet, stages, "conv1/kernel")
+def architecture(config: Config, preprocessing: Preprocessing | None = None) -> Architecture:
+    first_conv = "conv1/0/kernel" if config.stem else "conv1/kernel"
+    return Architecture("resnet", config, ResNet, stages, first_conv, preprocessing or Preprocessing())
 
 
+_DEEP, _TIERED, _PLAIN = (32, 32, 64), (24, 32, 64), (1, 64)
 _DEPTHS = {
+    10: ((1, 1, 1, 1), False),
+    14: ((1, 1, 1, 1), True),
     18: ((2, 2, 2, 2), False),
+    26: ((2, 2, 2, 2), True),
     34: ((3, 4, 6, 3), False),
     50: ((3, 4, 6, 3), True),
     101: ((3, 4, 23, 3), True),
     152: ((3, 8, 36, 3), True),
+    200: ((3, 24, 36, 3), True),
 }
-ARCHITECTURES = {f"resnet{depth}": architecture(Config(*shape)) for depth, shape in _DEPTHS.items()}
+ARCHITECTURES = {f"resnet{depth}": architecture(Config(*_DEPTHS[depth])) for depth in (18, 34, 50, 101, 152)}
 ARCHITECTURES |= {
-    name: architecture(Config(_DEPTHS[depth][0], True, groups, width))
+    name: architecture(Config(*_DEPTHS[depth], groups, width))
     for name, depth, groups, width in (
         ("resnext50_32x4d", 50, 32, 4),
         ("resnext101_32x4d", 101, 32, 4),
         ("resnext101_32x8d", 101, 32, 8),
+        ("resnext101_32x16d", 101, 32, 16),
+        ("resnext101_32x32d", 101, 32, 32),
         ("resnext101_64x4d", 101, 64, 4),
         ("wide_resnet50_2", 50, 1, 128),
         ("wide_resnet101_2", 101, 1, 128),
+    )
+}
+
+
+def _timm(size: int = 224, crop: float = 0.875) -> Preprocessing:
+    return Preprocessing(size, math.floor(size / crop), "bicubic")
+
+
+#: timm's own: D with a deep stem and pooled shortcuts, T with a tiered stem besides.
+ARCHITECTURES |= {
+    name: architecture(Config(*_DEPTHS[depth], *groups, stem=stem, pooled_shortcut=bool(stem), squeeze=squeeze), images)
+    for name, depth, groups, stem, squeeze, images in (
+        ("resnet10t", 10, _PLAIN, _TIERED, False, _timm(176)),
+        ("resnet14t", 14, _PLAIN, _TIERED, False, _timm(176)),
+        ("resnet18d", 18, _PLAIN, _DEEP, False, _timm()),
+        ("resnet26", 26, _PLAIN, (), False, _timm()),
+        ("resnet26d", 26, _PLAIN, _DEEP, False, _timm()),
+        ("resnet26t", 26, _PLAIN, _TIERED, False, _timm(256, 0.94)),
+        ("resnet34d", 34, _PLAIN, _DEEP, False, _timm()),
+        ("resnet50d", 50, _PLAIN, _DEEP, False, _timm()),
+        ("resnet101d", 101, _PLAIN, _DEEP, False, _timm(256, 0.95)),
+        ("resnet152d", 152, _PLAIN, _DEEP, False, _timm(256, 0.95)),
+        ("resnet200d", 200, _PLAIN, _DEEP, False, _timm(256, 0.95)),
+        ("resnext50d_32x4d", 50, (32, 4), _DEEP, False, _timm()),
+        ("seresnet50", 50, _PLAIN, (), True, _timm(224, 0.95)),
+        ("seresnet152d", 152, _PLAIN, _DEEP, True, _timm(256, 0.95)),
+        ("seresnext26d_32x4d", 26, (32, 4), _DEEP, True, _timm()),
+        ("seresnext26t_32x4d", 26, (32, 4), _TIERED, True, _timm()),
+        ("seresnext50_32x4d", 50, (32, 4), (), True, _timm()),
+        ("seresnext101_32x4d", 101, (32, 4), (), True, _timm()),
+        ("seresnext101_32x8d", 101, (32, 8), (), True, _timm(224, 0.95)),
+        ("seresnext101_64x4d", 101, (64, 4), (), True, _timm()),
+        ("seresnext101d_32x8d", 101, (32, 8), _DEEP, True, _timm(224, 0.95)),
     )
 }

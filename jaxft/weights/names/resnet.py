@@ -10,8 +10,25 @@ def _same(config: Config) -> Names:
     return Names()
 
 
-CONVENTIONS = {"torchvision": _same, "timm": _same}
+def _transformers(config: Config) -> Names:
+    """Hugging Face's names. It has the plain networks: one group of width 64, a 7x7 stem, no squeeze and excitation."""
+    parts = {"conv1": "resnet.embedder.embedder.convolution", "bn1": "resnet.embedder.embedder.normalization"}
+    for stage in range(4):
+        ours, theirs = f"layer{stage + 1}/{{b}}", f"resnet.encoder.stages.{stage}.layers.{{b}}"
+        for layer in range(3 if config.bottleneck else 2):
+            parts[f"{ours}/conv{layer + 1}"] = f"{theirs}.layer.{layer}.convolution"
+            parts[f"{ours}/bn{layer + 1}"] = f"{theirs}.layer.{layer}.normalization"
+        parts[f"{ours}/downsample/0"] = f"{theirs}.shortcut.convolution"
+        parts[f"{ours}/downsample/1"] = f"{theirs}.shortcut.normalization"
+    return Names({**parts, "fc": "classifier.1"})
+
+
+CONVENTIONS = {"torchvision": _same, "timm": _same, "transformers": _transformers}
+_TORCHVISION = (
+    *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
+    *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"),
+)
 ORIGINALS = {
-    "torchvision": {name: name for name in ARCHITECTURES if name != "resnext101_32x4d"},
+    "torchvision": {name: name for name in _TORCHVISION},
     "timm": {name: name for name in ARCHITECTURES},
 }

@@ -63,4 +63,3 @@ def transformers(lib, name):
     if config.stem != "patch":
         return None
     return _transformers(lib, "ConvNextV2" if config.v2 else "ConvNext", config.depths, config.widths, 1000)
-

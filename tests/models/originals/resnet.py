@@ -1,6 +1,6 @@
-"""ResNet, ResNeXt and Wide ResNet."""
+"""ResNet, ResNeXt, Wide ResNet, ResNet-D and SE-ResNet."""
 
-from jaxft.models import resnet
+from jaxft.models import architecture_of, resnet
 from originals import CLASSES, Case
 
 STAGES = {"stem": "maxpool", **{f"stage{i}": f"layer{i}" for i in range(1, 5)}}
@@ -14,8 +14,28 @@ def _torchvision(block, layers, **options):
     return make
 
 
-def _case(name, config, theirs, convention="torchvision"):
-    return Case(f"resnet_{name}", resnet.architecture(config), convention, theirs, STAGES)
+def _transformers(lib, config, classes):
+    widths = [width * 4 if config.bottleneck else width for width in resnet.WIDTHS]
+    theirs = lib.transformers.ResNetConfig(
+        depths=list(config.depths),
+        hidden_sizes=widths,
+        layer_type="bottleneck" if config.bottleneck else "basic",
+        downsample_in_bottleneck=config.early_stride,
+        num_labels=classes,
+    )
+    return lib.transformers.ResNetForImageClassification(theirs)
+
+
+def _case(name, config, theirs, convention="torchvision", stages=STAGES, size=64):
+    return Case(f"resnet_{name}", resnet.architecture(config), convention, theirs, stages, size=size)
+
+
+def _case_transformers(name, config):
+    stages = {
+        "stem": "resnet.embedder.pooler",
+        **{f"stage{i}": f"resnet.encoder.stages.{i - 1}" for i in range(1, 5)},
+    }
+    return _case(name, config, lambda lib: _transformers(lib, config, CLASSES), "transformers", stages)
 
 
 CASES = (
@@ -32,4 +52,26 @@ CASES = (
         lambda lib: lib.timm.create_model("wide_resnet50_2", layers=(1, 1, 1, 1), num_classes=CLASSES),
         "timm",
     ),
+    # 72 pixels make odd maps, on which average pooling rounds up.
+    _case(
+        "d",
+        resnet.Config((1, 1, 1, 1), False, stem=(32, 32, 64), pooled_shortcut=True),
+        lambda lib: lib.timm.create_model("resnet18d", layers=(1, 1, 1, 1), num_classes=CLASSES),
+        "timm",
+        size=72,
+    ),
+    _case(
+        "se",
+        resnet.Config((1, 1, 1, 1), True, 32, 4, stem=(24, 32, 64), pooled_shortcut=True, squeeze=True),
+        lambda lib: lib.timm.create_model("seresnext26t_32x4d", layers=(1, 1, 1, 1), num_classes=CLASSES),
+        "timm",
+    ),
+    _case_transformers("transformers", resnet.Config((1, 2, 1, 1), False)),
+    _case_transformers("early_stride", resnet.Config((1, 1, 2, 1), True, early_stride=True)),
 )
+
+
+def transformers(lib, name):
+    config = architecture_of(name).config
+    plain = config == resnet.Config(config.depths, config.bottleneck)
+    return _transformers(lib, config, 1000) if plain else None
