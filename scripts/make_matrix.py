@@ -1,0 +1,86 @@
+"""Writes docs/models.md: every network, and how far each family is from the libraries its weights come from; needs no torch.
+
+python scripts/make_matrix.py
+"""
+
+import datetime
+import json
+import platform
+import sys
+from pathlib import Path
+
+import jax
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "models")]
+import compared  # noqa: E402
+import originals  # noqa: E402
+
+from jaxft.models import architecture_of, list_models, pretrained_records, size_of  # noqa: E402
+
+START = """# Networks
+
+`jaxft models` prints the first table, `jaxft models NAME` all that is known of a network's weights. This page is written by
+`scripts/make_matrix.py`.
+
+## What there is
+
+Parameters with a head of 1,000 classes; operations of one image of the network's own size, a multiply-add being two, products
+with padding not counted. *Names* are the libraries whose files are read and written: of each, the number of parameters, all names
+and all shapes of the network in full size are those that the library itself makes (`tests/models/test_zoo.py`, the whole set
+with `pytest -m slow tests/models/test_zoo.py`).
+
+"""
+MIDDLE = """
+## How far from the original
+
+Tiny members of every family, at least one for each library and for each branch in the code, on the same weights and images.
+Logits and maps in float32: largest difference over the largest logit; of the map after each stage, the furthest off by its norm
+and by sampled entries. Loss, gradients and BatchNorm statistics of a batch in train mode in float64, against values kept in
+float32: the parameter and the statistic that are furthest off. A dash: there are none.
+
+"""
+
+
+def row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |\n"
+
+
+def networks() -> str:
+    full = json.loads((compared.FIXTURES / "full.json").read_text())
+    text = row("network", "parameters", "GFLOP", "pixels", "names", "weights") + "|---|---:|---:|---:|---|---:|\n"
+    for name in list_models():
+        size, weights = size_of(name), len(pretrained_records(name))
+        cells = f"{size.parameters / 1e6:,.1f} M", f"{size.flops / 1e9:,.2f}", str(size.size), ", ".join(full[name])
+        text += row(f"`{name}`", *cells, str(weights or "-"))
+    return text
+
+
+def comparisons() -> str:
+    titles = ("case", "library", "logits", "maps", "loss", "gradients", "statistics")
+    text = row(*titles) + "|---|---|---:|---:|---:|---:|---:|\n"
+    for name, case in originals.cases().items():
+        found = compared.Compared(case)
+        errors = [
+            found.logits_error(),
+            max(found.stage_errors().values(), default=None),
+            found.loss_error(),
+            max(found.gradient_errors().values()),
+            max(found.statistic_errors().values(), default=None),
+        ]
+        text += row(f"`{name}`", case.convention, *("-" if error is None else f"{error:.0e}" for error in errors))
+        print(name, flush=True)
+    return text
+
+
+def main() -> None:
+    families = {architecture_of(name).family for name in list_models()}
+    weights = sum(len(pretrained_records(name)) for name in list_models())
+    counts = f"{len(list_models())} networks of {len(families)} families, {weights} pretrained weights.\n\n"
+    end = f"\nMeasured with jax {jax.__version__} on {platform.machine()}, {datetime.date.today().isoformat()}.\n"
+    (ROOT / "docs" / "models.md").write_text(START + counts + networks() + MIDDLE + comparisons() + end)
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_disable_most_optimizations", True)  # each program runs once
+    main()
