@@ -34,12 +34,12 @@ class Positions:
     prefix: int
 
     def size_of(self, positions: np.ndarray) -> int:
-        """The input size in pixels that position embeddings [1, prefix + N, D] are for.
+        """The input size in pixels that position embeddings [1, prefix + N, D], or without the first axis, are for.
 
         Raises:
           JaxftError: N is no square.
         """
-        patches = positions.shape[1] - self.prefix if positions.ndim == 3 else 0
+        patches = positions.shape[-2] - self.prefix if positions.ndim in (2, 3) else 0
         side = math.isqrt(max(patches, 0))
         if side == 0 or side * side != patches:
             form = f"[1, {self.prefix} + N, D]" if self.prefix else "[1, N, D]"
@@ -51,10 +51,11 @@ class Positions:
 
         What timm's `resample_abs_pos_embed` does.
         """
-        old, new, width = self.size_of(positions) // self.patch, size // self.patch, positions.shape[2]
-        grid = jnp.asarray(positions[:, self.prefix :], jnp.float32).reshape(old, old, width)
+        old, new, width = self.size_of(positions) // self.patch, size // self.patch, positions.shape[-1]
+        grid = jnp.asarray(positions[..., self.prefix :, :], jnp.float32).reshape(old, old, width)
         resized = np.asarray(jax.image.resize(grid, (new, new, width), "cubic", antialias=True), positions.dtype)
-        return np.concatenate([positions[:, : self.prefix], resized.reshape(1, new * new, width)], axis=1)
+        resized = resized.reshape(*positions.shape[:-2], new * new, width)
+        return np.concatenate([positions[..., : self.prefix, :], resized], axis=-2)
 
 
 @dataclasses.dataclass(frozen=True)

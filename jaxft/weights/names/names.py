@@ -25,13 +25,13 @@ class Names:
       parts: our '/' path -> the foreign dotted name; the first that fits counts. A path is that of a module, for all that lies
         in it, or of a leaf, whose foreign name is then given whole. Several foreign names are laid side by side: query, key
         and value.
-      also: the same once more, for names that are read but never written.
+      also: the same once more, or several times, for names that are read but never written.
       ops: our path of a leaf -> its layout, where it is not that of a convolution (a kernel in 4D) or of a dense layer (2D).
       ignored: foreign names that hold nothing of the network.
     """
 
     parts: Mapping[str, str | tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    also: Mapping[str, str | tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    also: Mapping[str, str | tuple[str, ...]] | tuple[Mapping[str, str | tuple[str, ...]], ...] = ()
     ops: Mapping[str, Op] = dataclasses.field(default_factory=dict)
     ignored: tuple[str, ...] = ()
 
@@ -55,8 +55,9 @@ def table(model: Model, names: Names) -> tuple[Rule, ...]:
             op = {4: CONV, 2: DENSE}.get(ndim, IDENTITY) if own.endswith("/kernel") else IDENTITY
             op = joined(len(sources), op) if len(sources) > 1 else op
         rules.append(_rule(sources, path, op))
-        if other := _sources(own, names.also):
-            late.append(_rule(other, path, op))
+        for parts in (names.also,) if isinstance(names.also, Mapping) else names.also:
+            if other := _sources(own, parts):
+                late.append(_rule(other, path, op))
         if path.startswith("batch_stats/") and path.endswith("/var"):
             rules += [Rule(source.replace("running_var", "num_batches_tracked"), None) for source in sources]
     return (*rules, *late)

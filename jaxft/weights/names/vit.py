@@ -31,8 +31,64 @@ def _torchvision(config: Config) -> Names:
     return Names(parts, also)
 
 
-CONVENTIONS = {"timm": _timm, "torchvision": _torchvision}
+def separate(attention: str, names: tuple[str, str, str] = ("q_proj", "k_proj", "v_proj")) -> tuple[str, ...]:
+    """Query, key and value as three layers of the module `attention`."""
+    return tuple(f"{attention}.{name}" for name in names)
+
+
+def transformers(base: str, heads: dict[str, str]) -> Names:
+    """The names of Hugging Face's ViT and its like, whose base network is the attribute `base` of the classifier.
+
+    Files have names of before its version 5, which it renames; those of the base network alone have them without `base`.
+    """
+
+    def parts(base: str) -> dict[str, str | tuple[str, ...]]:
+        layer = base + "layers.{b}"
+        return {
+            **_embeddings(base),
+            "blocks/{b}/norm1": f"{layer}.layernorm_before",
+            "blocks/{b}/attn/qkv": separate(f"{layer}.attention"),
+            "blocks/{b}/attn/proj": f"{layer}.attention.o_proj",
+            "blocks/{b}/norm2": f"{layer}.layernorm_after",
+            "blocks/{b}/mlp": f"{layer}.mlp",
+        }
+
+    def former(base: str) -> dict[str, str | tuple[str, ...]]:
+        layer = base + "encoder.layer.{b}"
+        return {
+            **_embeddings(base),
+            "blocks/{b}/norm1": f"{layer}.layernorm_before",
+            "blocks/{b}/attn/qkv": separate(f"{layer}.attention.attention", ("query", "key", "value")),
+            "blocks/{b}/attn/proj": f"{layer}.attention.output.dense",
+            "blocks/{b}/norm2": f"{layer}.layernorm_after",
+            "blocks/{b}/mlp/fc1": f"{layer}.intermediate.dense",
+            "blocks/{b}/mlp/fc2": f"{layer}.output.dense",
+        }
+
+    pooler = [f"{prefix}pooler.dense.{leaf}" for prefix in ("", f"{base}.") for leaf in ("weight", "bias")]
+    return Names({**parts(f"{base}."), **heads}, (former(f"{base}."), parts(""), former("")), ignored=tuple(pooler))
+
+
+def _embeddings(base: str) -> dict[str, str | tuple[str, ...]]:
+    return {
+        "cls_token": f"{base}embeddings.cls_token",
+        "dist_token": f"{base}embeddings.distillation_token",
+        "pos_embed": f"{base}embeddings.position_embeddings",
+        "patch_embed/proj": f"{base}embeddings.patch_embeddings.projection",
+        "norm": f"{base}layernorm",
+    }
+
+
+def _transformers(config: Config) -> Names:
+    return transformers("vit", {"head": "classifier"})
+
+
+CONVENTIONS = {"timm": _timm, "torchvision": _torchvision, "transformers": _transformers}
+_TORCHVISION = {"b": "base", "l": "large", "h": "huge"}
 ORIGINALS = {
-    "timm": {name: name for name in ARCHITECTURES},
-    "torchvision": {"vit_base_patch16_224": "vit_b_16"},
+    "timm": {name: name for name in ARCHITECTURES if not name.endswith("_hf")},
+    "torchvision": {
+        f"vit_{_TORCHVISION[size]}_patch{patch}_224": f"vit_{size}_{patch}"
+        for size, patch in (("b", 16), ("b", 32), ("l", 16), ("l", 32), ("h", 14))
+    },
 }

@@ -1,3 +1,68 @@
-"""Vision Transformers: one is compared in full size, in test_parity.py."""
+"""The Vision Transformer."""
 
-CASES = ()
+import dataclasses
+
+from jaxft.models import vit
+from jaxft.preprocessing import Preprocessing
+from originals import CLASSES, Case
+
+#: Tiny: two blocks are stages 1 and 3.
+CONFIG = vit.Config(32, 2, 2)
+#: The same for timm and for transformers' configs.
+TIMM = {"embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 64, "num_classes": CLASSES}
+TRANSFORMERS = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64, "num_labels": CLASSES,
+}  # fmt: skip
+STAGES = {"stage1": "blocks.0", "stage3": "blocks.1", "neck": "norm"}
+HUGGING_FACE = {"stage1": "vit.layers.0", "stage3": "vit.layers.1", "neck": "vit.layernorm"}
+
+
+def case(name, theirs, convention="timm", stages=None, family="vit", **fields):
+    """A tiny network with `fields` of its config."""
+    ours = vit.architecture(dataclasses.replace(CONFIG, **fields), Preprocessing(), family)
+    return Case(f"{family}_{name}", ours, convention, theirs, stages or {"stem": "pos_drop", **STAGES})
+
+
+def _torchvision(lib):
+    return lib.torchvision.models.vision_transformer.VisionTransformer(64, 16, 2, 2, 32, 128, num_classes=CLASSES)
+
+
+def _transformers(lib):
+    config = lib.transformers.ViTConfig(**TRANSFORMERS, intermediate_size=128)
+    return lib.transformers.ViTForImageClassification(config)
+
+
+CASES = (
+    case("patch8", lambda lib: lib.timm.create_model("vit_small_patch8_224", **TIMM), patch=8),
+    case(
+        "torchvision",
+        _torchvision,
+        "torchvision",
+        {
+            "stem": "encoder.dropout",
+            "stage1": "encoder.layers.encoder_layer_0",
+            "stage3": "encoder.layers.encoder_layer_1",
+            "neck": "encoder.ln",
+        },
+    ),
+    case("transformers", _transformers, "transformers", {"stem": "vit.embeddings", **HUGGING_FACE}, epsilon=1e-12),
+)
+
+
+def of_config(config, size):
+    """The fields of transformers' configs of a network in full size."""
+    return {
+        "hidden_size": config.width,
+        "num_hidden_layers": config.depth,
+        "num_attention_heads": config.heads,
+        "intermediate_size": config.hidden or 4 * config.width,
+        "patch_size": config.patch,
+        "image_size": size,
+        "num_labels": 1000,
+    }
+
+
+def transformers(lib, name):
+    ours = vit.ARCHITECTURES[name]
+    config = lib.transformers.ViTConfig(**of_config(ours.config, ours.preprocessing.size))
+    return lib.transformers.ViTForImageClassification(config)
