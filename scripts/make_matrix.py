@@ -26,9 +26,9 @@ START = """# Networks
 ## What there is
 
 Parameters with a head of 1,000 classes; operations of one image of the network's own size, a multiply-add being two, products
-with padding not counted. *Names* are the libraries whose files are read and written: of each, the number of parameters, all names
-and all shapes of the network in full size are those that the library itself makes (`tests/models/test_zoo.py`, the whole set
-with `pytest -m slow tests/models/test_zoo.py`).
+with padding not counted. *Names* are the libraries whose files are read and written: of each, the number of parameters, all
+names and all shapes of the network in full size are those that the library itself makes (`tests/models/test_zoo.py`, the whole
+set with `pytest -m slow tests/models/test_zoo.py`).
 
 """
 MIDDLE = """

@@ -103,7 +103,7 @@ def originals_of(name):
         if (theirs := original_name(name, "torchvision")) is not None:
             yield "torchvision", LIBRARIES.torchvision.models.get_model(theirs)
         if (theirs := original_name(name, "timm")) is not None:
-            yield "timm", LIBRARIES.timm.create_model(theirs)
+            yield "timm", LIBRARIES.timm.create_model(theirs, num_classes=1000)
         if hasattr(family, "transformers") and (network := family.transformers(LIBRARIES, name)) is not None:
             yield "transformers", network
 

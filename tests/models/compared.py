@@ -89,9 +89,8 @@ class Compared:
 
 
 def _errors(found, expected):
-    """The error of a tensor's norm, relative to it, or that of the sampled entry furthest off over ten times the root mean square.
-
-    The larger of the two. What is zero but for rounding must be that here too.
+    """Name -> the error of a tensor's norm, relative to it, or a tenth of that of the sampled entry furthest off, relative to the
+    root mean square: the larger of the two. What is zero but for rounding must be that here too.
     """
     largest, errors = max(expected[:, 0], default=0), {}
     for (name, value), ours, theirs in zip(found.items(), originals.digest(found), expected, strict=True):
