@@ -89,7 +89,7 @@ class Compared:
 
 
 def _errors(found, expected):
-    """Name -> the error of a tensor's norm, relative to it, or a tenth of that of the sampled entry furthest off, relative to the
+    """Name -> the error of a tensor's norm, relative to it, or a tenth of that of the furthest sampled entry, relative to the
     root mean square: the larger of the two. What is zero but for rounding must be that here too.
     """
     largest, errors = max(expected[:, 0], default=0), {}
