@@ -26,7 +26,7 @@ import originals  # noqa: E402
 import seeded  # noqa: E402
 
 from jaxft.models import architecture_of, list_models  # noqa: E402
-from jaxft.weights.names import original_name  # noqa: E402
+from jaxft.weights.names import original_arguments, original_name  # noqa: E402
 
 OUT = ROOT / "tests" / "models" / "fixtures" / "zoo"
 LIBRARIES = SimpleNamespace(
@@ -77,7 +77,10 @@ def record(case):
     maps = {stage: maps[stage] for stage in case.stages}
     network = load(network.double()).train()
     labels = torch.from_numpy(seeded.labels(1, case.batch, originals.CLASSES)).long()
-    loss = torch.nn.functional.cross_entropy(logits_of(case, network(nchw(images, torch.float64))), labels)
+    output = network(nchw(images, torch.float64))
+    loss = torch.nn.functional.cross_entropy(logits_of(case, output), labels)
+    for find in case.aux.values():
+        loss = loss + 0.3 * torch.nn.functional.cross_entropy(find(output), labels)
     loss.backward()
     # A parameter that has no part in the logits has no gradient.
     grads = {name: p.grad if p.grad is not None else torch.zeros_like(p) for name, p in network.named_parameters()}
@@ -101,7 +104,7 @@ def originals_of(name):
     family = originals.families()[architecture_of(name).family]
     with torch.device("meta"):
         if (theirs := original_name(name, "torchvision")) is not None:
-            yield "torchvision", LIBRARIES.torchvision.models.get_model(theirs)
+            yield "torchvision", LIBRARIES.torchvision.models.get_model(theirs, **original_arguments(name))
         if (theirs := original_name(name, "timm")) is not None:
             yield "timm", LIBRARIES.timm.create_model(theirs, num_classes=1000)
         if hasattr(family, "transformers") and (network := family.transformers(LIBRARIES, name)) is not None:

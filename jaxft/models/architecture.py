@@ -72,6 +72,7 @@ class Architecture:
       options: which of dropout, drop_path and size the module takes.
       positions: its position embeddings; None where there are none.
       min_size: the smallest input in pixels.
+      head_reads: the key of the outputs that the head takes.
     """
 
     family: str
@@ -83,3 +84,4 @@ class Architecture:
     options: tuple[str, ...] = ("dropout", "drop_path")
     positions: Positions | None = None
     min_size: int = 32
+    head_reads: str = "features"

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jaxft import ops
 from jaxft.errors import JaxftError
+from jaxft.ops.geometry import Pads, Pair, pair
 from jaxft.ops.norm import at_least_f32
 from jaxft.typing import Trains
 
@@ -53,16 +54,16 @@ class Conv(nn.Module):
     """Convolution: `kernel` [h, w, C / groups, O], `bias` [O]. Parameters are f32, computing is in `dtype`."""
 
     features: int
-    kernel_size: int
+    kernel_size: int | Pair
     strides: int = 1
-    padding: int | str = 0
+    padding: int | str | Pads = 0
     groups: int = 1
     bias: bool = True
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
+        shape = (*pair(self.kernel_size), x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", he_out, shape)
         y = ops.conv(
             x.astype(self.dtype),
@@ -74,6 +75,21 @@ class Conv(nn.Module):
         if self.bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         return y
+
+
+class ConvNormAct(nn.Module):
+    """Convolution without bias, BatchNorm with epsilon 1e-3, ReLU: what Inception networks are made of."""
+
+    features: int
+    kernel_size: int | Pair
+    strides: int = 1
+    padding: int | Pads = 0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: Train) -> jax.Array:
+        conv = Conv(self.features, self.kernel_size, self.strides, self.padding, bias=False, dtype=self.dtype, name="conv")
+        return nn.relu(BatchNorm(epsilon=1e-3, dtype=self.dtype, name="bn")(conv(x), train))
 
 
 class BatchNorm(nn.Module):

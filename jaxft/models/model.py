@@ -87,7 +87,7 @@ class Model:
         return dict(outputs), {key: new.get(key, value) for key, value in model_state.items()}
 
     def input_of(self, stage: str) -> str:
-        """The key of `outputs` that a stage takes: the stage before it, "features" for the head; "" is the image.
+        """The key of `outputs` that a stage takes: the stage before it, mostly "features" for the head; "" is the image.
 
         Raises:
           JaxftError: no such stage.
@@ -97,7 +97,7 @@ class Model:
             raise JaxftError(f"{self.name} has no stage '{stage}'{near(stage, self.stages)}; its stages are {known}")
         *before, head = self.stages
         if stage == head:
-            return "features"
+            return self.architecture.head_reads
         place = before.index(stage)
         return before[place - 1] if place else ""
 

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxft.errors import JaxftError, near
-from jaxft.models import convnext, efficientnet, resnet, vgg, vit
+from jaxft.models import alexnet, convnext, efficientnet, googlenet, inception, resnet, squeezenet, vgg, vit
 from jaxft.models.architecture import Architecture
 from jaxft.models.model import Model
 
-_FAMILIES = (vgg, resnet, efficientnet, vit, convnext)
+_FAMILIES = (alexnet, squeezenet, googlenet, inception, vgg, resnet, efficientnet, vit, convnext)
 _REGISTRY: dict[str, Architecture] = {name: entry for family in _FAMILIES for name, entry in family.ARCHITECTURES.items()}
 
 

@@ -29,7 +29,7 @@ from jaxft.verify import seeded
 from jaxft.verify.compare import Difference, Parting, compare_layers, difference, run_layers
 from jaxft.verify.original import Original, Theirs, ask_original, read_reference, write_reference
 from jaxft.weights import convert, export, load_model, save_safetensors
-from jaxft.weights.names import original_name, rules
+from jaxft.weights.names import original_arguments, original_name, rules
 from jaxft.weights.sources import file_sha256
 
 SINGLE, DOUBLE = 1e-4, 1e-6
@@ -266,6 +266,8 @@ def _original(model: Model, against: str | None, convention: str) -> tuple[str, 
 def _arguments(model: Model, library: str) -> dict[str, Any]:
     """What their network is made with."""
     found: dict[str, Any] = {"num_classes": model.num_classes}
+    if library == "torchvision":
+        found |= original_arguments(model.name)
     if "size" in model.architecture.options:
         found["img_size" if library == "timm" else "image_size"] = model.preprocessing.size
     return found

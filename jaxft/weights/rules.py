@@ -37,6 +37,9 @@ CONV = Op("conv", lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2,
 #: torch [O, I] to [I, O].
 DENSE = Op("dense", lambda x: x.T, lambda x: x.T)
 
+#: A dense layer that is written as a 1x1 convolution: torch [O, I, 1, 1] to [I, O].
+POINTWISE = Op("pointwise", lambda x: x.reshape(x.shape[:2]).T, lambda x: x.T[:, :, None, None])
+
 
 def flatten_chw(channels: int, height: int, width: int) -> Op:
     """A dense kernel on a flattened map: torch flattens channels first, [O, C * H * W]; here it is [H * W * C, O]."""

@@ -56,7 +56,10 @@ class Compared:
             def step(params, state):
                 def loss(params):
                     outputs, new = model.apply(params, state, images, train=True, rng=jax.random.key(0))
-                    return softmax_cross_entropy(outputs, {"label": labels}).mean(), new
+                    total = softmax_cross_entropy(outputs, {"label": labels}).mean()
+                    for aux in self.case.aux:
+                        total += 0.3 * softmax_cross_entropy({"logits": outputs[aux]}, {"label": labels}).mean()
+                    return total, new
 
                 return jax.value_and_grad(loss, has_aux=True)(params)
 

@@ -7,21 +7,25 @@ from typing import Any
 
 from jaxft.errors import JaxftError, near
 from jaxft.models import Model, architecture_of
-from jaxft.weights.names import convnext, efficientnet, resnet, vgg, vit
+from jaxft.weights.names import alexnet, convnext, efficientnet, googlenet, inception, resnet, squeezenet, vgg, vit
 from jaxft.weights.names.names import Names, table
 from jaxft.weights.rules import Rule
 
 #: A family's module has CONVENTIONS: convention -> the names of a member, by its config; and ORIGINALS: library -> our name of
-#: a network -> what it is called there.
+#: a network -> what it is called there; some have ARGUMENTS: our name -> what torchvision's is made with.
 _FAMILIES: dict[str, Any] = {
+    "alexnet": alexnet,
     "convnext": convnext,
     "efficientnet_lite": efficientnet,
+    "googlenet": googlenet,
+    "inception_v3": inception,
     "resnet": resnet,
+    "squeezenet": squeezenet,
     "vgg": vgg,
     "vit": vit,
 }
 
-__all__ = ["Names", "conventions", "original_name", "rules"]
+__all__ = ["Names", "conventions", "original_arguments", "original_name", "rules"]
 
 
 def conventions(model: Model) -> tuple[str, ...]:
@@ -44,3 +48,8 @@ def rules(model: Model, convention: str) -> tuple[Rule, ...]:
 def original_name(name: str, library: str) -> str | None:
     """What a network of the registry is called in "torchvision" or "timm"; None where that has no such network."""
     return _FAMILIES[architecture_of(name).family].ORIGINALS.get(library, {}).get(name)
+
+
+def original_arguments(name: str) -> dict[str, Any]:
+    """What torchvision's network is made with, so that it is the one of our registry called `name`."""
+    return dict(getattr(_FAMILIES[architecture_of(name).family], "ARGUMENTS", {}).get(name, {}))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from jaxft.models.convnext import ARCHITECTURES, Config
 from jaxft.weights.names.names import Names
-from jaxft.weights.rules import Op
+from jaxft.weights.rules import POINTWISE, Op
 
-#: A dense layer written as a 1x1 convolution: torch [O, I, 1, 1] to [I, O].
-_POINTWISE = Op("pointwise", lambda x: x.reshape(x.shape[:2]).T, lambda x: x.T[:, :, None, None])
 #: A vector that is laid out for maps [C, H, W].
 _CHANNELS_FIRST = Op("channels_first", lambda x: x.reshape(x.shape[0]), lambda x: x[:, None, None])
 #: A vector that is laid out for maps [B, H, W, C].
@@ -18,7 +16,7 @@ _BLOCK = "stages/{s}/blocks/{b}"
 
 def _timm(config: Config) -> Names:
     kernels = f"{_BLOCK}/mlp/{{layer}}/kernel"
-    return Names(ops={kernels: _POINTWISE} if config.conv_mlp else {})
+    return Names(ops={kernels: POINTWISE} if config.conv_mlp else {})
 
 
 def _torchvision(config: Config) -> Names:

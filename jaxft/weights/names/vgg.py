@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxft.models.vgg import ARCHITECTURES, Config
 from jaxft.weights.names.names import Names
-from jaxft.weights.rules import Op, flatten_chw
+from jaxft.weights.rules import POINTWISE, Op, flatten_chw
 
 
 def _torchvision(config: Config) -> Names:
@@ -21,10 +21,9 @@ def _timm(config: Config) -> Names:
         return np.asarray(flat.inverse(x)).reshape(-1, channels, 7, 7)
 
     first = Op("conv to flatten", lambda x: flat.forward(x.reshape(x.shape[0], -1)), to_conv)
-    second = Op("1x1 conv to dense", lambda x: x.reshape(x.shape[:2]).T, lambda x: x.T[:, :, None, None])
     return Names(
         {"classifier/0": "pre_logits.fc1", "classifier/3": "pre_logits.fc2", "classifier/6": "head.fc"},
-        ops={"classifier/0/kernel": first, "classifier/3/kernel": second},
+        ops={"classifier/0/kernel": first, "classifier/3/kernel": POINTWISE},
     )
 
 

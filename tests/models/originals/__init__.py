@@ -44,6 +44,7 @@ class Case:
       size, batch: of the images.
       channels_last: whether their maps are [B, H, W, C] already; maps of other than four dimensions are taken as they are.
       logits: what of their output is the logits; None: the output itself, or its `logits`.
+      aux: our auxiliary output -> what of their output in train mode is the same; 0.3 of its loss is added.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Case:
     batch: int = 2
     channels_last: bool = False
     logits: Callable[[Any], Any] | None = None
+    aux: Mapping[str, Callable[[Any], Any]] = dataclasses.field(default_factory=dict)
 
 
 def families() -> dict[str, Any]:
