@@ -139,6 +139,25 @@ class LayerNorm(nn.Module):
         return ops.layer_norm(x, scale, bias, self.epsilon).astype(self.dtype)
 
 
+class GroupNorm(nn.Module):
+    """Group normalisation (Wu & He, 2018): of each example over all pixels and the channels of one of `groups` groups, with the
+    biased variance; statistics in f32 or wider."""
+
+    groups: int = 32
+    epsilon: float = 1e-5
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        features = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (features,))
+        bias = self.param("bias", nn.initializers.zeros, (features,))
+        grouped = at_least_f32(x).reshape(x.shape[0], -1, self.groups, features // self.groups)
+        centred = grouped - grouped.mean((1, 3), keepdims=True)
+        inverse = jax.lax.rsqrt(jnp.square(centred).mean((1, 3), keepdims=True) + self.epsilon)
+        return ((centred * inverse).reshape(x.shape) * scale + bias).astype(self.dtype)
+
+
 def gelu(x: jax.Array) -> jax.Array:
     """The exact GELU (Hendrycks & Gimpel, 2016), x / 2 (1 + erf(x / sqrt 2)), as torch computes it."""
     return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))

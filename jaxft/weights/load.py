@@ -250,6 +250,11 @@ def _in_head(model: Model, path: str) -> bool:
     return any(tree.matches(f"params/{pattern}", path) for pattern in model.stages["head"])
 
 
+def _extents(shape: tuple[int, ...]) -> list[int]:
+    """Whatever the layout: a dense kernel may be transposed, or written as a 1x1 convolution."""
+    return sorted(extent for extent in shape if extent != 1)
+
+
 def _new_leaves(
     model: Model, tensors: Mapping[str, np.ndarray], table: tuple[Rule, ...], params: Mapping[str, Any]
 ) -> tuple[list[str], list[str]]:
@@ -260,7 +265,7 @@ def _new_leaves(
     wanted = {f"params/{path}": leaf for path, leaf in tree.flatten(params).items() if model.stage_of(path) == "head"}
     heads = {key: path for key, path in destinations(tensors, table).items() if _in_head(model, path)}
     have = {path: tensors[key].shape for key, path in heads.items()}
-    fits = have.keys() == wanted.keys() and all(sorted(have[path]) == sorted(leaf.shape) for path, leaf in wanted.items())
+    fits = have.keys() == wanted.keys() and all(_extents(have[path]) == _extents(leaf.shape) for path, leaf in wanted.items())
     return ([], []) if fits else (list(wanted), list(heads))
 
 

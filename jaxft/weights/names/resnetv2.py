@@ -1,0 +1,27 @@
+"""ResNet v2's names: ours are timm's."""
+
+from __future__ import annotations
+
+from jaxft.models.resnetv2 import Config
+from jaxft.weights.names.names import Names
+from jaxft.weights.rules import Op
+
+
+def _timm(config: Config) -> Names:
+    """timm, as the authors, writes the last layer as a convolution."""
+    head = Op("1x1 conv to dense", lambda x: x.reshape(x.shape[:2]).T, lambda x: x.T[:, :, None, None])
+    return Names(ops={"head/fc/kernel": head})
+
+
+def _transformers(config: Config) -> Names:
+    return Names(
+        {
+            "stem/conv": "bit.embedder.convolution",
+            "stages/{s}/blocks/{b}": "bit.encoder.stages.{s}.layers.{b}",
+            "norm": "bit.norm",
+            "head/fc": "classifier.1",
+        }
+    )
+
+
+CONVENTIONS = {"timm": _timm, "transformers": _transformers}
