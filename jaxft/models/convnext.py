@@ -270,7 +270,7 @@ def _config(size: str, v2: bool = False, stem: str = "patch") -> Config:
 
 
 # timm's own weights of these three are measured with 95 percent of the image, all others here with 87.5.
-_RESIZE = {"convnext_nano": 236, "convnext_nano_ols": 236, "convnext_pico_ols": 236}
+_RESIZE = {"convnext_nano": 235, "convnext_nano_ols": 235, "convnext_pico_ols": 235}
 _CONFIGS = {f"convnext_{size}": _config(size) for size in _SHAPES if size != "huge"}
 _CONFIGS |= {f"convnext_{size}_ols": _config(size, stem=stem) for size, stem in _STEMS.items()}
 _CONFIGS |= {f"convnextv2_{size}": _config(size, v2=True) for size in _SHAPES if size not in ("small", "xlarge")}
