@@ -207,16 +207,18 @@ class Dense(nn.Module):
     """A dense layer on [..., D]: `kernel` [D, O], `bias` [O]."""
 
     features: int
+    bias: bool = True
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", lecun, (x.shape[-1], self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
         # As rows: the kernel gradient of a product in more dimensions comes out transposed, and on the CPU its transposes, into
         # which whole chains of residual sums are fused, cost a ViT a fifth of its training step.
-        rows = x.astype(self.dtype).reshape(-1, x.shape[-1])
-        return (rows @ kernel.astype(self.dtype) + bias.astype(self.dtype)).reshape(*x.shape[:-1], self.features)
+        rows = x.astype(self.dtype).reshape(-1, x.shape[-1]) @ kernel.astype(self.dtype)
+        if self.bias:
+            rows = rows + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        return rows.reshape(*x.shape[:-1], self.features)
 
 
 class FlattenDense(nn.Module):
