@@ -362,3 +362,9 @@ ARCHITECTURES = {f"swin_{size}_patch4_window7_224": architecture(_config(size, (
 ARCHITECTURES |= {
     f"swin_{size}_patch4_window12_384": architecture(_config(size, (12, 12, 12, 12)), 384, 384) for size in ("base", "large")
 }
+# Microsoft trained window 16 at 256 pixels, where the last map is of 8.
+ARCHITECTURES |= {
+    f"swinv2_{size}_window{window}_256": architecture(_config(size, (window, window, window, 8), True), 256, 284)
+    for size in ("tiny", "small", "base")
+    for window in (8, 16)
+}

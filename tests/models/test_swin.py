@@ -1,10 +1,16 @@
-"""Swin's windows: what is cut is put together again, and only windows that wrap around the map are parted."""
+"""Swin's windows: what is cut is put together again, and only windows that wrap around the map are parted. And the names of
+torchvision's second version, whose state dict holds biases of keys that it never adds: `test_zoo.py` wants all to come back."""
 
 import jax.numpy as jnp
 import numpy as np
+import originals
 import pytest
 
+from jaxft import tree
+from jaxft.models import build
 from jaxft.models.swin import windowed
+from jaxft.weights import convert, export
+from jaxft.weights.names import rules
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (4, 4), (9, 6), (3, 10), (1, 1)])
@@ -24,3 +30,21 @@ def test_windows_come_back_where_they_were_and_attention_goes_only_to_neighbours
         return x
 
     np.testing.assert_array_equal(windowed(place, 4, shifted, attend), place)
+
+
+def test_torchvisions_second_version_has_its_names_and_shapes_and_its_biases_of_keys_are_dropped():
+    model = build("swinv2_tiny_window8_256")
+    table = rules(model, "torchvision")
+    empty = tree.map_with_path(lambda _, leaf: np.broadcast_to(np.zeros((), np.float32), leaf.shape), model.variables)
+    weights = export(empty, table)
+    # torchvision 0.29's swin_v2_t: the parameters that its weights state, and the hash of its state dict without buffers.
+    assert sum(value.size for value in weights.values()) == 28_351_570
+    expected = "12c596a373423d1e34bb29d3d07aea397a1ee836f20af7f6b33acd67b08a61d5"
+    assert originals.names_hash({name: value.shape for name, value in weights.items()}) == expected
+    name = "features.1.0.attn.qkv.bias"
+    weights[name] = np.arange(3 * 96, dtype=np.float32)
+    weights["features.1.0.attn.relative_coords_table"] = np.zeros((1, 15, 15, 2), np.float32)
+    params = convert(weights, table, model.variables).tree
+    kept = np.concatenate([weights[name][:96], weights[name][192:]])
+    np.testing.assert_array_equal(tree.flatten(params)["params/layers/0/blocks/0/attn/qv_bias"], kept)
+    np.testing.assert_array_equal(export(params, table)[name], np.concatenate([kept[:96], np.zeros(96), kept[96:]]))
