@@ -1,8 +1,8 @@
 """DINOv2 (Oquab et al., 2024) and DINOv2 with registers (Darcet et al., 2024): vit.py's network, in timm's form and names.
 
 Their published weights have no head, which is therefore new. With registers, timm has added the class token's position to the
-token itself; Hugging Face and the authors keep it: a parameter of another shape, hence another network, "_hf". "_lc" are Hugging
-Face's classifiers: a dense layer on the class token and the mean of the patches.
+token itself; Hugging Face and the authors keep it: a parameter of another shape, hence another network, "_hf". "_lc" are the
+classifiers of Hugging Face: a dense layer on the class token and the mean of the patches.
 """
 
 from __future__ import annotations
