@@ -47,10 +47,12 @@ def tower(base: str) -> Mapping[str, str | tuple[str, ...]]:
 
 
 def _transformers(config: Config) -> Names:
-    """Hugging Face's names of a classifier; the files of the tower, alone or with its texts', are read too."""
+    """Hugging Face's names of the tower with its projection; files of the tower alone, or with its texts', are read too.
+
+    The head keeps its own name: their classifier is another network (it takes the mean of patches that no LayerNorm has seen).
+    """
     ignored = ("embeddings.position_ids", "vision_model.embeddings.position_ids", "visual_projection.weight", *OF_TEXTS)
-    parts = {**tower("vision_model."), "head": "classifier"}
-    return Names(parts, tower(""), {"cls_token": ONE_TOKEN, "pos_embed": TOKENS}, ignored)
+    return Names(tower("vision_model."), tower(""), {"cls_token": ONE_TOKEN, "pos_embed": TOKENS}, ignored)
 
 
 CONVENTIONS = {"timm": _timm, "transformers": _transformers}

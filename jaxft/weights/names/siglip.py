@@ -31,19 +31,20 @@ def _timm(config: Config) -> Names:
 
 
 def _transformers(config: Config) -> Names:
-    """Hugging Face's names of a classifier; the files of the tower, alone or with its texts', are read too.
+    """Hugging Face's names of the tower, and of its classifier, which takes the mean of the patches and has the pooling's
+    weights without using them. Where the pooling is used, the head keeps its own name: theirs would be of another network.
 
-    Its classifiers take the mean of the patches, and have the pooling's weights without using them.
+    Files of the tower, alone or with its texts', are read too.
     """
     layers = ("attention.out_proj", "layernorm", "mlp.fc1", "mlp.fc2")
-    pooling = ("probe", "attention.in_proj_weight", "attention.in_proj_bias") + tuple(
-        f"{layer}.{leaf}" for layer in layers for leaf in ("weight", "bias")
-    )
+    pooling = ["probe", "attention.in_proj_weight", "attention.in_proj_bias"]
+    pooling += [f"{layer}.{leaf}" for layer in layers for leaf in ("weight", "bias")]
     ignored = ["logit_bias", "text_model.head.{leaf}", *OF_TEXTS]
     for base in ("", "vision_model."):
-        unused = pooling if config.pool != "map" else ()
+        unused = pooling if config.pool != "map" else []
         ignored += [f"{base}embeddings.position_ids", *(f"{base}head.{name}" for name in unused)]
-    return Names({**_tower("vision_model."), "head": "classifier"}, _tower(""), {"pos_embed": TOKENS}, tuple(ignored))
+    heads = {} if config.pool == "map" else {"head": "classifier"}
+    return Names({**_tower("vision_model."), **heads}, _tower(""), {"pos_embed": TOKENS}, tuple(ignored))
 
 
 def _tower(base: str) -> Mapping[str, str | tuple[str, ...]]:

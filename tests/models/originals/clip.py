@@ -15,7 +15,7 @@ def _case(name, theirs, convention="timm", stages=None, **fields):
 
 def _transformers(lib):
     config = lib.transformers.CLIPVisionConfig(**TRANSFORMERS, patch_size=16, intermediate_size=128, hidden_act="quick_gelu")
-    return classified(lib, "vision_model", lib.transformers.CLIPVisionModel(config), 32, CLASSES)
+    return classified(lib, "vision_model", lib.transformers.CLIPVisionModel(config), 32, CLASSES, "head")
 
 
 CASES = (
@@ -44,8 +44,8 @@ def _full_timm(lib, name):
 
 def _full_transformers(lib, name):
     ours = clip.ARCHITECTURES[name]
-    config = lib.transformers.CLIPConfig(vision_config=of_config(ours.config, ours.preprocessing.size), num_labels=1000)
-    return lib.transformers.CLIPForImageClassification(config)
+    config = lib.transformers.CLIPVisionConfig(**of_config(ours.config, ours.preprocessing.size))
+    return classified(lib, "vision_model", lib.transformers.CLIPVisionModel(config), ours.config.width, 1000, "head")
 
 
 FULL = {"timm": _full_timm, "transformers": _full_transformers}

@@ -17,18 +17,18 @@ def _timm(name, **options):
     return lambda lib: lib.timm.create_model(name, **TIMM, patch_size=16, **options)
 
 
-def classified(lib, base, network, width, classes):
-    """A torch network of `network`, called `base`, and a dense layer on what it pools: transformers has none."""
+def classified(lib, base, network, width, classes, head="classifier"):
+    """A torch network of `network`, called `base`, and a dense layer on what it pools, called `head`: transformers has none."""
     torch = lib.torch
 
     class Classified(torch.nn.Module):
         def __init__(self):
             super().__init__()
             setattr(self, base, network)
-            self.classifier = torch.nn.Linear(width, classes)
+            setattr(self, head, torch.nn.Linear(width, classes))
 
         def forward(self, image):
-            return self.classifier(getattr(self, base)(image).pooler_output)
+            return getattr(self, head)(getattr(self, base)(image).pooler_output)
 
     return Classified()
 

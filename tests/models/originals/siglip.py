@@ -24,7 +24,7 @@ def _vision(lib):
 
 
 def _transformers(lib):
-    return classified(lib, "vision_model", lib.transformers.SiglipVisionModel(_vision(lib)), 32, CLASSES)
+    return classified(lib, "vision_model", lib.transformers.SiglipVisionModel(_vision(lib)), 32, CLASSES, "head")
 
 
 def _classification(lib):
@@ -46,9 +46,8 @@ def _full_timm(lib, name):
 
 def _full_transformers(lib, name):
     ours = siglip.ARCHITECTURES[name]
-    vision = of_config(ours.config, ours.preprocessing.size)
-    config = lib.transformers.SiglipConfig(vision_config=vision, num_labels=1000)
-    return lib.transformers.SiglipForImageClassification(config)
+    config = lib.transformers.SiglipVisionConfig(**of_config(ours.config, ours.preprocessing.size))
+    return classified(lib, "vision_model", lib.transformers.SiglipVisionModel(config), ours.config.width, 1000, "head")
 
 
 FULL = {"timm": _full_timm, "transformers": _full_transformers}
