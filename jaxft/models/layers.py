@@ -167,10 +167,10 @@ def relu6(x: jax.Array) -> jax.Array:
     return jnp.clip(x, 0, 6)
 
 
-def round_channels(channels: float, divisor: int = 8) -> int:
-    """The nearest multiple of `divisor`, but not less than nine tenths of what was asked for (Howard et al., 2017)."""
+def round_channels(channels: float, divisor: int = 8, least: float = 0.9) -> int:
+    """The nearest multiple of `divisor`, but not less than `least` of what was asked for (Howard et al., 2017)."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * channels else rounded
+    return rounded + divisor if rounded < least * channels else rounded
 
 
 def rising_rates(rate: float, depths: Iterable[int]) -> list[tuple[float, ...]]:

@@ -1,0 +1,46 @@
+"""What the name tables of all networks of inverted residuals need. Our names are timm's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jaxft.models.mbconv import LAYERS, Block, Config
+from jaxft.weights.names.names import Names
+
+
+def timm(config: Config) -> Names:
+    return Names()
+
+
+def blocks(config: Config) -> Iterator[tuple[str, Block, int, int]]:
+    """Of each block our path, what it is, the number of its stage, and its number in the whole network; all from 0."""
+    number = 0
+    for stage, own in enumerate(config.stages):
+        for index, block in enumerate(own):
+            yield f"blocks/{stage}/{index}", block, stage, number
+            number += 1
+
+
+def layers(ours: str, block: Block, theirs: list[tuple[str, str]], squeeze: tuple[str, str] = ("", "")) -> dict[str, str]:
+    """The parts of a block.
+
+    Args:
+      ours: its path.
+      block: what it is.
+      theirs: what each convolution and its normalisation are called, in the order of the block.
+      squeeze: the two layers of squeeze-and-excitation.
+    """
+    parts: dict[str, str] = {}
+    for number, (own, (convolution, norm)) in enumerate(zip(LAYERS[block.kind], theirs, strict=True), start=1):
+        parts |= {f"{ours}/{own}": convolution, f"{ours}/bn{number}": norm}
+    if block.squeeze:
+        parts |= {f"{ours}/se/conv_reduce": squeeze[0], f"{ours}/se/conv_expand": squeeze[1]}
+    return parts
+
+
+def sequence(ours: str, block: Block, theirs: str) -> dict[str, str]:
+    """The parts of one of torchvision's blocks: pairs of convolution and normalisation, the squeezing before the last."""
+    last = len(LAYERS[block.kind]) - 1
+    numbers = [*range(last), last + bool(block.squeeze)]
+    pairs = [(f"{theirs}.{number}.0", f"{theirs}.{number}.1") for number in numbers]
+    return layers(ours, block, pairs, (f"{theirs}.{last}.fc1", f"{theirs}.{last}.fc2"))

@@ -1,0 +1,105 @@
+"""EfficientNet."""
+
+import functools
+
+from jaxft.models import mbconv
+from jaxft.models.efficientnet import TF, TV
+from jaxft.models.mbconv import Row
+from originals import CLASSES, Case
+
+ROWS = (
+    [Row("separable", 1, 3, 1, 1, 16, True)],
+    [Row("inverted", 2, 3, 2, 6, 24, True)],
+    [Row("inverted", 1, 5, 2, 6, 32, True)],
+)
+
+
+def _architecture(neck, **others):
+    config = mbconv.Config(mbconv.scaled(ROWS, 8, "silu"), 8, neck, "silu", dropout=0.0, **others)
+    return mbconv.architecture("efficientnet", config)
+
+
+def _timm(lib):
+    builder, models, nn = lib.timm.models._efficientnet_builder, lib.timm.models.efficientnet, lib.torch.nn
+    stages = [["ds_r1_k3_s1_e1_c16_se0.25"], ["ir_r2_k3_s2_e6_c24_se0.25"], ["ir_r1_k5_s2_e6_c32_se0.25"]]
+    options = {"pad_type": "same", "act_layer": nn.SiLU, "norm_layer": functools.partial(nn.BatchNorm2d, eps=1e-3)}
+    return models.EfficientNet(builder.decode_arch_def(stages), CLASSES, 64, stem_size=8, **options)
+
+
+def _torchvision(lib):
+    models = lib.torchvision.models.efficientnet
+    rows = [(1, 3, 1, 8, 16, 1), (6, 3, 2, 16, 24, 2), (6, 5, 2, 24, 32, 1)]
+    norm = functools.partial(lib.torch.nn.BatchNorm2d, eps=1e-3, momentum=0.01)
+    return models.EfficientNet([models.MBConvConfig(*row) for row in rows], 0.0, 0.0, CLASSES, norm)
+
+
+def _transformers(lib):
+    """Its momentum is TensorFlow's weight of the OLD value."""
+    config = lib.transformers.EfficientNetConfig(
+        num_labels=CLASSES,
+        width_coefficient=0.25,
+        depth_coefficient=1.0,
+        kernel_sizes=[3, 3, 5],
+        in_channels=[32, 64, 96],
+        out_channels=[64, 96, 128],
+        strides=[1, 2, 2],
+        num_block_repeats=[1, 2, 1],
+        expand_ratios=[1, 6, 6],
+        hidden_dim=320,
+        batch_norm_momentum=0.1,
+        dropout_rate=0.0,
+        drop_connect_rate=0.0,
+    )
+    return lib.transformers.EfficientNetForImageClassification(config)
+
+
+CASES = (
+    Case(
+        "efficientnet_timm",
+        _architecture(64, **TF),
+        "timm",
+        _timm,
+        {"stem": "bn1", **{f"stage{i + 1}": f"blocks.{i}" for i in range(3)}, "neck": "bn2"},
+    ),
+    Case(
+        "efficientnet_torchvision",
+        _architecture(128, **TV),
+        "torchvision",
+        _torchvision,
+        {"stem": "features.0", **{f"stage{i}": f"features.{i}" for i in (1, 2, 3)}, "neck": "features.4"},
+    ),
+    Case(
+        "efficientnet_transformers",
+        _architecture(320, **TF),
+        "transformers",
+        _transformers,
+        {
+            "stem": "efficientnet.embeddings",
+            **{f"stage{i + 1}": f"efficientnet.encoder.blocks.{n}" for i, n in enumerate((0, 2, 3))},
+            "neck": "efficientnet.encoder.top_activation",
+        },
+    ),
+)
+
+
+def _full_timm(lib, name):
+    return None if name.startswith("tv_") else lib.timm.create_model(name)
+
+
+def _full_torchvision(lib, name):
+    """B0 to B4 have the same network in timm, the others one of their own."""
+    known = name.startswith("tv_") or (name.startswith("efficientnet_b") and name[-1] in "01234")
+    return lib.torchvision.models.get_model(name.removeprefix("tv_")) if known else None
+
+
+def _full_transformers(lib, name):
+    if not name.startswith("tf_") or name.endswith("b8"):
+        return None
+    width, depth = ((1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8), (1.6, 2.2), (1.8, 2.6), (2.0, 3.1))[
+        int(name[-1])
+    ]
+    options = {"width_coefficient": width, "depth_coefficient": depth, "hidden_dim": int(1280 * width), "num_labels": 1000}
+    return lib.transformers.EfficientNetForImageClassification(lib.transformers.EfficientNetConfig(**options))
+
+
+FULL = {"timm": _full_timm, "torchvision": _full_torchvision, "transformers": _full_transformers}
