@@ -1,0 +1,38 @@
+"""MobileNet-v2's names: ours are timm's."""
+
+from __future__ import annotations
+
+from jaxft.models.mbconv import LAYERS, Config
+from jaxft.weights.names import mbconv
+from jaxft.weights.names.names import Names
+
+
+def _torchvision(config: Config) -> Names:
+    """Blocks are numbered through; the last convolution of one and its normalisation are no pair."""
+    last = sum(len(stage) for stage in config.stages) + 1
+    parts = {"conv_stem": "features.0.0", "bn1": "features.0.1"}
+    parts |= {"conv_head": f"features.{last}.0", "bn2": f"features.{last}.1", "classifier": "classifier.1"}
+    for ours, block, _, number in mbconv.blocks(config):
+        own, end = f"features.{number + 1}.conv", len(LAYERS[block.kind]) - 1
+        theirs = [(f"{own}.{index}.0", f"{own}.{index}.1") for index in range(end)]
+        parts |= mbconv.layers(ours, block, [*theirs, (f"{own}.{end}", f"{own}.{end + 1}")])
+    return Names(parts)
+
+
+def _transformers(config: Config) -> Names:
+    """The stem there is ours and the first block; the others are numbered through."""
+
+    def pair(name: str) -> tuple[str, str]:
+        return f"mobilenet_v2.{name}.convolution", f"mobilenet_v2.{name}.normalization"
+
+    parts = {}
+    for (convolution, norm), name in {("conv_stem", "bn1"): "conv_stem.first_conv", ("conv_head", "bn2"): "conv_1x1"}.items():
+        parts[convolution], parts[norm] = pair(name)
+    for ours, block, _, number in mbconv.blocks(config):
+        own = f"layer.{number - 1}" if number else "conv_stem"
+        names = ("expand_1x1", "conv_3x3", "reduce_1x1")[-len(LAYERS[block.kind]) :]
+        parts |= mbconv.layers(ours, block, [pair(f"{own}.{name}") for name in names])
+    return Names(parts)
+
+
+CONVENTIONS = {"timm": mbconv.timm, "torchvision": _torchvision, "transformers": _transformers}

@@ -1,0 +1,93 @@
+"""MobileNet-v2."""
+
+from jaxft.models import mbconv, mobilenetv2
+from jaxft.models.efficientnet import TF
+from jaxft.models.mbconv import Row
+from originals import CLASSES, Case
+
+ROWS = ([Row("separable", 1, 3, 1, 1, 8)], [Row("inverted", 2, 3, 2, 6, 16)], [Row("inverted", 1, 3, 2, 6, 24)])
+
+
+def _config(rows, stem, neck, **others):
+    return mbconv.Config(mbconv.scaled(rows, stem, "relu6"), stem, neck, "relu6", dropout=0.0, **others)
+
+
+def _timm(lib):
+    builder, models = lib.timm.models._efficientnet_builder, lib.timm.models.efficientnet
+    blocks = builder.decode_arch_def([["ds_r1_k3_s1_c8"], ["ir_r2_k3_s2_e6_c16"], ["ir_r1_k3_s2_e6_c24"]])
+    return models.EfficientNet(blocks, CLASSES, 64, stem_size=16, act_layer=lib.torch.nn.ReLU6)
+
+
+def _torchvision(lib):
+    setting = [[1, 8, 1, 1], [6, 16, 2, 2], [6, 24, 1, 2]]
+    return lib.torchvision.models.MobileNetV2(CLASSES, 0.5, setting, dropout=0.0)
+
+
+def _transformers_config(lib, width, classes=1000):
+    options = {"num_labels": classes, "classifier_dropout_prob": 0.0}
+    return lib.transformers.MobileNetV2Config(depth_multiplier=width, **options)
+
+
+def _transformers(lib):
+    """Three of its sixteen blocks after the stem. Its momentum is TensorFlow's weight of the OLD value."""
+    network = lib.transformers.MobileNetV2ForImageClassification(_transformers_config(lib, 0.35, CLASSES))
+    inner, nn = network.mobilenet_v2, lib.torch.nn
+    inner.layer = inner.layer[:3]
+    inner.conv_1x1.convolution = nn.Conv2d(16, 1280, 1, bias=False)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.1
+    return network
+
+
+CASES = (
+    Case(
+        "mobilenetv2_timm",
+        mobilenetv2.architecture(_config(ROWS, 16, 64)),
+        "timm",
+        _timm,
+        {"stem": "bn1", **{f"stage{i + 1}": f"blocks.{i}" for i in range(3)}, "neck": "bn2"},
+    ),
+    Case(
+        "mobilenetv2_torchvision",
+        mobilenetv2.architecture(
+            _config([[row._replace(channels=row.channels // 2) for row in rows] for rows in ROWS], 16, 1280)
+        ),
+        "torchvision",
+        _torchvision,
+        {"stem": "features.0", **{f"stage{i + 1}": f"features.{n}" for i, n in enumerate((1, 3, 4))}, "neck": "features.5"},
+    ),
+    Case(
+        "mobilenetv2_transformers",
+        mobilenetv2.architecture(
+            _config([ROWS[0], [Row("inverted", 2, 3, 2, 6, 8)], [Row("inverted", 1, 3, 2, 6, 16)]], 16, 1280, **TF)
+        ),
+        "transformers",
+        _transformers,
+        {
+            "stem": "mobilenet_v2.conv_stem.first_conv",
+            "stage1": "mobilenet_v2.conv_stem",
+            "stage2": "mobilenet_v2.layer.1",
+            "stage3": "mobilenet_v2.layer.2",
+            "neck": "mobilenet_v2.conv_1x1",
+        },
+    ),
+)
+
+
+def _full_timm(lib, name):
+    return None if name.startswith("tf_") else lib.timm.create_model(name)
+
+
+def _full_torchvision(lib, name):
+    return lib.torchvision.models.mobilenet_v2() if name == "mobilenetv2_100" else None
+
+
+def _full_transformers(lib, name):
+    if not name.startswith("tf_"):
+        return None
+    width = int(name.rsplit("_", 1)[1]) / 100
+    return lib.transformers.MobileNetV2ForImageClassification(_transformers_config(lib, width))
+
+
+FULL = {"timm": _full_timm, "torchvision": _full_torchvision, "transformers": _full_transformers}
