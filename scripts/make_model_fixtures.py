@@ -155,24 +155,6 @@ def pretrained_lite0():
     np.savez_compressed(OUT / "lite0_photos.npz", **found)
 
 
-def counts():
-    names = [f"vgg{d}{s}" for d in (11, 13, 16, 19) for s in ("", "_bn")] + [f"resnet{d}" for d in (18, 34, 50, 101, 152)]
-    found = {}
-    for name in names:
-        with torch.device("meta"):
-            network = torchvision.models.get_model(name)
-        found[name] = sum(parameter.numel() for parameter in network.parameters())
-    for variant in (0, 1, 2):
-        with torch.device("meta"):
-            network = timm.create_model(f"tf_efficientnet_lite{variant}")
-        found[f"efficientnet_lite{variant}"] = sum(parameter.numel() for parameter in network.parameters())
-    for width in ("tiny", "small", "base"):
-        with torch.device("meta"):
-            network = timm.create_model(f"vit_{width}_patch16_224")
-        found[f"vit_{width}_patch16_224"] = sum(parameter.numel() for parameter in network.parameters())
-    (OUT / "parameter_counts.json").write_text(json.dumps(found, indent=1) + "\n")
-
-
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
     single = {"dtype": torch.float32, "step_size": 64, "step_batch": 2}
@@ -191,7 +173,6 @@ def main():
     names_of_torchvision()
     curve("vgg16_bn", torchvision.models.vgg16_bn(num_classes=10), 2e-3)
     curve("resnet18", torchvision.models.resnet18(num_classes=10), 3e-3)
-    counts()
     pretrained_lite0()
 
 

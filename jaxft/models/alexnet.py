@@ -1,8 +1,9 @@
-"""AlexNet (Krizhevsky, 2014, arXiv:1404.5997: the one-column form), named as torchvision names it."""
+"""AlexNet (Krizhevsky, 2014: one tower, without local response normalisation) in torchvision's form and names."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -11,18 +12,38 @@ import jax.numpy as jnp
 
 from jaxft import ops
 from jaxft.models.architecture import Architecture
-from jaxft.models.layers import Conv, Dense, Dropout, FlattenDense, Head, Train, running
+from jaxft.models.layers import Conv, Dense, Dropout, FlattenDense, Head, Train, recomputed, running, training
 
-#: Of each convolution: index in torchvision's `features`, kernel, stride, padding, and whether pooling follows.
-LAYERS = ((0, 11, 4, 2, True), (3, 5, 1, 2, True), (6, 3, 1, 1, False), (8, 3, 1, 1, False), (10, 3, 1, 1, True))
+#: For each stage its convolutions: (index in torchvision's `features`, which of the widths, kernel, stride, padding).
+CONVOLUTIONS = (
+    ((0, 0, 11, 4, 2),),
+    ((3, 1, 5, 1, 2),),
+    ((6, 2, 3, 1, 1), (8, 3, 3, 1, 1), (10, 4, 3, 1, 1)),
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Widths of the five convolutions and of the two inner dense layers."""
+    """A member of the family.
+
+    Attributes:
+      widths: channels of the five convolutions.
+      dense: width of the two inner dense layers.
+    """
 
     widths: tuple[int, int, int, int, int] = (64, 192, 384, 256, 256)
     dense: int = 4096
+
+
+def _stage(config: Config, number: int, dtype: Any) -> Callable[[nn.Module, jax.Array, Train], jax.Array]:
+    """Convolutions and pooling, as layers of the module that the function is given."""
+
+    def run(_: nn.Module, x: jax.Array, train: Train) -> jax.Array:
+        for index, width, size, strides, padding in CONVOLUTIONS[number]:
+            x = nn.relu(Conv(config.widths[width], size, strides, padding, dtype=dtype, name=str(index))(x))
+        return ops.max_pool(x, 3, 2)
+
+    return run
 
 
 class Features(nn.Module):
@@ -30,22 +51,22 @@ class Features(nn.Module):
 
     config: Config
     dtype: Any
+    remat: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array, run: list[str]) -> dict[str, jax.Array]:
+    def __call__(self, x: jax.Array, train: Train, run: list[str]) -> dict[str, jax.Array]:
         maps = {}
-        for number, ((index, kernel, strides, padding, pooled), width) in enumerate(
-            zip(LAYERS, self.config.widths, strict=True), start=1
-        ):
-            if f"stage{number}" not in run:
-                continue
-            x = nn.relu(Conv(width, kernel, strides, padding, dtype=self.dtype, name=str(index))(x))
-            x = maps[f"stage{number}"] = ops.max_pool(x, 3, 2) if pooled else x
+        for number in range(len(CONVOLUTIONS)):
+            if f"stage{number + 1}" in run:
+                x = maps[f"stage{number + 1}"] = recomputed(_stage(self.config, number, self.dtype), self.remat)(self, x, train)
         return maps
 
 
 class Classifier(nn.Module):
-    """Two dense layers, the neck, and the head, which is torchvision's `classifier.6`. Gives (features, logits)."""
+    """Two dense layers, the neck, and the head, which is torchvision's `classifier.6` alone. Gives (features, logits).
+
+    Dropout is in front of the two: the head has none of its own.
+    """
 
     width: int
     num_classes: int
@@ -57,20 +78,20 @@ class Classifier(nn.Module):
     def __call__(self, x: jax.Array, train: Train, run: list[str]) -> tuple[jax.Array, jax.Array]:
         own = "/".join(self.path)
         if "neck" in run:
-            # Dropping pooled pixels is what torch does; on a 1x1 map, whose pixel the pooling would repeat, it is one pixel.
-            x = Dropout(self.dropout, of=f"{own}/1", name="0")(_pooled(x), train)
+            if self.dropout and training(train, f"{own}/1"):
+                x = ops.adaptive_avg_pool(x, (6, 6))  # the dropout is behind the pooling: each of the 36 pixels has its own
+            x = Dropout(self.dropout, of=f"{own}/1", name="0")(x, train)
             x = nn.relu(FlattenDense(self.width, 6, dtype=self.dtype, name="1")(x))
             x = Dropout(self.dropout, of=f"{own}/4", name="3")(x, train)
             x = nn.relu(Dense(self.width, dtype=self.dtype, name="4")(x))
-        return x, Head(self.num_classes, self.head, 0.0, dtype=self.dtype, name="6")(x, train)
-
-
-def _pooled(x: jax.Array) -> jax.Array:
-    return x if x.shape[1:3] == (1, 1) else ops.adaptive_avg_pool(x, (6, 6))
+        return x, Head(self.num_classes, self.head, dtype=self.dtype, name="6")(x, train)
 
 
 class AlexNet(nn.Module):
-    """Images [B, H, W, C], or what the stage `start` takes, -> outputs of all stages from there. Any size from 63 pixels."""
+    """Images [B, H, W, C], or what the stage `start` takes, -> outputs of all stages from there.
+
+    Any size from 63 pixels; the classifier sees a map pooled to 6x6.
+    """
 
     config: Config
     num_classes: int
@@ -82,23 +103,28 @@ class AlexNet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:
         run = running(stages(self.config), start)
-        found = Features(self.config, self.dtype, name="features")(x, run)  # too shallow for `remat` to save anything
+        found = Features(self.config, self.dtype, self.remat, name="features")(x, train, run)
         classifier = Classifier(self.config.dense, self.num_classes, self.head, self.dropout, self.dtype, name="classifier")
-        features, logits = classifier(found.get("stage5", x), train, run)
+        features, logits = classifier(found.get("stage3", x), train, run)
         if "neck" in run:
             found["neck"] = features
         return {**found, "features": features, "logits": logits}
 
 
 def stages(config: Config) -> dict[str, tuple[str, ...]]:
-    """Stage name -> globs: five convolutions, the two inner dense layers (`neck`), the head."""
-    found: dict[str, tuple[str, ...]] = {
-        f"stage{number}": (f"features/{layer[0]}",) for number, layer in enumerate(LAYERS, start=1)
+    """Stage name -> globs: convolutions between two poolings, the two inner dense layers (`neck`), the head."""
+    return {
+        **{
+            f"stage{number}": tuple(f"features/{convolution[0]}" for convolution in convolutions)
+            for number, convolutions in enumerate(CONVOLUTIONS, start=1)
+        },
+        "neck": ("classifier/1", "classifier/4"),
+        "head": ("classifier/6",),
     }
-    return {**found, "neck": ("classifier/1", "classifier/4"), "head": ("classifier/6",)}
 
 
 def architecture(config: Config) -> Architecture:
+    # Three poolings leave nothing of 62 pixels.
     return Architecture("alexnet", config, AlexNet, stages, "features/0/kernel", options=("dropout",), min_size=63)
 
 

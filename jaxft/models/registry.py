@@ -9,11 +9,57 @@ import jax
 import jax.numpy as jnp
 
 from jaxft.errors import JaxftError, near
-from jaxft.models import alexnet, convnext, efficientnet, googlenet, inception, resnet, squeezenet, vgg, vit
+from jaxft.models import (
+    alexnet,
+    clip,
+    convnext,
+    deit,
+    densenet,
+    dinov2,
+    dinov3,
+    efficientnet,
+    efficientnetv2,
+    googlenet,
+    inception,
+    mnasnet,
+    mobilenetv2,
+    mobilenetv3,
+    regnet,
+    resnet,
+    resnetv2,
+    siglip,
+    squeezenet,
+    swin,
+    vgg,
+    vit,
+)
 from jaxft.models.architecture import Architecture
 from jaxft.models.model import Model
 
-_FAMILIES = (alexnet, squeezenet, googlenet, inception, vgg, resnet, efficientnet, vit, convnext)
+_FAMILIES = (
+    alexnet,
+    vgg,
+    googlenet,
+    inception,
+    squeezenet,
+    resnet,
+    resnetv2,
+    densenet,
+    regnet,
+    mobilenetv2,
+    mobilenetv3,
+    mnasnet,
+    efficientnet,
+    efficientnetv2,
+    convnext,
+    vit,
+    deit,
+    dinov2,
+    dinov3,
+    clip,
+    siglip,
+    swin,
+)
 _REGISTRY: dict[str, Architecture] = {name: entry for family in _FAMILIES for name, entry in family.ARCHITECTURES.items()}
 
 

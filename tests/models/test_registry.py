@@ -4,24 +4,28 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import originals
 import pytest
 
 from jaxft import models, tree
 from jaxft.errors import JaxftError
 from jaxft.tuning import FreezeSpec, make_mask, trains
 
-COUNTS = json.loads((Path(__file__).parent / "fixtures" / "parameter_counts.json").read_text())
-
 
 def _abstract(model):
     return jax.eval_shape(model.init, jax.random.key(0))
 
 
-@pytest.mark.parametrize("name", models.list_models())
+#: The smallest of each family; all others are slow.
+EVERY = [pytest.param(name, marks=[] if name in originals.smallest() else pytest.mark.slow) for name in models.list_models()]
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_parameter_counts_are_the_published_ones_and_every_parameter_has_one_stage(name):
     model = models.build(name)
     params, state = _abstract(model)
-    assert tree.count(params) == COUNTS[name]
+    assert {tree.count(params)} >= {entry["parameters"] for entry in originals.full()[name].values()}
+    assert tree.count(params) == models.size_of(name).parameters
     paths = tree.paths(params)
     for path in paths:
         named = [stage for stage, globs in model.stages.items() if any(tree.matches(glob, path) for glob in globs)]
@@ -150,8 +154,8 @@ def test_a_tag_stands_after_a_dot():
 
 
 def test_the_sizes_kept_are_those_of_the_networks():
-    for name in ("resnet18", "efficientnet_lite0", "vit_tiny_patch16_224"):
-        size = models.size_of(name)
-        assert size.parameters == COUNTS[name]
-        assert size.size == models.build(name).preprocessing.size
+    for name in models.list_models():
+        assert models.size_of(name).size == models.build(name).preprocessing.size
+    # torchvision publishes 4.089 G multiply-adds, those with padding zeros among them.
+    assert 0.95 * 2 * 4.089e9 < models.size_of("resnet50").flops < 2 * 4.089e9
     assert models.list_models() == list(json.loads((Path(models.__file__).parent / "figures.json").read_text()))

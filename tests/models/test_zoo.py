@@ -4,9 +4,6 @@ one batch in train mode. Tiny networks; of those in full size, numbers of parame
 What they compute there stands in fixtures/zoo, written by scripts/make_zoo_fixtures.py.
 """
 
-import functools
-import json
-
 import compared
 import jax
 import numpy as np
@@ -14,12 +11,11 @@ import originals
 import pytest
 
 from jaxft import tree
-from jaxft.models import architecture_of, build, list_models
+from jaxft.models import build, list_models
 from jaxft.weights import export
 from jaxft.weights.names import conventions, rules
 
 CASES = originals.cases()
-FULL = json.loads((compared.FIXTURES / "full.json").read_text())
 SINGLE, DOUBLE = 1e-4, 1e-5  # relative; the fixtures hold float32 of float64 gradients
 
 
@@ -61,34 +57,22 @@ def test_a_batch_in_train_mode_equals_the_originals_in_loss_gradients_and_statis
         assert not wrong
 
 
-@functools.cache
-def _smallest():
-    """The smallest network of each family, and every one that has names nobody else has."""
-    found = {}
-    for name in list_models():
-        counts = [entry["parameters"] for entry in FULL.get(name, {}).values()]
-        family = architecture_of(name).family
-        if counts and (family not in found or min(counts) < found[family][0]):
-            found[family] = min(counts), name
-    return [name for _, name in found.values()]
-
-
 def _assert_full(name):
     model = build(name)
-    assert FULL[name].keys() <= set(conventions(model))
-    for convention, expected in FULL[name].items():
+    assert originals.full()[name].keys() <= set(conventions(model))
+    for convention, expected in originals.full()[name].items():
         empty = tree.map_with_path(lambda _, leaf: np.broadcast_to(np.zeros((), np.float32), leaf.shape), model.variables)
         found = export(empty, rules(model, convention))
         assert originals.names_hash({key: value.shape for key, value in found.items()}) == expected["names"], convention
         assert tree.count(model.variables["params"]) == expected["parameters"]
 
 
-@pytest.mark.parametrize("name", _smallest())
+@pytest.mark.parametrize("name", originals.smallest())
 def test_a_familys_smallest_network_has_the_originals_parameters_names_and_shapes(name):
     _assert_full(name)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in list_models() if name not in _smallest()])
+@pytest.mark.parametrize("name", [name for name in list_models() if name not in originals.smallest()])
 def test_every_network_has_the_originals_parameters_names_and_shapes(name):
     _assert_full(name)

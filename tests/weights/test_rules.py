@@ -2,13 +2,14 @@
 
 import jax
 import numpy as np
+import originals
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxft import tree
 from jaxft.errors import JaxftError
-from jaxft.models import build, list_models
+from jaxft.models import build
 from jaxft.weights import CONV, DENSE, IDENTITY, Rule, convert, export, flatten_chw, names
 from jaxft.weights.rules import Op, destinations
 
@@ -158,7 +159,7 @@ def test_a_leaf_without_a_rule_cannot_be_exported():
         export({"params": {"strange": np.zeros(1)}}, RULES)
 
 
-CASES = [(name, convention) for name in list_models() for convention in names.conventions(build(name))]
+CASES = [(name, convention) for name in originals.smallest() for convention in names.conventions(build(name))]
 
 
 def _without_layout(rule):
@@ -168,7 +169,7 @@ def _without_layout(rule):
 
 
 @pytest.mark.parametrize(("name", "convention"), CASES)
-def test_every_leaf_of_every_network_has_one_name_in_every_convention(name, convention):
+def test_every_leaf_of_a_familys_smallest_network_has_one_name_in_every_convention(name, convention):
     model = build(name)
     # Names and shapes only: a VGG has half a gigabyte of weights.
     rules = [_without_layout(rule) for rule in names.rules(model, convention)]

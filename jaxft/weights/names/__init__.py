@@ -7,20 +7,61 @@ from typing import Any
 
 from jaxft.errors import JaxftError, near
 from jaxft.models import Model, architecture_of
-from jaxft.weights.names import alexnet, convnext, efficientnet, googlenet, inception, resnet, squeezenet, vgg, vit
+from jaxft.weights.names import (
+    alexnet,
+    clip,
+    convnext,
+    deit,
+    densenet,
+    dinov2,
+    dinov3,
+    efficientnet,
+    efficientnet_lite,
+    efficientnetv2,
+    googlenet,
+    inception,
+    mnasnet,
+    mobilenetv2,
+    mobilenetv3,
+    regnet,
+    resnet,
+    resnetv2,
+    siglip,
+    squeezenet,
+    swin,
+    swinv2,
+    vgg,
+    vit,
+)
 from jaxft.weights.names.names import Names, table
 from jaxft.weights.rules import Rule
 
-#: A family's module has CONVENTIONS: convention -> the names of a member, by its config; and ORIGINALS: library -> our name of
-#: a network -> what it is called there; some have ARGUMENTS: our name -> what torchvision's is made with.
+#: A family's module has CONVENTIONS: convention -> the names of a member, by its config, None where it has none for that; and
+#: ORIGINALS: library -> our name of a network -> what it is called there. Some have ARGUMENTS: our name -> what torchvision's
+#: is made with.
 _FAMILIES: dict[str, Any] = {
     "alexnet": alexnet,
+    "clip": clip,
     "convnext": convnext,
-    "efficientnet_lite": efficientnet,
+    "deit": deit,
+    "densenet": densenet,
+    "dinov2": dinov2,
+    "dinov3": dinov3,
+    "efficientnet": efficientnet,
+    "efficientnet_lite": efficientnet_lite,
+    "efficientnetv2": efficientnetv2,
     "googlenet": googlenet,
     "inception_v3": inception,
+    "mnasnet": mnasnet,
+    "mobilenetv2": mobilenetv2,
+    "mobilenetv3": mobilenetv3,
+    "regnet": regnet,
     "resnet": resnet,
+    "resnetv2": resnetv2,
+    "siglip": siglip,
     "squeezenet": squeezenet,
+    "swin": swin,
+    "swinv2": swinv2,
     "vgg": vgg,
     "vit": vit,
 }
@@ -28,9 +69,16 @@ _FAMILIES: dict[str, Any] = {
 __all__ = ["Names", "conventions", "original_arguments", "original_name", "rules"]
 
 
+def _names(model: Model) -> dict[str, Names]:
+    """Convention -> names, of those that have names for this member of the family."""
+    known: Mapping[str, Callable[[Any], Names | None]] = _FAMILIES[model.architecture.family].CONVENTIONS
+    found = {convention: names(model.architecture.config) for convention, names in known.items()}
+    return {convention: names for convention, names in found.items() if names is not None}
+
+
 def conventions(model: Model) -> tuple[str, ...]:
     """The conventions a network's weights can be read from and written in."""
-    return tuple(_FAMILIES[model.architecture.family].CONVENTIONS)
+    return tuple(_names(model))
 
 
 def rules(model: Model, convention: str) -> tuple[Rule, ...]:
@@ -39,10 +87,10 @@ def rules(model: Model, convention: str) -> tuple[Rule, ...]:
     Raises:
       JaxftError: no such convention.
     """
-    known: Mapping[str, Callable[[Any], Names]] = _FAMILIES[model.architecture.family].CONVENTIONS
+    known = _names(model)
     if convention not in known:
         raise JaxftError(f"{model.name} has no names of '{convention}'{near(convention, known)}; it has {', '.join(known)}")
-    return table(model, known[convention](model.architecture.config))
+    return table(model, known[convention])
 
 
 def original_name(name: str, library: str) -> str | None:

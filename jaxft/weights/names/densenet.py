@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxft.models.densenet import Config
+from jaxft.models.densenet import ARCHITECTURES, Config
 from jaxft.weights.names.names import Names
 
 
@@ -17,3 +17,4 @@ def _same(config: Config) -> Names:
 
 
 CONVENTIONS = {"torchvision": _same, "timm": _same}
+ORIGINALS = {library: {name: name for name in ARCHITECTURES} for library in ("torchvision", "timm")}

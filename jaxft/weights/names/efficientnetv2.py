@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from jaxft.models.efficientnetv2 import ARCHITECTURES
 from jaxft.weights.names.efficientnet import torchvision
 from jaxft.weights.names.mbconv import timm
 
 CONVENTIONS = {"timm": timm, "torchvision": torchvision}
+_TORCHVISION = ("efficientnet_v2_s", "efficientnet_v2_m", "efficientnet_v2_l")
+ORIGINALS = {
+    "timm": {name: name for name in ARCHITECTURES if name not in _TORCHVISION},
+    "torchvision": {name: name for name in _TORCHVISION},
+}

@@ -23,3 +23,8 @@ def _torchvision(config: Config) -> Names:
 
 
 CONVENTIONS = {"timm": mbconv.timm, "torchvision": _torchvision}
+_TORCHVISION = {"050": "0_5", "075": "0_75", "100": "1_0", "130": "1_3"}
+ORIGINALS = {
+    "timm": {name: name for name in ("mnasnet_050", "mnasnet_075", "mnasnet_100")},
+    "torchvision": {f"mnasnet_{ours}": f"mnasnet{theirs}" for ours, theirs in _TORCHVISION.items()},
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jaxft.models.mbconv import LAYERS, Config
+from jaxft.models.mobilenetv2 import ARCHITECTURES
 from jaxft.weights.names import mbconv
 from jaxft.weights.names.names import Names
 
@@ -36,3 +37,7 @@ def _transformers(config: Config) -> Names:
 
 
 CONVENTIONS = {"timm": mbconv.timm, "torchvision": _torchvision, "transformers": _transformers}
+ORIGINALS = {
+    "timm": {name: name for name in ARCHITECTURES if not name.startswith("tf_")},
+    "torchvision": {"mobilenetv2_100": "mobilenet_v2"},
+}

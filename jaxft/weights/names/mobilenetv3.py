@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jaxft.models.mbconv import Config
+from jaxft.models.mobilenetv3 import ARCHITECTURES
 from jaxft.weights.names import mbconv
 from jaxft.weights.names.names import Names
 from jaxft.weights.rules import Op
@@ -23,3 +24,8 @@ def _torchvision(config: Config) -> Names:
 
 
 CONVENTIONS = {"timm": mbconv.timm, "torchvision": _torchvision}
+_TORCHVISION = ("mobilenet_v3_large", "mobilenet_v3_small")
+ORIGINALS = {
+    "timm": {name: name for name in ARCHITECTURES if name not in _TORCHVISION},
+    "torchvision": {name: name for name in _TORCHVISION},
+}

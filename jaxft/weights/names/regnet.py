@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxft.models.regnet import Config
+from jaxft.models.regnet import ARCHITECTURES, Config
 from jaxft.weights.names.names import Names
 
 
@@ -43,3 +43,9 @@ def _transformers(config: Config) -> Names:
 
 
 CONVENTIONS = {"timm": _timm, "torchvision": _torchvision, "transformers": _transformers}
+#: torchvision's networks by ours of the same widths, which it rounds in another way.
+_TORCHVISION = {"stem": "stem", **{f"stage{i}": f"trunk_output.block{i}" for i in range(1, 5)}}
+ORIGINALS = {
+    "timm": {name: name for name in ARCHITECTURES},
+    "torchvision": {name: f"regnet_{theirs}" for name, theirs in _TORCHVISION.items()},
+}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxft.models.resnetv2 import Config
+from jaxft.models.resnetv2 import ARCHITECTURES, Config
 from jaxft.weights.names.names import Names
 from jaxft.weights.rules import Op
 
@@ -25,3 +25,4 @@ def _transformers(config: Config) -> Names:
 
 
 CONVENTIONS = {"timm": _timm, "transformers": _transformers}
+ORIGINALS = {"timm": {name: name for name in ARCHITECTURES}}

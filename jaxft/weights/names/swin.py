@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxft.models.swin import Config
+from jaxft.models.swin import ARCHITECTURES, Config
 from jaxft.weights.names.names import Names
 
 _BLOCK = "layers/{s}/blocks/{b}"
@@ -61,3 +61,8 @@ def _transformers(config: Config) -> Names:
 
 
 CONVENTIONS = {"timm": _timm, "torchvision": _torchvision, "transformers": _transformers}
+_SHORT = {"tiny": "t", "small": "s", "base": "b"}
+ORIGINALS = {
+    "timm": {name: name for name in ARCHITECTURES if name.startswith("swin_")},
+    "torchvision": {f"swin_{size}_patch4_window7_224": f"swin_{short}" for size, short in _SHORT.items()},
+}

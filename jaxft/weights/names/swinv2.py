@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxft.models.swin import Config
+from jaxft.models.swin import ARCHITECTURES, Config
 from jaxft.weights.names.names import Names
 from jaxft.weights.rules import Op
 
@@ -81,3 +81,8 @@ def _transformers(config: Config) -> Names:
 
 
 CONVENTIONS = {"timm": _timm, "torchvision": _torchvision, "transformers": _transformers}
+_SHORT = {"tiny": "t", "small": "s", "base": "b"}
+ORIGINALS = {
+    "timm": {name: name for name in ARCHITECTURES if name.startswith("swinv2_")},
+    "torchvision": {f"swinv2_{size}_window8_256": f"swin_v2_{short}" for size, short in _SHORT.items()},
+}

@@ -11,17 +11,20 @@ is called as its family is (`Architecture.family`), and has
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib
+import json
 import pkgutil
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import seeded
 
-from jaxft.models import Architecture
+from jaxft.models import Architecture, architecture_of, list_models
 
 CLASSES = 10
 SAMPLES = 12
@@ -70,6 +73,23 @@ def cases() -> dict[str, Case]:
     found = [case for family in families().values() for case in family.CASES]
     assert len({case.name for case in found}) == len(found)
     return {case.name: case for case in found}
+
+
+@functools.cache
+def full() -> dict[str, dict[str, Any]]:
+    """Of every network in full size, by library: number of parameters, and `names_hash`."""
+    return json.loads((Path(__file__).parent.parent / "fixtures" / "zoo" / "full.json").read_text())
+
+
+@functools.cache
+def smallest() -> list[str]:
+    """The smallest network of each family."""
+    found: dict[str, tuple[int, str]] = {}
+    for name in list_models():
+        counts, family = [entry["parameters"] for entry in full()[name].values()], architecture_of(name).family
+        if counts and (family not in found or min(counts) < found[family][0]):
+            found[family] = min(counts), name
+    return [name for _, name in found.values()]
 
 
 def digest(values: Mapping[str, Any]) -> np.ndarray:

@@ -1,7 +1,6 @@
 """CLIP's image towers."""
 
 from jaxft.models import clip
-from jaxft.weights.names.clip import ORIGINALS
 from originals import CLASSES
 from originals.dinov2 import classified
 from originals.vit import TIMM, TRANSFORMERS, case, of_config
@@ -38,14 +37,7 @@ CASES = (
 )
 
 
-def _full_timm(lib, name):
-    return lib.timm.create_model(name, num_classes=1000) if name in ORIGINALS["timm"] else None
-
-
-def _full_transformers(lib, name):
+def transformers(lib, name):
     ours = clip.ARCHITECTURES[name]
     config = lib.transformers.CLIPVisionConfig(**of_config(ours.config, ours.preprocessing.size))
     return classified(lib, "vision_model", lib.transformers.CLIPVisionModel(config), ours.config.width, 1000, "head")
-
-
-FULL = {"timm": _full_timm, "transformers": _full_transformers}

@@ -1,7 +1,6 @@
 """DeiT."""
 
 from jaxft.models import deit
-from jaxft.weights.names.deit import ORIGINALS
 from originals.vit import TIMM, TRANSFORMERS, case, of_config
 
 DISTILLED = {"dist_token": True, "placed": 2}
@@ -42,11 +41,7 @@ CASES = (
 )
 
 
-def _full_timm(lib, name):
-    return lib.timm.create_model(name) if name in ORIGINALS["timm"] else None
-
-
-def _full_transformers(lib, name):
+def transformers(lib, name):
     ours = deit.ARCHITECTURES[name]
     fields = of_config(ours.config, ours.preprocessing.size)
     if ours.config.layer_scale:
@@ -54,6 +49,3 @@ def _full_transformers(lib, name):
     if ours.config.pool == "tokens":
         return lib.transformers.DeiTForImageClassificationWithTeacher(lib.transformers.DeiTConfig(**fields))
     return lib.transformers.ViTForImageClassification(lib.transformers.ViTConfig(**fields))
-
-
-FULL = {"timm": _full_timm, "transformers": _full_transformers}

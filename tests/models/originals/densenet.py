@@ -21,8 +21,3 @@ CASES = (
     # Its last normalisation has the ReLU in it.
     Case("densenet_timm", densenet.architecture(CONFIG), "timm", _timm, {**STAGES, "neck": "features.norm5"}),
 )
-
-FULL = {
-    "torchvision": lambda lib, name: lib.torchvision.models.get_model(name),
-    "timm": lambda lib, name: lib.timm.create_model(name),
-}

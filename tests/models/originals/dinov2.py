@@ -1,7 +1,6 @@
 """DINOv2."""
 
 from jaxft.models import dinov2
-from jaxft.weights.names.dinov2 import ORIGINALS
 from originals import CLASSES
 from originals.vit import TIMM, TRANSFORMERS, case, of_config
 
@@ -70,11 +69,7 @@ CASES = (
 )
 
 
-def _full_timm(lib, name):
-    return lib.timm.create_model(name, num_classes=1000) if name in ORIGINALS["timm"] else None
-
-
-def _full_transformers(lib, name):
+def transformers(lib, name):
     ours = dinov2.ARCHITECTURES[name].config
     if ours.registers and not ours.placed:
         return None
@@ -87,6 +82,3 @@ def _full_transformers(lib, name):
         network = getattr(lib.transformers, f"{kind}ForImageClassification")(config)
     del getattr(network, base).embeddings.mask_token  # pretraining's
     return network
-
-
-FULL = {"timm": _full_timm, "transformers": _full_transformers}

@@ -1,7 +1,6 @@
 """DINOv3."""
 
 from jaxft.models import dinov3
-from jaxft.weights.names.dinov3 import ORIGINALS
 from originals import CLASSES, Case
 from originals.vit import STAGES, TIMM, TRANSFORMERS
 
@@ -52,11 +51,7 @@ CASES = (
 )
 
 
-def _full_timm(lib, name):
-    return lib.timm.create_model(name, num_classes=1000) if name in ORIGINALS["timm"] else None
-
-
-def _full_transformers(lib, name):
+def transformers(lib, name):
     ours = dinov3.ARCHITECTURES[name].config
     if not ours.bias:
         return None
@@ -64,6 +59,3 @@ def _full_transformers(lib, name):
     network = _classified(lib, 1000, **fields, intermediate_size=4 * ours.width, use_gated_mlp=ours.gated)
     del network.embeddings.mask_token  # pretraining's
     return network
-
-
-FULL = {"timm": _full_timm, "transformers": _full_transformers}

@@ -82,17 +82,7 @@ CASES = (
 )
 
 
-def _full_timm(lib, name):
-    return None if name.startswith("tv_") else lib.timm.create_model(name)
-
-
-def _full_torchvision(lib, name):
-    """B0 to B4 have the same network in timm, the others one of their own."""
-    known = name.startswith("tv_") or (name.startswith("efficientnet_b") and name[-1] in "01234")
-    return lib.torchvision.models.get_model(name.removeprefix("tv_")) if known else None
-
-
-def _full_transformers(lib, name):
+def transformers(lib, name):
     if not name.startswith("tf_") or name.endswith("b8"):
         return None
     width, depth = ((1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8), (1.6, 2.2), (1.8, 2.6), (2.0, 3.1))[
@@ -100,6 +90,3 @@ def _full_transformers(lib, name):
     ]
     options = {"width_coefficient": width, "depth_coefficient": depth, "hidden_dim": int(1280 * width), "num_labels": 1000}
     return lib.transformers.EfficientNetForImageClassification(lib.transformers.EfficientNetConfig(**options))
-
-
-FULL = {"timm": _full_timm, "torchvision": _full_torchvision, "transformers": _full_transformers}

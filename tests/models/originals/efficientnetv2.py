@@ -44,14 +44,3 @@ CASES = (
     _case("timm_rw", RW, "timm", _timm("er_r1_k3_s1_e1_c8"), TIMM),
     _case("torchvision", PLAIN, "torchvision", _torchvision, TORCHVISION, epsilon=1e-3),
 )
-
-
-def _full_timm(lib, name):
-    return lib.timm.create_model(name) if lib.timm.is_model(name) else None
-
-
-def _full_torchvision(lib, name):
-    return lib.torchvision.models.get_model(name) if name in lib.torchvision.models.list_models() else None
-
-
-FULL = {"timm": _full_timm, "torchvision": _full_torchvision}

@@ -31,15 +31,3 @@ STAGES = {
     "neck": "layers.16",
 }
 CASES = (Case("mnasnet_torchvision", mnasnet.architecture(_config(0.35)), "torchvision", _torchvision, STAGES),)
-
-
-def _full_timm(lib, name):
-    return lib.timm.create_model(name) if lib.timm.is_model(name) else None
-
-
-def _full_torchvision(lib, name):
-    theirs = {"050": "mnasnet0_5", "075": "mnasnet0_75", "100": "mnasnet1_0", "130": "mnasnet1_3"}
-    return lib.torchvision.models.get_model(theirs[name.rsplit("_", 1)[1]])
-
-
-FULL = {"timm": _full_timm, "torchvision": _full_torchvision}

@@ -75,19 +75,8 @@ CASES = (
 )
 
 
-def _full_timm(lib, name):
-    return None if name.startswith("tf_") else lib.timm.create_model(name)
-
-
-def _full_torchvision(lib, name):
-    return lib.torchvision.models.mobilenet_v2() if name == "mobilenetv2_100" else None
-
-
-def _full_transformers(lib, name):
+def transformers(lib, name):
     if not name.startswith("tf_"):
         return None
     width = int(name.rsplit("_", 1)[1]) / 100
     return lib.transformers.MobileNetV2ForImageClassification(_transformers_config(lib, width))
-
-
-FULL = {"timm": _full_timm, "torchvision": _full_torchvision, "transformers": _full_transformers}

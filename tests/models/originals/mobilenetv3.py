@@ -66,14 +66,3 @@ CASES = (
         },
     ),
 )
-
-
-def _full_timm(lib, name):
-    return lib.timm.create_model(name) if lib.timm.is_model(name) else None
-
-
-def _full_torchvision(lib, name):
-    return lib.torchvision.models.get_model(name) if name in lib.torchvision.models.list_models() else None
-
-
-FULL = {"timm": _full_timm, "torchvision": _full_torchvision}

@@ -1,7 +1,5 @@
 """RegNet."""
 
-import unittest.mock
-
 from jaxft.models import architecture_of, regnet
 from originals import CLASSES, Case
 
@@ -72,23 +70,5 @@ TORCHVISION = {
 }
 
 
-def _full_torchvision(lib, name):
-    if name not in TORCHVISION:
-        return None
-    params = lib.torchvision.models.regnet.BlockParams
-    generate = params.from_init_params
-
-    def generate_on_cpu(**rule):
-        with lib.torch.device("cpu"):
-            return generate(**rule)
-
-    # It reads the widths that it computes, which tensors without memory do not allow.
-    with unittest.mock.patch.object(params, "from_init_params", generate_on_cpu):
-        return lib.torchvision.models.get_model(f"regnet_{TORCHVISION[name]}")
-
-
-FULL = {
-    "timm": lambda lib, name: lib.timm.create_model(name),
-    "torchvision": _full_torchvision,
-    "transformers": lambda lib, name: _transformers(lib, architecture_of(name).config, 1000),
-}
+def transformers(lib, name):
+    return _transformers(lib, architecture_of(name).config, 1000)

@@ -41,7 +41,6 @@ CASES = (
     ),
 )
 
-FULL = {
-    "timm": lambda lib, name: lib.timm.create_model(name),
-    "transformers": lambda lib, name: _transformers(lib, architecture_of(name).config, 1000),
-}
+
+def transformers(lib, name):
+    return _transformers(lib, architecture_of(name).config, 1000)

@@ -69,20 +69,6 @@ CASES = (
 )
 
 
-def _full_timm(lib, name):
-    return lib.timm.create_model(name)
-
-
-def _full_torchvision(lib, name):
-    size = SHORT.get(name.split("_")[1])
-    if size is None or architecture_of(name).config.windows[0] != 7:
-        return None
-    return without_buffers(lib.torchvision.models.get_model(f"swin_{size}"), "relative_position_index")
-
-
-def _full_transformers(lib, name):
+def transformers(lib, name):
     architecture = architecture_of(name)
     return _transformers(lib, architecture.config, architecture.preprocessing.size, 1000)
-
-
-FULL = {"timm": _full_timm, "torchvision": _full_torchvision, "transformers": _full_transformers}

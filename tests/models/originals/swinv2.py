@@ -35,13 +35,6 @@ CASES = (
 )
 
 
-def _full_timm(lib, name):
-    return lib.timm.create_model(name)
-
-
-def _full_transformers(lib, name):
+def transformers(lib, name):
     architecture = architecture_of(name)
     return _transformers(lib, architecture.config, architecture.preprocessing.size, 1000)
-
-
-FULL = {"timm": _full_timm, "transformers": _full_transformers}

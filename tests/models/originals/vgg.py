@@ -1,29 +1,53 @@
-"""VGG, as timm makes it. torchvision fixes the dense layers of 120 million parameters: those are compared in test_parity.py."""
-
-from functools import partial
+"""VGG. Theirs have dense layers of fixed width and, in torchvision, a fixed map before them: narrow ones are put there."""
 
 from jaxft.models import vgg
 from originals import CLASSES, Case
 
-WIDTHS, DEPTHS = (8, 8, 8, 8, 16), (1, 1, 2, 1, 1)
-#: What timm makes layers of: channels, and M for pooling.
-LAYERS = [layer for width, depth in zip(WIDTHS, DEPTHS, strict=True) for layer in (*[width] * depth, "M")]
+WIDTHS, DENSE = (8, 12, 16, 16, 24), 32
 
 
-def _timm(lib, batch_norm):
-    norm = lib.torch.nn.BatchNorm2d if batch_norm else None
-    return lib.timm.models.vgg.VGG(LAYERS, num_classes=CLASSES, norm_layer=norm)
+def _layers(depths):
+    """theirs: channels of every convolution, "M" for pooling."""
+    return [entry for depth, width in zip(depths, WIDTHS, strict=True) for entry in [*[width] * depth, "M"]]
 
 
-def _case(name, batch_norm):
-    config = vgg.Config(DEPTHS, batch_norm, WIDTHS)
-    ends, step = [], 3 if batch_norm else 2
-    for depth in DEPTHS:
-        ends.append((ends[-1] + 1 if ends else 0) + depth * step)
-    stages = {f"stage{number}": f"features.{index}" for number, index in enumerate(ends, start=1)}
-    return Case(
-        f"vgg_{name}", vgg.architecture(config), "timm", partial(_timm, batch_norm=batch_norm), stages, {"dropout": 0.0}
-    )
+def _torchvision(depths, batch_norm):
+    def make(lib):
+        models, linear = lib.torchvision.models.vgg, lib.torch.nn.Linear
+        features = models.make_layers(_layers(depths), batch_norm)
+        with lib.torch.device("meta"):  # 120 million weights that nobody needs
+            network = models.VGG(lib.torch.nn.Identity(), num_classes=CLASSES, init_weights=False, dropout=0.0)
+        network.features = features
+        sizes = {0: (WIDTHS[-1] * 7 * 7, DENSE), 3: (DENSE, DENSE), 6: (DENSE, CLASSES)}
+        for index, shape in sizes.items():
+            network.classifier[index] = linear(*shape)
+        return network
+
+    return make
 
 
-CASES = (_case("plain", False), _case("bn", True))
+def _timm(depths):
+    def make(lib):
+        models, linear = lib.timm.models.vgg, lib.torch.nn.Linear
+        network = models.VGG(_layers(depths), num_classes=CLASSES, mlp_ratio=1 / 4096)
+        network.pre_logits = models.ConvMlp(WIDTHS[-1], DENSE, 7, drop_rate=0.0)
+        network.head.fc = linear(DENSE, CLASSES)
+        return network
+
+    return make
+
+
+def _case(name, depths, batch_norm, theirs, convention="torchvision", size=64):
+    config = vgg.Config(depths, batch_norm, WIDTHS, DENSE)
+    after = 2 if batch_norm else 1  # the ReLU's index, counted from the convolution's; the pooling is next
+    stages = {f"stage{i}": f"features.{block[-1][0] + after + 1}" for i, block in enumerate(config.convolutions(), start=1)}
+    architecture = vgg.architecture(config)
+    return Case(f"vgg_{name}", architecture, convention, theirs, stages, options={"dropout": 0.0}, size=size)
+
+
+CASES = (
+    _case("plain", (1, 1, 2, 1, 1), False, _torchvision((1, 1, 2, 1, 1), False)),
+    _case("bn", (1, 1, 1, 1, 2), True, _torchvision((1, 1, 1, 1, 2), True)),
+    # The last map is 1x1.
+    _case("timm", (1, 1, 1, 1, 1), False, _timm((1, 1, 1, 1, 1)), "timm", size=32),
+)
