@@ -69,12 +69,14 @@ def joined(parts: int, op: Op) -> Op:
 class Rule:
     """`src`, a foreign dotted name or several, becomes `dst`, a '/' path with its collection first (`params/fc/kernel`).
 
-    `{name}` in `src` matches one piece without dots and fills `{name}` in `dst`. A `dst` of None: known, not wanted.
+    `{name}` in `src` matches one piece without dots and fills `{name}` in `dst`. A `dst` of None: known, not wanted. With
+    `constant`, it is written all the same: what a library keeps beside the weights, and wants to find.
     """
 
     src: str | tuple[str, ...]
     dst: str | None
     op: Op = IDENTITY
+    constant: np.ndarray | None = None
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -255,4 +257,4 @@ def export(variables: Mapping[str, Any], rules: Sequence[Rule]) -> dict[str, np.
             found[name] = np.asarray(part, order="C")
             if name.endswith(".running_var"):
                 found[name.replace("running_var", "num_batches_tracked")] = np.zeros((), np.int64)
-    return found
+    return found | {source: rule.constant for rule in rules if rule.constant is not None for source in rule.sources}

@@ -1,6 +1,8 @@
 """Swin's windows: what is cut is put together again, and only windows that wrap around the map are parted. And the names of
 torchvision's second version, whose state dict holds biases of keys that it never adds: `test_zoo.py` wants all to come back."""
 
+import hashlib
+
 import jax.numpy as jnp
 import numpy as np
 import originals
@@ -48,3 +50,15 @@ def test_torchvisions_second_version_has_its_names_and_shapes_and_its_biases_of_
     kept = np.concatenate([weights[name][:96], weights[name][192:]])
     np.testing.assert_array_equal(tree.flatten(params)["params/layers/0/blocks/0/attn/qv_bias"], kept)
     np.testing.assert_array_equal(export(params, table)[name], np.concatenate([kept[:96], np.zeros(96), kept[96:]]))
+
+
+def test_the_indices_that_torchvision_keeps_are_written_as_it_makes_them():
+    model = build("swin_tiny_patch4_window7_224")
+    empty = tree.map_with_path(lambda _, leaf: np.broadcast_to(np.zeros((), np.float32), leaf.shape), model.variables)
+    weights = export(empty, rules(model, "torchvision"))
+    indices = [value for name, value in weights.items() if name.endswith("relative_position_index")]
+    assert len(indices) == 12
+    # Of torchvision 0.29's swin_t, as int64.
+    expected = "e6eff5372d74d5e8f6c76b7eccd5d65184b7f5d262a39298991dc93d16246c82"
+    assert {hashlib.sha256(value.astype(np.int64).tobytes()).hexdigest() for value in indices} == {expected}
+    convert(weights, rules(model, "torchvision"), model.variables)

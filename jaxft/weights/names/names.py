@@ -7,6 +7,8 @@ import functools
 import re
 from collections.abc import Mapping
 
+import numpy as np
+
 from jaxft import tree
 from jaxft.models import Model
 from jaxft.weights.rules import CONV, DENSE, IDENTITY, Op, Rule, joined
@@ -28,12 +30,14 @@ class Names:
       also: the same once more, or several times, for names that are read but never written.
       ops: our path of a leaf -> its layout, where it is not that of a convolution (a kernel in 4D) or of a dense layer (2D).
       ignored: foreign names that hold nothing of the network.
+      constants: foreign names of what follows from the network's shape, and is ignored when read, but written.
     """
 
     parts: Mapping[str, str | tuple[str, ...]] = dataclasses.field(default_factory=dict)
     also: Mapping[str, str | tuple[str, ...]] | tuple[Mapping[str, str | tuple[str, ...]], ...] = ()
     ops: Mapping[str, Op] = dataclasses.field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    constants: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -46,6 +50,7 @@ def _template(template: str) -> re.Pattern[str]:
 def table(model: Model, names: Names) -> tuple[Rule, ...]:
     """One rule for every leaf of a network, one for each of the head's other kind, and one for each thing to ignore."""
     rules, late = [Rule(name, None) for name in names.ignored], []
+    rules += [Rule(name, None, constant=value) for name, value in names.constants.items()]
     dimensions = {path: len(leaf.shape) for path, leaf in tree.flatten(model.variables).items()}
     for path, ndim in {**dimensions, **_other_heads(model, dimensions)}.items():
         own = path.partition("/")[2]

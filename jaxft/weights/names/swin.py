@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from jaxft.models.swin import ARCHITECTURES, Config
 from jaxft.weights.names.names import Names
 
@@ -16,11 +18,7 @@ def _timm(config: Config) -> Names:
 
 
 def _torchvision(config: Config) -> Names:
-    """torchvision's names: stages and what stands between them are numbered through.
-
-    Its state dicts hold indices too, which follow from the size of a window. They are not written: `load_state_dict` needs
-    `strict=False`.
-    """
+    """torchvision's names: stages and what stands between them are numbered through. Its state dicts hold indices too."""
     parts = {"patch_embed/proj": "features.0.0", "patch_embed/norm": "features.0.2", "norm": "norm", "head/fc": "head"}
     for stage in range(4):
         ours, theirs = f"layers/{stage}", f"features.{2 * stage + 1}.{{b}}"
@@ -30,7 +28,19 @@ def _torchvision(config: Config) -> Names:
             f"{ours}/blocks/{{b}}/mlp/fc2": f"{theirs}.mlp.3",
             f"{ours}/blocks/{{b}}/{{layer}}": f"{theirs}.{{layer}}",
         }
-    return Names(parts, ignored=("features.{s}.{b}.attn.relative_position_index",))
+    indices = {
+        f"features.{2 * stage + 1}.{block}.attn.relative_position_index": _indices(config.windows[stage])
+        for stage, depth in enumerate(config.depths)
+        for block in range(depth)
+    }
+    return Names(parts, constants=indices)
+
+
+def _indices(window: int) -> np.ndarray:
+    """For each pair of tokens of a window, int64 [window^4], which entry of the table of biases is theirs."""
+    place = np.stack(np.meshgrid(np.arange(window), np.arange(window), indexing="ij"), -1).reshape(-1, 2)
+    apart = place[:, None] - place[None] + window - 1
+    return (apart[..., 0] * (2 * window - 1) + apart[..., 1]).ravel()
 
 
 def _transformers(config: Config) -> Names:

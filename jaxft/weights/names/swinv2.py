@@ -81,8 +81,5 @@ def _transformers(config: Config) -> Names:
 
 
 CONVENTIONS = {"timm": _timm, "torchvision": _torchvision, "transformers": _transformers}
-_SHORT = {"tiny": "t", "small": "s", "base": "b"}
-ORIGINALS = {
-    "timm": {name: name for name in ARCHITECTURES if name.startswith("swinv2_")},
-    "torchvision": {f"swinv2_{size}_window8_256": f"swin_v2_{short}" for size, short in _SHORT.items()},
-}
+#: torchvision has it too, with biases of keys that it never adds: its state dict is not equal to ours, see the tests.
+ORIGINALS = {"timm": {name: name for name in ARCHITECTURES if name.startswith("swinv2_")}}
