@@ -31,6 +31,10 @@ LITE = {0: 224, 1: 240, 2: 260}
 TORCHVISION, TIMM = (f"{module.__name__} {module.__version__.split('+')[0]}" for module in (torchvision, timm))
 
 
+#: Made with these weights, the network turns ImageNet's normalisation into (x - 0.5) / 0.5 itself (`transform_input`).
+TRANSFORM_INPUT = ("googlenet", "inception_v3")
+
+
 def of_torchvision(theirs: str) -> list[dict]:
     found = []
     for weights in torchvision.models.get_model_weights(theirs):
@@ -49,8 +53,8 @@ def of_torchvision(theirs: str) -> list[dict]:
                     "size": transform.crop_size[0],
                     "resize": transform.resize_size[0],
                     "interpolation": transform.interpolation.value,
-                    "mean": transform.mean,
-                    "std": transform.std,
+                    "mean": [0.5] * 3 if theirs in TRANSFORM_INPUT else transform.mean,
+                    "std": [0.5] * 3 if theirs in TRANSFORM_INPUT else transform.std,
                 },
                 "licence": weights.meta.get("license", ""),
                 "accuracy": weights.meta["_metrics"]["ImageNet-1K"]["acc@1"],
