@@ -1,8 +1,8 @@
 """DINOv3 (Siméoni et al., 2025) in timm's form and names: a Vision Transformer that rotates queries and keys by where their
 patch is (Su et al., 2021), and so takes square images of any whole number of patches.
 
-Keys have no bias. timm leaves out those of queries and values too, zero in most of the published weights; its networks
-"_qkvb" have them. Its features are the mean of the patches; those of Hugging Face and the authors, "_hf", are the class token.
+Keys have no bias. timm leaves out those of queries and values too, which are zero in most published weights; its "_qkvb" have
+them. Its features are the mean of the patches; those of Hugging Face and the authors, "_hf", are the class token.
 Published weights have no head, which is therefore new. The authors stretched the coordinates at random; here they stay.
 
 Maps between stages are tokens [B, 1 + registers + N, D]: the class token, the registers, the patches row by row.

@@ -40,7 +40,11 @@ def _transformers(config: Config) -> Names:
     return Names(parts)
 
 
-CONVENTIONS = {"timm": mbconv.timm, "torchvision": torchvision, "transformers": _transformers}
+CONVENTIONS = {
+    "timm": mbconv.timm,
+    "torchvision": mbconv.padded(torchvision, same=False),
+    "transformers": mbconv.padded(_transformers, same=True),
+}
 _FULL = [name for name in ARCHITECTURES if not name.startswith("efficientnet_lite")]
 #: B0 to B4 are timm's in torchvision too, the others have another epsilon there and are networks of their own here.
 ORIGINALS = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from jaxft.models.mbconv import LAYERS, Block, Config
 from jaxft.weights.names.names import Names
@@ -44,3 +44,8 @@ def sequence(ours: str, block: Block, theirs: str) -> dict[str, str]:
     numbers = [*range(last), last + bool(block.squeeze)]
     pairs = [(f"{theirs}.{number}.0", f"{theirs}.{number}.1") for number in numbers]
     return layers(ours, block, pairs, (f"{theirs}.{last}.fc1", f"{theirs}.{last}.fc2"))
+
+
+def padded(names: Callable[[Config], Names], *, same: bool) -> Callable[[Config], Names | None]:
+    """`names` for networks of one kind of padding: a library's files would fit those of the other, which compute something else."""
+    return lambda config: names(config) if config.same is same else None

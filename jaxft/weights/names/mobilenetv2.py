@@ -36,7 +36,11 @@ def _transformers(config: Config) -> Names:
     return Names(parts)
 
 
-CONVENTIONS = {"timm": mbconv.timm, "torchvision": _torchvision, "transformers": _transformers}
+CONVENTIONS = {
+    "timm": mbconv.timm,
+    "torchvision": mbconv.padded(_torchvision, same=False),
+    "transformers": mbconv.padded(_transformers, same=True),
+}
 ORIGINALS = {
     "timm": {name: name for name in ARCHITECTURES if not name.startswith("tf_")},
     "torchvision": {"mobilenetv2_100": "mobilenet_v2"},

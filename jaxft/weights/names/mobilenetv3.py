@@ -23,7 +23,7 @@ def _torchvision(config: Config) -> Names:
     return Names(parts, ops={"conv_head/kernel": _DENSE_TO_1X1})
 
 
-CONVENTIONS = {"timm": mbconv.timm, "torchvision": _torchvision}
+CONVENTIONS = {"timm": mbconv.timm, "torchvision": mbconv.padded(_torchvision, same=False)}
 _TORCHVISION = ("mobilenet_v3_large", "mobilenet_v3_small")
 ORIGINALS = {
     "timm": {name: name for name in ARCHITECTURES if name not in _TORCHVISION},
