@@ -47,5 +47,5 @@ def sequence(ours: str, block: Block, theirs: str) -> dict[str, str]:
 
 
 def padded(names: Callable[[Config], Names], *, same: bool) -> Callable[[Config], Names | None]:
-    """`names` for networks of one kind of padding: a library's files would fit those of the other, which compute something else."""
+    """`names` for networks of one kind of padding: files would fit those of the other, which compute something else."""
     return lambda config: names(config) if config.same is same else None
