@@ -87,7 +87,6 @@ def test_started_at_a_stage_outputs_gradients_and_statistics_are_those_of_the_wh
         "resnetv2_50x1_bit",
         "mobilenetv3_small_050",
         "squeezenet1_1",
-        "googlenet_aux",
         "efficientnet_lite1",
         "vit_tiny_patch16_224",
         "convnext_atto",
