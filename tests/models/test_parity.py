@@ -60,6 +60,10 @@ def _step(model, tx):
     return step
 
 
+#: Their train-mode batches take longest to compile; tiny members of their families are compared in test_zoo.py every time.
+STEPS = [pytest.param(name, marks=pytest.mark.slow if name in ("vgg16", "efficientnet_lite0") else ()) for name in CASES]
+
+
 @pytest.fixture(scope="module", params=CASES)
 def case(request):
     name, case = request.param, CASES[request.param]
@@ -78,6 +82,7 @@ def test_logits_and_every_stage_equal_the_original(case):
         seeded.assert_digest(stage, outputs[stage], fixture[f"stage|{stage}"], TOLERANCE)
 
 
+@pytest.mark.parametrize("case", STEPS, indirect=True)
 def test_one_training_step_equals_the_original_in_gradients_parameters_and_statistics(case):
     fixture, case, (model, params, state, table) = case
     tx = torch_sgd(RATE)
@@ -103,7 +108,7 @@ def test_one_training_step_equals_the_original_in_gradients_parameters_and_stati
         seeded.assert_digest(name, after[name], fixture[f"after|{name}"], TOLERANCE)
 
 
-@pytest.mark.parametrize("name", ["vgg16_bn", "resnet18"])
+@pytest.mark.parametrize("name", [pytest.param("vgg16_bn", marks=pytest.mark.slow), "resnet18"])
 def test_twenty_steps_of_sgd_give_the_originals_loss_curve(name):
     fixture = np.load(FIXTURES / f"{name}_curve.npz")
     model, params, state, _ = made.seeded_network(name, "torchvision", seed=2, size=32, make=seeded.trained_state_dict)

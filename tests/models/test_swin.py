@@ -10,7 +10,7 @@ import pytest
 
 from jaxft import tree
 from jaxft.models import build
-from jaxft.models.swin import windowed
+from jaxft.models.windows import windowed
 from jaxft.weights import convert, export
 from jaxft.weights.names import rules
 

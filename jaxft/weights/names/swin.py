@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jaxft.models.swin import ARCHITECTURES, Config
+from jaxft.models.windows import offsets
 from jaxft.weights.names.names import Names
 
 _BLOCK = "layers/{s}/blocks/{b}"
@@ -29,18 +30,13 @@ def _torchvision(config: Config) -> Names:
             f"{ours}/blocks/{{b}}/{{layer}}": f"{theirs}.{{layer}}",
         }
     indices = {
-        f"features.{2 * stage + 1}.{block}.attn.relative_position_index": _indices(config.windows[stage])
+        f"features.{2 * stage + 1}.{block}.attn.relative_position_index": offsets(config.windows[stage])
+        .ravel()
+        .astype(np.int64)
         for stage, depth in enumerate(config.depths)
         for block in range(depth)
     }
     return Names(parts, constants=indices)
-
-
-def _indices(window: int) -> np.ndarray:
-    """For each pair of tokens of a window, int64 [window^4], which entry of the table of biases is theirs."""
-    place = np.stack(np.meshgrid(np.arange(window), np.arange(window), indexing="ij"), -1).reshape(-1, 2)
-    apart = place[:, None] - place[None] + window - 1
-    return (apart[..., 0] * (2 * window - 1) + apart[..., 1]).ravel()
 
 
 def _transformers(config: Config) -> Names:
