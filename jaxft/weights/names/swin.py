@@ -29,13 +29,11 @@ def _torchvision(config: Config) -> Names:
             f"{ours}/blocks/{{b}}/mlp/fc2": f"{theirs}.mlp.3",
             f"{ours}/blocks/{{b}}/{{layer}}": f"{theirs}.{{layer}}",
         }
-    indices = {
-        f"features.{2 * stage + 1}.{block}.attn.relative_position_index": offsets(config.windows[stage])
-        .ravel()
-        .astype(np.int64)
-        for stage, depth in enumerate(config.depths)
-        for block in range(depth)
-    }
+    indices = {}
+    for stage, depth in enumerate(config.depths):
+        index = offsets(config.windows[stage]).ravel().astype(np.int64)
+        for block in range(depth):
+            indices[f"features.{2 * stage + 1}.{block}.attn.relative_position_index"] = index
     return Names(parts, constants=indices)
 
 
