@@ -37,7 +37,7 @@ MIDDLE = """
 Tiny members of every family, at least one for each library and for each branch in the code, on the same weights and images.
 Logits and maps in float32: largest difference over the largest logit; of the map after each stage, the furthest off by its norm
 and by sampled entries. Loss, gradients and BatchNorm statistics of a batch in train mode in float64, against values kept in
-float32: the parameter and the statistic that are furthest off. A dash: there are none.
+float32: the parameter and the statistic that are furthest off; 0e+00 is equal in float32. A dash: there are none.
 
 """
 
