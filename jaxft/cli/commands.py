@@ -113,7 +113,7 @@ def convert(options: argparse.Namespace, overrides: Sequence[str]) -> int:
 def verify(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     receipt = compare_with_original(
         options.network,
-        options.weights or bool(models.split_tag(options.network)[1]),
+        None if options.seeded else options.weights or bool(models.split_tag(options.network)[1]),
         against=options.against,
         seed=options.seed,
         size=options.size,

@@ -102,6 +102,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     made["verify"].add_argument("network", help="a name of `jaxft models`, and after a dot the tag of its weights")
     made["verify"].add_argument("--weights", default="", help="a tag or a file; without it the name's tag, else random ones")
+    made["verify"].add_argument("--seeded", action="store_true", help="random weights, whatever tag the name has")
     made["verify"].add_argument("--against", default=None, help="torchvision or timm")
     made["verify"].add_argument("--pictures", nargs="*", default=(), metavar="FILE", help="prepared and classified by both")
     made["verify"].add_argument("--size", type=int, default=None, help="pixels; 64 for random weights")

@@ -1,4 +1,7 @@
-"""MNASNet (Tan et al., 2019), the B1 that torchvision and timm have, named as timm names it."""
+"""MNASNet (Tan et al., 2019), the B1 that torchvision and timm have, named as timm names it.
+
+torchvision's BatchNorm has TensorFlow's momentum, timm's torch's own: with the same weights they are two networks in training.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +21,24 @@ STAGES = (
 )
 
 
-def config(width: float) -> Config:
-    """All convolutions are scaled but the neck."""
+def config(width: float, momentum: float = 0.1) -> Config:
+    """All convolutions are scaled but the neck. `momentum`: see `Config`."""
     stem = round_channels(32 * width)
     blocks = mbconv.scaled([[row] for row in STAGES], stem, "relu", width)
-    return Config(blocks, stem, 1280, "relu")
+    return Config(blocks, stem, 1280, "relu", momentum=momentum)
 
 
 def architecture(config: Config, resize: int = 256, interpolation: str = "bicubic") -> Architecture:
     return mbconv.architecture("mnasnet", config, mbconv.images(224, resize, interpolation))
 
 
-#: Those trained in torchvision alone are cropped as it crops them.
+TORCHVISION = 1 - 0.9997  # the momentum there
 ARCHITECTURES = {
-    "mnasnet_050": architecture(config(0.5), 256, "bilinear"),
-    "mnasnet_075": architecture(config(0.75), 232, "bilinear"),
+    "mnasnet_050": architecture(config(0.5)),
+    "mnasnet_075": architecture(config(0.75)),
     "mnasnet_100": architecture(config(1.0)),
-    "mnasnet_130": architecture(config(1.3), 232, "bilinear"),
+    "mnasnet0_5": architecture(config(0.5, TORCHVISION), 256, "bilinear"),
+    "mnasnet0_75": architecture(config(0.75, TORCHVISION), 232, "bilinear"),
+    "mnasnet1_0": architecture(config(1.0, TORCHVISION), 256, "bilinear"),
+    "mnasnet1_3": architecture(config(1.3, TORCHVISION), 232, "bilinear"),
 }

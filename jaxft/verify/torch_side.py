@@ -14,6 +14,7 @@ that is written:
   versions       JSON
 """
 
+import collections
 import json
 import sys
 from typing import Any
@@ -92,12 +93,17 @@ def pipeline(library: str, name: str, tag: str) -> Any:
         return timm.data.create_transform(**timm.data.resolve_data_config({}, pretrained_cfg=config))
     import torchvision
 
-    return torchvision.models.get_model_weights(name)[tag].transforms()
+    weights = {
+        found.name.lower().replace("imagenet1k", "imagenet"): found for found in torchvision.models.get_model_weights(name)
+    }
+    return weights[tag].transforms()
 
 
 def main(request: dict[str, Any]) -> None:
     network, versions = make(request["library"], request["name"], request["arguments"])
-    network.load_state_dict(read(request["weights"]), strict=True)
+    weights = collections.OrderedDict(read(request["weights"]))
+    weights._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]  # MNASNet wants the version of its modules
+    network.load_state_dict(weights, strict=True)
     network.eval()
     images = torch.from_numpy(np.load(request["images"]).transpose(0, 3, 1, 2).copy())
     layers: dict[str, np.ndarray] = {}
@@ -111,7 +117,12 @@ def main(request: dict[str, Any]) -> None:
 
         transform = pipeline(request["library"], request["name"], request["tag"])
         for number, path in enumerate(request["files"]):
-            found[f"pixels|{number}"] = transform(Image.open(path).convert("RGB")).numpy()
+            pixels = transform(Image.open(path).convert("RGB"))
+            if hasattr(network, "_transform_input"):  # GoogLeNet and Inception: a part of the network there, of the input here
+                network.transform_input = True
+                pixels = network._transform_input(pixels[None])[0]
+                network.transform_input = False
+            found[f"pixels|{number}"] = pixels.numpy()
     if request["train"]:
         found |= train_step(network, images, torch.tensor(request["labels"]))
     found["versions"] = np.array(json.dumps({"torch": torch.__version__, **versions}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import importlib.util
 import platform
@@ -20,7 +21,7 @@ from jaxft.data import decode
 from jaxft.data.transforms import eval_transform
 from jaxft.errors import JaxftError
 from jaxft.losses import softmax_cross_entropy
-from jaxft.models import Model, architecture_of, build, split_tag
+from jaxft.models import Model, architecture_of, build, pretrained, split_tag
 from jaxft.preprocessing import normalize
 from jaxft.verify import seeded
 from jaxft.verify.compare import Difference, compare_layers, difference, run_layers
@@ -58,7 +59,7 @@ def verify(
       seed: of random weights, images and labels.
       size, batch: of the images: pixels, and how many. A size of None is that of the weights; for random ones `SEEDED_SIZE`.
       train: compare a batch in train mode too, in float64.
-      pictures: files that both sides prepare, and classify in place of seeded images; for weights with a tag only.
+      pictures: files that both sides prepare as the weights of the tag want it, and classify in place of seeded images.
       torch_python: a Python that has torch and the library. None is this one, or, where that has no torch, the reference that
         comes with jaxft (see `packaged_reference`).
       reference: a file of `keep`, in place of the original: torch is not needed, and of each tensor some entries are compared.
@@ -72,8 +73,14 @@ def verify(
     if weights is True and tag:
         weights = tag
     made = load_model(name, None, weights, size=size) if weights else None
-    model = made.model if made else build(name, size=size or max(SEEDED_SIZE, architecture_of(name).min_size))
-    library, theirs = _original(model, against, made.report.convention if made else "")
+    model = made.model if made else _seeded(name, tag, size, bool(pictures))
+    tag = made.report.tag if made else tag
+    if pictures and not tag:
+        raise JaxftError(
+            f"pictures are prepared as weights want them: name some, {name}.TAG (`jaxft models {name}` lists them)"
+        )
+    convention = made.report.convention if made else pretrained(name, tag).convention if tag else ""
+    library, theirs = _original(model, against, convention)
     table = rules(model, library)
     if made:
         variables: Mapping[str, Any] = {"params": made.params, **made.model_state}
@@ -112,7 +119,7 @@ def verify(
                 arguments=_arguments(model, library),
                 train=train,
                 files=[Path(file) for file in pictures],
-                tag=made.report.tag if made and pictures else "",
+                tag=tag,
                 python=torch_python,
             )
     if keep is not None:
@@ -123,7 +130,7 @@ def verify(
     step = _train_step(model, variables, images, labels, table, original) if train else (None, None, None)
     logits = original.tensors["logits"]
     return Receipt(
-        network=name if not tag else f"{name}.{tag}",
+        network=f"{name}.{tag}" if tag else name,
         original=f"{library} {theirs}",
         weights=made.report.source if made else f"seeded {seed}",
         sha256=made.report.sha256 if made else "",
@@ -170,6 +177,14 @@ def _agreement(ours: np.ndarray, theirs: Theirs) -> float:
         known = np.flatnonzero(images == image)
         agree.append(ours[image, classes[known]].argmax() == theirs.values[known].argmax())
     return float(np.mean(agree))
+
+
+def _seeded(name: str, tag: str, size: int | None, pictures: bool) -> Model:
+    """A network for random weights: of few pixels, or as the weights `tag` want their images."""
+    if not pictures:
+        return build(name, size=size or max(SEEDED_SIZE, architecture_of(name).min_size))
+    preprocessing = pretrained(name, tag).preprocessing
+    return dataclasses.replace(build(name, size=preprocessing.size), preprocessing=preprocessing)
 
 
 def seeded_variables(model: Model, library: str, seed: int) -> dict[str, Any]:

@@ -147,6 +147,13 @@ def test_imagenet_is_the_first_record_with_imagenets_classes():
     assert models.pretrained("efficientnet_lite0", "imagenet").tag == "imagenet"
 
 
+def test_the_readme_counts_networks_and_weights_right():
+    readme = (Path(__file__).parent.parent.parent / "README.md").read_text()
+    names = models.list_models()
+    weights = sum(len(models.pretrained_records(name)) for name in names)
+    assert f"{len(names)} networks, {weights} pretrained weights" in readme
+
+
 def test_a_tag_stands_after_a_dot():
     assert models.split_tag("resnet50.a1_in1k") == ("resnet50", "a1_in1k")
     assert models.split_tag("resnet50") == ("resnet50", "")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from jaxft.models.mbconv import Config
+from jaxft.models.mnasnet import ARCHITECTURES
 from jaxft.weights.names import mbconv
 from jaxft.weights.names.names import Names
 
 
 def _torchvision(config: Config) -> Names:
-    """All layers up to the pooling are numbered through, activations too; each stage after the first is one of them."""
+    """All layers up to the pooling are numbered through, activations too; each stage after the first is one of them.
+
+    A state dict needs the `_metadata` of `network.state_dict()` too, which no file but torch's own has.
+    """
     last = len(config.stages) + 7
     parts = {"conv_stem": "layers.0", "bn1": "layers.1"}
     parts |= {"conv_head": f"layers.{last}", "bn2": f"layers.{last + 1}", "classifier": "classifier.1"}
@@ -23,8 +27,7 @@ def _torchvision(config: Config) -> Names:
 
 
 CONVENTIONS = {"timm": mbconv.timm, "torchvision": _torchvision}
-_TORCHVISION = {"050": "0_5", "075": "0_75", "100": "1_0", "130": "1_3"}
 ORIGINALS = {
-    "timm": {name: name for name in ("mnasnet_050", "mnasnet_075", "mnasnet_100")},
-    "torchvision": {f"mnasnet_{ours}": f"mnasnet{theirs}" for ours, theirs in _TORCHVISION.items()},
+    "timm": {name: name for name in ARCHITECTURES if name.startswith("mnasnet_")},
+    "torchvision": {name: name for name in ARCHITECTURES if not name.startswith("mnasnet_")},
 }

@@ -11,7 +11,7 @@ def _config(width):
     """One block in each stage. The first is never added to its input there: a width where it cannot be."""
     config = mnasnet.config(width)
     stages = tuple(stage[:1] for stage in config.stages)
-    return dataclasses.replace(config, stages=stages, momentum=1 - 0.9997, dropout=0.0)
+    return dataclasses.replace(config, stages=stages, momentum=mnasnet.TORCHVISION, dropout=0.0)
 
 
 def _torchvision(lib):

@@ -1,0 +1,45 @@
+"""The receipts that are kept say that all is equal, and the references that come with jaxft can be read."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import jaxft
+from jaxft.models import list_models
+from jaxft.verify.original import read_reference
+from jaxft.weights.names import original_name
+
+ROOT = Path(__file__).parent.parent.parent
+RECEIPTS = sorted((ROOT / "docs" / "receipts").glob("*.json"))
+REFERENCES = sorted((Path(jaxft.__file__).parent / "verify" / "references").glob("*.npz"))
+
+
+def test_there_are_receipts_of_many_networks_and_of_real_weights():
+    assert len(RECEIPTS) >= 20
+    assert any(not json.loads(file.read_text())["weights"].startswith("seeded") for file in RECEIPTS)
+
+
+@pytest.mark.parametrize("file", RECEIPTS, ids=lambda file: file.stem)
+def test_a_kept_receipt_says_that_the_network_equals_the_librarys(file):
+    found = json.loads(file.read_text())
+    assert found["equal"] is True
+    assert found["parting"] is None
+    library, theirs = found["original"].split()
+    name = found["network"].partition(".")[0]
+    assert name in list_models()
+    assert original_name(name, library) == theirs
+    assert found["layers"] >= 8
+    assert found["logits"]["max_rel"] <= found["tolerance"] == 1e-4
+    assert found["gradients"]["max_rel"] <= 1e-6
+    assert {library, "torch", "jax"} <= found["versions"].keys()
+
+
+@pytest.mark.parametrize("file", REFERENCES, ids=lambda file: file.stem)
+def test_a_reference_that_comes_with_jaxft_can_be_read(file):
+    original, about = read_reference(file)
+    library = file.stem.rpartition(".")[2]
+    assert about["network"] == file.stem.removesuffix(f".{library}")
+    assert about["weights"] == "seeded 0"
+    assert original.versions.keys() >= {"torch", library}
+    assert {"logits", "loss"} <= original.tensors.keys()
