@@ -156,7 +156,7 @@ def verify(
 
 
 def packaged_reference(name: str, library: str) -> Path | None:
-    """The reference that comes with jaxft: of seed 0, and of two images. One network of each family has one."""
+    """The reference that comes with jaxft: of seed 0, and of two images. One network of most families has one."""
     path = Path(__file__).with_name("references") / f"{name}.{library}.npz"
     return path if path.is_file() else None
 
