@@ -9,7 +9,6 @@ Needs torch, torchvision, timm and transformers, and jaxft, in an environment of
 """
 
 import argparse
-import contextlib
 import fnmatch
 import importlib
 import json
@@ -138,7 +137,5 @@ def main():
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        versions = [f"{name} {module.__version__}" for name, module in vars(LIBRARIES).items()]
-        print(", ".join(versions))
-        main()
+    print(", ".join(f"{name} {module.__version__}" for name, module in vars(LIBRARIES).items()))
+    main()

@@ -51,7 +51,7 @@ ARCHITECTURES = {
 #: As Hugging Face's transformers has them: LayerNorms with another epsilon.
 ARCHITECTURES |= {
     f"{name}_hf": architecture(
-        dataclasses.replace(config, epsilon=1e-12), Preprocessing(224, 256, "bicubic").with_size(pixels), "deit"
+        dataclasses.replace(config, epsilon=1e-12), Preprocessing(224, 256, "bicubic", squash=True).with_size(pixels), "deit"
     )
     for name, (config, pixels) in _FIRST.items()
 }

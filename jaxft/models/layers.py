@@ -304,3 +304,16 @@ class Head(nn.Module):
         kernel = self.param("kernel", lecun, (x.shape[-1], self.num_classes))
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,))
         return at_least_f32(x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype))
+
+
+class HeadFc(nn.Module):
+    """A `Head` called `fc`: timm has a module around the last layer of many networks."""
+
+    num_classes: int
+    kind: str = "linear"
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: Train) -> jax.Array:
+        return Head(self.num_classes, self.kind, self.dropout, dtype=self.dtype, name="fc")(x, train)

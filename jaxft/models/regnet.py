@@ -16,7 +16,7 @@ from jaxft.models.layers import (
     BatchNorm,
     Conv,
     DropPath,
-    Head,
+    HeadFc,
     SqueezeExcite,
     Train,
     path_of,
@@ -125,19 +125,6 @@ class Stage(nn.Module):
         return x
 
 
-class Classifier(nn.Module):
-    """timm's `head`, whose only layer is `fc`."""
-
-    num_classes: int
-    kind: str
-    dropout: float
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: Train) -> jax.Array:
-        return Head(self.num_classes, self.kind, self.dropout, dtype=self.dtype, name="fc")(x, train)
-
-
 class RegNet(nn.Module):
     """Images [B, H, W, C], or what the stage `start` takes, -> outputs of all stages from there."""
 
@@ -162,7 +149,7 @@ class RegNet(nn.Module):
                 stage = Stage(width, group, self.config.squeeze, own, self.dtype, self.remat, name=f"s{number}")
                 x = found[f"stage{number}"] = stage(x, train)
         features = x if start == "head" else ops.global_avg_pool(x)
-        logits = Classifier(self.num_classes, self.head, self.dropout, self.dtype, name="head")(features, train)
+        logits = HeadFc(self.num_classes, self.head, self.dropout, self.dtype, name="head")(features, train)
         return {**found, "features": features, "logits": logits}
 
 

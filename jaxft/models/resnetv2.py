@@ -18,7 +18,7 @@ from jaxft.models.architecture import Architecture
 from jaxft.models.layers import (
     DropPath,
     GroupNorm,
-    Head,
+    HeadFc,
     Train,
     he_out,
     path_of,
@@ -158,19 +158,6 @@ class Stages(nn.Module):
         return maps
 
 
-class Classifier(nn.Module):
-    """timm's `head`, whose only layer is `fc`."""
-
-    num_classes: int
-    kind: str
-    dropout: float
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: Train) -> jax.Array:
-        return Head(self.num_classes, self.kind, self.dropout, dtype=self.dtype, name="fc")(x, train)
-
-
 class ResNetV2(nn.Module):
     """Images [B, H, W, C], or what the stage `start` takes, -> outputs of all stages from there."""
 
@@ -192,7 +179,7 @@ class ResNetV2(nn.Module):
             x = found.get(f"stage{len(self.config.widths)}", x)
             x = found["neck"] = nn.relu(GroupNorm(dtype=self.dtype, name="norm")(x))
         features = x if start == "head" else ops.global_avg_pool(x)
-        logits = Classifier(self.num_classes, self.head, self.dropout, self.dtype, name="head")(features, train)
+        logits = HeadFc(self.num_classes, self.head, self.dropout, self.dtype, name="head")(features, train)
         return {**found, "features": features, "logits": logits}
 
 

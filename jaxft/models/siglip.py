@@ -1,7 +1,8 @@
 """The image towers of SigLIP (Zhai et al., 2023) and SigLIP 2 (Tschannen et al., 2025): vit.py's network, in timm's form and
 names but for the pooling's query, key and value, which are one layer here as in the blocks.
 
-Where timm has the exact GELU, the network of Hugging Face and the authors, "_hf", has the one by way of tanh.
+Where timm has the exact GELU, the network of Hugging Face and the authors, "_hf", has the one by way of tanh; pictures are
+squashed to a square there.
 """
 
 from __future__ import annotations
@@ -44,7 +45,11 @@ ARCHITECTURES = {
     for size, patch, pixels, activation in _MEMBERS
 }
 ARCHITECTURES |= {
-    f"{name}_hf": dataclasses.replace(entry, config=dataclasses.replace(entry.config, activation="gelu_tanh"))
+    f"{name}_hf": dataclasses.replace(
+        entry,
+        config=dataclasses.replace(entry.config, activation="gelu_tanh"),
+        preprocessing=dataclasses.replace(entry.preprocessing, squash=True),
+    )
     for name, entry in ARCHITECTURES.items()
     if entry.config.activation == "gelu"
 }

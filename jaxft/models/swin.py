@@ -20,7 +20,19 @@ import numpy as np
 
 from jaxft import ops
 from jaxft.models.architecture import Architecture
-from jaxft.models.layers import Conv, Dense, DropPath, Head, LayerNorm, Train, gelu, path_of, recomputed, rising_rates, running
+from jaxft.models.layers import (
+    Conv,
+    Dense,
+    DropPath,
+    HeadFc,
+    LayerNorm,
+    Train,
+    gelu,
+    path_of,
+    recomputed,
+    rising_rates,
+    running,
+)
 from jaxft.models.windows import coordinates, offsets, windowed
 from jaxft.ops.norm import at_least_f32
 from jaxft.preprocessing import Preprocessing
@@ -233,19 +245,6 @@ class PatchEmbed(nn.Module):
         return LayerNorm(EPSILON, dtype=self.dtype, name="norm")(x)
 
 
-class Classifier(nn.Module):
-    """Holds the head, under timm's name."""
-
-    num_classes: int
-    head: str
-    dropout: float
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: Train) -> jax.Array:
-        return Head(self.num_classes, self.head, self.dropout, dtype=self.dtype, name="fc")(x, train)
-
-
 class Swin(nn.Module):
     """Images [B, H, W, C], or what the stage `start` takes, -> outputs of all stages from there."""
 
@@ -266,7 +265,7 @@ class Swin(nn.Module):
         if "neck" in run:
             x = found["neck"] = LayerNorm(EPSILON, dtype=self.dtype, name="norm")(found.get("stage4", x))
         features = x if start == "head" else ops.global_avg_pool(x)
-        logits = Classifier(self.num_classes, self.head, self.dropout, self.dtype, name="head")(features, train)
+        logits = HeadFc(self.num_classes, self.head, self.dropout, self.dtype, name="head")(features, train)
         return {**found, "features": features, "logits": logits}
 
 

@@ -264,10 +264,10 @@ ARCHITECTURES = {
     for name, patch, size, _ in _MEMBERS
 }
 #: As Hugging Face's transformers has them: LayerNorms with another epsilon (on fresh weights logits change by 3e-4 of the
-#: largest), and no crop.
+#: largest), and pictures squashed to a square.
 ARCHITECTURES |= {
     f"vit_{name}_patch{patch}_{size}_hf": architecture(
-        Config(*SIZES[name], patch, epsilon=1e-12), Preprocessing(size, size, "bilinear", _HALF, _HALF)
+        Config(*SIZES[name], patch, epsilon=1e-12), Preprocessing(size, size, "bilinear", _HALF, _HALF, squash=True)
     )
     for name, patch, size, there in _MEMBERS
     if there

@@ -16,19 +16,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft import tree
 from jaxft.data import decode
 from jaxft.data.transforms import eval_transform
 from jaxft.errors import JaxftError
-from jaxft.losses import softmax_cross_entropy
 from jaxft.models import Model, architecture_of, build, pretrained, split_tag
 from jaxft.preprocessing import normalize
 from jaxft.verify import seeded
-from jaxft.verify.compare import Difference, compare_layers, difference, run_layers
+from jaxft.verify.compare import Difference, batch_in_train_mode, compare_layers, difference, furthest, run_layers
 from jaxft.verify.original import Original, Theirs, ask_original, read_reference, write_reference
 from jaxft.verify.receipt import SINGLE, Receipt
 from jaxft.weights import convert, export, load_model, save_safetensors
-from jaxft.weights.names import original_arguments, original_name, rules
+from jaxft.weights.names import foreign_shapes, original_arguments, original_name, rules
 from jaxft.weights.sources import file_sha256
 
 #: Pixels of seeded images for random weights, unless the network needs larger ones.
@@ -190,10 +188,7 @@ def _seeded(name: str, tag: str, size: int | None, pictures: bool) -> Model:
 def seeded_variables(model: Model, library: str, seed: int) -> dict[str, Any]:
     """Variables made of the seeded state dict that the network has in a library's names."""
     table = rules(model, library)
-    # Zero-stride arrays: shapes cost no memory.
-    empty = tree.map_with_path(lambda _, leaf: np.broadcast_to(np.zeros((), np.float32), leaf.shape), model.variables)
-    shapes = {key: value.shape for key, value in export(empty, table).items()}
-    return convert(seeded.state_dict(seed, shapes), table, model.variables).tree
+    return convert(seeded.state_dict(seed, foreign_shapes(model, library)), table, model.variables).tree
 
 
 def _original(model: Model, against: str | None, convention: str) -> tuple[str, str]:
@@ -229,7 +224,7 @@ def _pixels(images: np.ndarray, original: Original) -> Difference | None:
     for number, theirs in original.part("pixels|").items():
         ours = images[int(number)].transpose(2, 0, 1)
         rows.append(difference(f"prepared picture {number}", ours, theirs))
-    return max(rows, key=lambda row: row.max_rel, default=None)
+    return furthest(rows)
 
 
 def _described(images: np.ndarray, pictures: Sequence[str | Path]) -> str:
@@ -250,27 +245,13 @@ def _train_step(
     rates: dict[str, Any] = {option: 0.0 for option in ("dropout", "drop_path") if option in model.architecture.options}
     with jax.enable_x64(True):
         double = build(model.name, model.num_classes, dtype="float64", size=model.preprocessing.size, **rates)
-        wide, wide_images = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (dict(variables), images))
-        state = {key: value for key, value in wide.items() if key != "params"}
-
-        @jax.jit
-        def step(params: Any, state: Any) -> Any:
-            def loss(params: Any) -> Any:
-                outputs, new = double.apply(params, state, wide_images, train=True, rng=jax.random.key(0))
-                return softmax_cross_entropy(outputs, {"label": jnp.asarray(labels)}).mean(), new
-
-            return jax.value_and_grad(loss, has_aux=True)(params)
-
-        (loss, new), grads = step(wide["params"], state)
-        whole: dict[str, Any] = {"params": grads, **new}
-        found = export(whole, table)
-        value = np.asarray(loss)
+    value, found = batch_in_train_mode(double, variables, images, labels, table)
     gradients = original.part("grad|")
     largest = max(float(np.abs(theirs.values).max()) for theirs in gradients.values())
     worst = _furthest("gradients", found, gradients, floor=1e-9 * largest)
     assert worst is not None
     statistics = _furthest("statistics", found, original.part("state|"))
-    return difference("loss", value, original.tensors["loss"]), worst, statistics
+    return difference("loss", np.float64(value), original.tensors["loss"]), worst, statistics
 
 
 def _furthest(
@@ -281,4 +262,4 @@ def _furthest(
     for name, value in theirs.items():
         if name in ours and max(np.abs(value.values).max(), np.abs(ours[name]).max()) > floor:
             rows.append(difference(f"{title}: {name}", ours[name], value))
-    return max(rows, key=lambda row: row.max_rel, default=None)
+    return furthest(rows)

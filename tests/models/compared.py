@@ -5,14 +5,13 @@ import json
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import originals
 import seeded
 
-from jaxft.losses import softmax_cross_entropy
 from jaxft.models import build
-from jaxft.weights import convert, export
+from jaxft.verify.compare import batch_in_train_mode
+from jaxft.weights import convert
 from jaxft.weights.names import rules
 
 FIXTURES = Path(__file__).parent / "fixtures" / "zoo"
@@ -49,22 +48,7 @@ class Compared:
         labels = seeded.labels(1, self.case.batch, originals.CLASSES)
         with jax.enable_x64(True):
             model = self.build("float64")
-            variables, images = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (self.variables, self.images))
-            params, state = variables["params"], {key: value for key, value in variables.items() if key != "params"}
-
-            @jax.jit
-            def step(params, state):
-                def loss(params):
-                    outputs, new = model.apply(params, state, images, train=True, rng=jax.random.key(0))
-                    total = softmax_cross_entropy(outputs, {"label": labels}).mean()
-                    for aux in self.case.aux:
-                        total += 0.3 * softmax_cross_entropy({"logits": outputs[aux]}, {"label": labels}).mean()
-                    return total, new
-
-                return jax.value_and_grad(loss, has_aux=True)(params)
-
-            (loss, new), grads = step(params, state)
-            return float(loss), export({"params": grads, **new}, self.table)
+        return batch_in_train_mode(model, self.variables, self.images, labels, self.table, tuple(self.case.aux))
 
     def logits_error(self):
         expected = self.fixture["logits"]

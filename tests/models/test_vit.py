@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import seeded
-import seeded_networks as made
 
 from jaxft.errors import JaxftError
 from jaxft.models import Positions, build
-from jaxft.weights.names import rules
+from jaxft.weights.names import foreign_shapes
 
 FIXTURES = Path(__file__).parent / "fixtures"
 POSITIONS = Positions("pos_embed", 16, prefix=1)
@@ -57,7 +56,7 @@ def test_resized_positions_are_timms(side):
 
 def test_torchvisions_names_and_shapes_are_those_of_its_base_network():
     name = "vit_base_patch16_224"
-    found = made.torch_shapes(build(name), rules(build(name), "torchvision"))
+    found = foreign_shapes(build(name), "torchvision")
     expected = json.loads((FIXTURES / "vit_b_16_names.json").read_text())
     assert {key: list(shape) for key, shape in found.items()} == expected
 

@@ -11,7 +11,7 @@ from jaxft.cli.main import FINISHED, USAGE, main
 from jaxft.errors import JaxftError
 from jaxft.models import build
 from jaxft.verify import compare_layers, run_layers, seeded, verify
-from jaxft.verify.compare import difference
+from jaxft.verify.compare import Difference, difference, furthest
 from jaxft.verify.original import Original, Theirs, read_reference, write_reference
 from jaxft.verify.verify import packaged_reference, seeded_variables
 from jaxft.weights.names import rules
@@ -78,8 +78,7 @@ def test_maps_are_compared_whatever_the_place_of_their_channels(shape):
     ours = np.random.default_rng(0).standard_normal(shape)
     for theirs in (ours, ours.transpose(0, 3, 1, 2)):
         assert difference("map", ours, whole(theirs)).max_abs == 0
-    with pytest.raises(ValueError, match="is not"):
-        difference("map", ours, whole(np.zeros(3)))
+    assert difference("map", ours, whole(np.zeros(3))).max_rel == np.inf
 
 
 def test_nan_is_a_difference(resnet18):
@@ -88,7 +87,25 @@ def test_nan_is_a_difference(resnet18):
     _, layers = run_layers(model, broken, images)
     stages, parting, _ = compare_layers(model, layers, original, rules(model, "torchvision"), 1e-4)
     assert parting.layer == "layer2/0/conv1"
-    assert any(np.isnan(row.max_rel) for row in stages)
+    assert [row.name.split(":")[0] for row in stages if np.isnan(row.max_rel)] == ["stage2", "stage3", "stage4", "head"]
+
+
+@pytest.mark.parametrize("worst", [np.nan, np.inf, 3.0])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_the_furthest_is_found_wherever_it_stands_and_nan_is_further_than_all(worst, place):
+    values = [1.0, 2.0]
+    values.insert(place, worst)
+    found = furthest(Difference(str(number), 0.0, value, 0.0) for number, value in enumerate(values))
+    assert found.name == str(place)
+    assert furthest([]) is None
+
+
+def test_a_map_of_another_size_is_where_the_networks_part(resnet18):
+    model, variables, original, _ = resnet18
+    _, layers = run_layers(model, variables, seeded.images(0, 2, 32))
+    stages, parting, count = compare_layers(model, layers, original, rules(model, "torchvision"), 1e-4)
+    assert (parting.layer, count) == ("conv1", 21)
+    assert stages[0].max_rel == np.inf
 
 
 def test_a_reference_keeps_some_entries_of_every_tensor(tmp_path):

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
+from jaxft import tree
 from jaxft.errors import JaxftError, near
 from jaxft.models import Model, architecture_of
 from jaxft.weights.names import (
@@ -34,7 +37,7 @@ from jaxft.weights.names import (
     vit,
 )
 from jaxft.weights.names.names import Names, table
-from jaxft.weights.rules import Rule
+from jaxft.weights.rules import Rule, export
 
 #: A family's module has CONVENTIONS: convention -> the names of a member, by its config, None where it has none for that; and
 #: ORIGINALS: library -> our name of a network -> what it is called there. Some have ARGUMENTS: our name -> what torchvision's
@@ -66,7 +69,7 @@ _FAMILIES: dict[str, Any] = {
     "vit": vit,
 }
 
-__all__ = ["Names", "conventions", "original_arguments", "original_name", "rules"]
+__all__ = ["Names", "conventions", "foreign_shapes", "original_arguments", "original_name", "rules"]
 
 
 def _names(model: Model) -> dict[str, Names]:
@@ -91,6 +94,17 @@ def rules(model: Model, convention: str) -> tuple[Rule, ...]:
     if convention not in known:
         raise JaxftError(f"{model.name} has no names of '{convention}'{near(convention, known)}; it has {', '.join(known)}")
     return table(model, known[convention])
+
+
+def foreign_shapes(model: Model, convention: str) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of all that a network's state dict has in a convention.
+
+    Raises:
+      JaxftError: no such convention.
+    """
+    # Zero-stride arrays: shapes cost no memory.
+    empty = tree.map_with_path(lambda _, leaf: np.broadcast_to(np.zeros((), np.float32), leaf.shape), model.variables)
+    return {name: value.shape for name, value in export(empty, rules(model, convention)).items()}
 
 
 def original_name(name: str, library: str) -> str | None:

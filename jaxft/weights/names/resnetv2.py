@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from jaxft.models.resnetv2 import ARCHITECTURES, Config
 from jaxft.weights.names.names import Names
-from jaxft.weights.rules import Op
+from jaxft.weights.rules import POINTWISE
 
 
 def _timm(config: Config) -> Names:
     """timm, as the authors, writes the last layer as a convolution."""
-    head = Op("1x1 conv to dense", lambda x: x.reshape(x.shape[:2]).T, lambda x: x.T[:, :, None, None])
-    return Names(ops={"head/fc/kernel": head})
+    return Names(ops={"head/fc/kernel": POINTWISE})
 
 
 def _transformers(config: Config) -> Names:
