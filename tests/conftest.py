@@ -36,6 +36,15 @@ def recipe(tmp_path_factory, photos):
     return write_recipe(tmp_path_factory.mktemp("recipe") / "tiny.py", photos)
 
 
+@pytest.fixture(scope="module")
+def quick_compiles():
+    """For tests whose programs run once: they are compiled without most optimisations."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 #: Two steps of the head: quick to compile.
 FINISHED = ("--config.phases.phase1.length=2 steps", "--config.phases.phase2.length=0 steps")
 

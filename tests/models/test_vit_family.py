@@ -38,13 +38,7 @@ TOKENS = {"deit_distilled": 2, "deit3": 1, "dinov2": 5, "clip": 1, "siglip": 0, 
 FEATURES = {"deit_distilled": 64, "dinov2": 64}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compiles():
-    """What is compiled here runs once."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
 @pytest.fixture(params=NETWORKS)

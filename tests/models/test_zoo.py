@@ -5,7 +5,6 @@ What they compute there stands in fixtures/zoo, written by scripts/make_zoo_fixt
 """
 
 import compared
-import jax
 import numpy as np
 import originals
 import pytest
@@ -19,13 +18,7 @@ CASES = originals.cases()
 SINGLE, DOUBLE = 1e-4, 1e-5  # relative; the fixtures hold float32 of float64 gradients
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compiles():
-    """What is compiled here runs once."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
 @pytest.fixture(scope="module", params=CASES)

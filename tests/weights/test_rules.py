@@ -190,6 +190,23 @@ def test_a_network_goes_to_other_names_and_back_bit_for_bit(name, convention, se
         np.testing.assert_array_equal(value, tree.flatten(variables)[path])
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("resnet50", ("torchvision", "timm", "transformers")),
+        ("resnext50_32x4d", ("torchvision", "timm")),
+        ("resnet50d", ("timm",)),
+        ("convnext_tiny", ("timm", "torchvision", "transformers")),
+        ("convnextv2_tiny", ("timm", "transformers")),
+        ("convnext_nano_ols", ("timm",)),
+        ("efficientnet_b0", ("timm", "torchvision")),
+        ("tf_efficientnet_b0", ("timm", "transformers")),
+    ],
+)
+def test_a_network_has_the_names_of_those_who_have_the_network(name, expected):
+    assert names.conventions(build(name)) == expected
+
+
 def test_an_unknown_convention_is_said_with_the_known_ones():
     with pytest.raises(
         JaxftError, match=r"no names of 'torchvison' \(did you mean 'torchvision'\?\); it has torchvision, timm"

@@ -19,8 +19,10 @@ def _timm(config: Config) -> Names:
     return Names(ops={kernels: POINTWISE} if config.conv_mlp else {})
 
 
-def _torchvision(config: Config) -> Names:
-    """torchvision's names: stages and what stands between them are numbered through. It has the first version only."""
+def _torchvision(config: Config) -> Names | None:
+    """torchvision's names: stages and what stands between them are numbered through. It has the plain first version only."""
+    if config.v2 or config.stem != "patch":
+        return None
     parts = {"stem": "features.0", "head/norm": "classifier.0", "head/fc": "classifier.2"}
     for stage in range(4):
         layer = f"features.{2 * stage + 1}.{{b}}"
@@ -35,8 +37,11 @@ def _torchvision(config: Config) -> Names:
     return Names(parts, ops={f"{_BLOCK}/gamma": _CHANNELS_FIRST})
 
 
-def _transformers(config: Config) -> Names:
-    """Hugging Face's names. Its last LayerNorm adds 1e-12 to the variance, not the 1e-6 its weights were trained with."""
+def _transformers(config: Config) -> Names | None:
+    """Hugging Face's names, of networks with the plain stem. Its last LayerNorm adds 1e-12 to the variance, not the 1e-6 its
+    weights were trained with."""
+    if config.stem != "patch":
+        return None
     top = "convnextv2" if config.v2 else "convnext"
     stage = f"{top}.encoder.stages.{{s}}"
     parts = {

@@ -6,12 +6,20 @@ from jaxft.models.resnet import ARCHITECTURES, Config
 from jaxft.weights.names.names import Names
 
 
-def _same(config: Config) -> Names:
+def _timm(config: Config) -> Names:
     return Names()
 
 
-def _transformers(config: Config) -> Names:
+def _torchvision(config: Config) -> Names | None:
+    """It has the networks of one stem, plain shortcuts and no squeeze and excitation."""
+    own = config.stem or config.pooled_shortcut or config.squeeze or config.early_stride
+    return None if own else Names()
+
+
+def _transformers(config: Config) -> Names | None:
     """Hugging Face's names. It has the plain networks: one group of width 64, a 7x7 stem, no squeeze and excitation."""
+    if config != Config(config.depths, config.bottleneck, early_stride=config.early_stride):
+        return None
     parts = {"conv1": "resnet.embedder.embedder.convolution", "bn1": "resnet.embedder.embedder.normalization"}
     for stage in range(4):
         ours, theirs = f"layer{stage + 1}/{{b}}", f"resnet.encoder.stages.{stage}.layers.{{b}}"
@@ -23,7 +31,7 @@ def _transformers(config: Config) -> Names:
     return Names({**parts, "fc": "classifier.1"})
 
 
-CONVENTIONS = {"torchvision": _same, "timm": _same, "transformers": _transformers}
+CONVENTIONS = {"torchvision": _torchvision, "timm": _timm, "transformers": _transformers}
 _TORCHVISION = (
     *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
     *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"),
