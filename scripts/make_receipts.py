@@ -1,23 +1,45 @@
-"""Writes docs/receipts: every network of the registry against each library that has it, on seeded weights; and of the smallest
-network of each family the references in jaxft/verify/references.
+"""Writes docs/receipts: every network of the registry against each library that has it, on seeded weights; of the smallest
+network of each family the references in jaxft/verify/references; and of all some logits of the original, for the slow tests.
 
-    python scripts/make_receipts.py --torch-python PYTHON [--only "resnet*"] [--again] [--most 100e6]
+    python scripts/make_receipts.py --torch-python PYTHON [--only "resnet*"] [--again] [--most 100e6] [--processes 2]
 
 PYTHON has torch, torchvision and timm. A receipt that is there is kept, so an interrupted run goes on; --again makes it anew.
+A batch in train mode, in float64, takes up to 40 bytes for each parameter: of networks with more than `TRAINED` it is left out.
 """
 
 import argparse
 import fnmatch
+import multiprocessing
+import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from jaxft.errors import JaxftError
 from jaxft.models import architecture_of, list_models, size_of
 from jaxft.verify import verify
+from jaxft.verify.original import read_reference
 from jaxft.weights.names import original_name
 
 ROOT = Path(__file__).parent.parent
 RECEIPTS, REFERENCES = ROOT / "docs" / "receipts", ROOT / "jaxft" / "verify" / "references"
+LOGITS = ROOT / "tests" / "models" / "fixtures" / "zoo" / "full_logits.npz"
+TRAINED = 320e6
+
+
+class Pair(NamedTuple):
+    """A network, a library that has it, the Python that has the library, and whether its reference comes with jaxft."""
+
+    network: str
+    library: str
+    python: str
+    keep: bool
+
+    @property
+    def key(self) -> str:
+        return f"{self.network}.{self.library}"
 
 
 def smallest() -> set[str]:
@@ -30,33 +52,49 @@ def smallest() -> set[str]:
     return set(found.values())
 
 
+def make(pair: Pair) -> tuple[str, np.ndarray | None, str]:
+    """Writes a pair's receipt: (its key, some logits of the original, what to print)."""
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        kept = REFERENCES / f"{pair.key}.npz" if pair.keep else Path(folder) / "reference.npz"
+        train = size_of(pair.network).parameters <= TRAINED
+        try:
+            receipt = verify(pair.network, None, against=pair.library, torch_python=pair.python, keep=kept, train=train)
+        except JaxftError as error:
+            return pair.key, None, str(error)
+        logits = read_reference(kept)[0].tensors["logits"].values
+    (RECEIPTS / f"{pair.key}.json").write_text(receipt.to_json())
+    verdict = "equal" if receipt.equal else f"NOT EQUAL: {receipt.parting}"
+    return pair.key, logits, f"{verdict}, {receipt.layers} layers, {time.perf_counter() - start:.0f} s"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--torch-python", required=True)
     parser.add_argument("--only", default="*", help="glob over networks")
     parser.add_argument("--most", type=float, default=float("inf"), help="parameters of the largest")
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
-    kept = smallest()
+    small = smallest()
     for folder in (RECEIPTS, REFERENCES):
         folder.mkdir(parents=True, exist_ok=True)
+    known = dict(np.load(LOGITS)) if LOGITS.exists() else {}
+    pairs = []
     for name in sorted(list_models(), key=lambda name: size_of(name).parameters):
-        if not fnmatch.fnmatchcase(name, options.only) or size_of(name).parameters > options.most:
-            continue
-        for library in ("torchvision", "timm"):
-            path = RECEIPTS / f"{name}.{library}.json"
-            if original_name(name, library) is None or (path.exists() and not options.again):
-                continue
-            keep = REFERENCES / f"{name}.{library}.npz" if name in kept else None
-            start = time.perf_counter()
-            try:
-                receipt = verify(name, None, against=library, torch_python=options.torch_python, keep=keep)
-            except JaxftError as error:
-                print(f"{name} {library}: {error}", flush=True)
-                continue
-            path.write_text(receipt.to_json())
-            verdict = "equal" if receipt.equal else f"NOT EQUAL: {receipt.parting}"
-            print(f"{name} {library}: {verdict}, {receipt.layers} layers, {time.perf_counter() - start:.0f} s", flush=True)
+        if fnmatch.fnmatchcase(name, options.only) and size_of(name).parameters <= options.most:
+            for library in ("torchvision", "timm"):
+                pair = Pair(name, library, options.torch_python, name in small)
+                done = pair.key in known and (RECEIPTS / f"{pair.key}.json").exists()
+                if original_name(name, library) is not None and (options.again or not done):
+                    pairs.append(pair)
+    # A process a network: what a large one took is given back.
+    with multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=1) as pool:
+        for number, (key, logits, said) in enumerate(pool.imap_unordered(make, pairs), start=1):
+            print(f"{number} of {len(pairs)}: {key}: {said}", flush=True)
+            if logits is not None:
+                known[key] = logits
+                np.savez_compressed(LOGITS, **dict(sorted(known.items())))
 
 
 if __name__ == "__main__":
