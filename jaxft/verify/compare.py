@@ -14,6 +14,7 @@ import numpy as np
 from jaxft import tree
 from jaxft.losses import softmax_cross_entropy
 from jaxft.models import Model
+from jaxft.ops import plain_ops
 from jaxft.verify.original import Original, Theirs
 from jaxft.weights import Rule, export
 
@@ -183,7 +184,7 @@ def batch_in_train_mode(
     table: Sequence[Rule],
     aux: Iterable[str] = (),
 ) -> tuple[float, dict[str, np.ndarray]]:
-    """A batch in train mode, in float64.
+    """A batch in train mode, in float64 and XLA's own convolutions: the network is compared, not a lowering of it.
 
     Args:
       model: built with dtype "float64", without dropout and stochastic depth.
@@ -195,7 +196,7 @@ def batch_in_train_mode(
     Returns:
       The mean cross-entropy, and by foreign name the gradients and the new statistics.
     """
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), plain_ops():
         wide, wide_images = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (dict(variables), images))
         state = {key: value for key, value in wide.items() if key != "params"}
         batch = {"label": jnp.asarray(labels)}
