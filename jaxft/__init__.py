@@ -18,6 +18,7 @@ _PUBLIC = {
     "create_state": "jaxft.train",
     "default_config": "jaxft.config",
     "eval_batches": "jaxft.data",
+    "export_run": "jaxft.export",
     "finetune": "jaxft.api",
     "freeze_updates": "jaxft.tuning",
     "list_models": "jaxft.models",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from jaxft.data import open_data as open_data
     from jaxft.data import train_batches as train_batches
     from jaxft.errors import JaxftError as JaxftError
+    from jaxft.export import export_run as export_run
     from jaxft.models import list_models as list_models
     from jaxft.optim import make_optimizer as make_optimizer
     from jaxft.predict import predict_files as predict_files

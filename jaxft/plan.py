@@ -25,7 +25,7 @@ from jaxft.preprocessing import on_pixels
 from jaxft.tasks import Task, get_task
 from jaxft.tuning import FreezeSpec, Group, make_mask
 from jaxft.typing import ApplyFn, LossFn, Mask, ModelState, Params
-from jaxft.weights import load_model
+from jaxft.weights import is_repository, load_model, open_repository
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,12 +100,12 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
     every = config.train.checkpoint_every
     section = config.model.to_dict()
     pretrained = section.pop("pretrained") or None
-    section["name"], tag = split_tag(section["name"])
-    if tag and pretrained in (IMAGENET, tag):  # a tag in the name says more than the default
-        pretrained = tag
-    elif tag:
+    section["name"], named = _named(section["name"])
+    if named and pretrained in (IMAGENET, named):  # what the name says of weights is more than the default
+        pretrained = named
+    elif named:
         raise JaxftError(
-            f"config.model.name names the weights '{tag}', config.model.pretrained '{pretrained}': give one of them"
+            f"config.model.name names the weights '{named}', config.model.pretrained '{pretrained}': give one of them"
         )
     # Abstract first: what does not fit is found before weights are downloaded, read or drawn.
     model = call(build, section, "config.model", num_classes=outputs)
@@ -137,11 +137,17 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
     )
 
 
+def _named(name: str) -> tuple[str, str]:
+    """The network, and the tag or the repository of its weights; "" where the name says neither."""
+    return (open_repository(name).network, name) if is_repository(name) else split_tag(name)
+
+
 def _expecting(model: Model, tag: str | None, size: int | None) -> Model:
-    """The network with the preprocessing of its weights, where `tag` names them."""
-    if tag is None or not is_tag(tag):
+    """The network with the preprocessing of its weights, where `tag`, or a repository in its place, names them."""
+    if tag is None or not (is_tag(tag) or is_repository(tag)):
         return model
-    found = pretrained_record(model.name, tag).preprocessing.with_channels(model.in_channels)
+    weights = open_repository(tag).weights if is_repository(tag) else pretrained_record(model.name, tag)
+    found = weights.preprocessing.with_channels(model.in_channels)
     return dataclasses.replace(model, preprocessing=found.with_size(size) if size else found)
 
 
@@ -234,7 +240,7 @@ def _record(config: ConfigDict, splits: Splits, model: Model) -> dict[str, Any]:
     section = config.model.to_dict()
     return {
         "model": {
-            "name": section["name"],
+            "name": model.name,
             "num_classes": model.num_classes,
             "head": section["head"],
             "in_channels": section["in_channels"],

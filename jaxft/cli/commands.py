@@ -11,6 +11,7 @@ from jaxft import models
 from jaxft.cli.config import UsageError, read_config
 from jaxft.columns import aligned
 from jaxft.explain import explain_step
+from jaxft.export import export_run
 from jaxft.inspect import inspect_config
 from jaxft.predict import evaluate_run, format_predictions, predict_files
 from jaxft.run import train as run_train
@@ -102,6 +103,11 @@ def _numbers(text: str, option: str) -> list[int]:
         raise UsageError(f"{option} is '{text}': whole numbers with commas between them, e.g. {option}=1,2,4") from None
 
 
+def export(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    print(export_run(options.workdir, options.out, to=options.to, step=options.step, overwrite=options.overwrite))
+    return 0
+
+
 def convert(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     report = convert_file(
         fetch(options.src), Path(options.dst), model=options.model, to=options.to, overwrite=options.overwrite
@@ -167,6 +173,7 @@ COMMANDS = {
     "inspect": inspect,
     "bench": bench,
     "explain-step": explain,
+    "export": export,
     "convert": convert,
     "verify": verify,
     "models": list_networks,

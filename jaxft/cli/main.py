@@ -26,6 +26,7 @@ _COMMANDS = {
     "inspect": "show what a config would train, its cost and its preprocessing, without training",
     "bench": "time training, evaluation and input on this machine, and hold them against its peak",
     "explain-step": "show what the compiled training step does: cost, frozen work, memory; without training",
+    "export": "write a fine-tuned network for timm, torchvision or Hugging Face's transformers",
     "convert": "convert a weight file to safetensors, in jaxft's names or torch's",
     "verify": "compare a network with the one its weights were made for, layer by layer; needs torch in some Python",
     "models": "list the networks and their pretrained weights",
@@ -94,6 +95,12 @@ def make_parser() -> argparse.ArgumentParser:
     made["bench"].add_argument("--seconds", type=float, default=2.0, help="how long a round lasts at least")
     made["bench"].add_argument("--json", metavar="FILE", help="also write everything measured as JSON")
 
+    made["export"].add_argument("out", metavar="OUT", help="a .safetensors file, or a folder for weights and configs")
+    made["export"].add_argument("--workdir", required=True, help="folder of a run, or one of its checkpoints")
+    made["export"].add_argument("--to", default="timm", help="timm, torchvision, transformers, ..., or jaxft")
+    made["export"].add_argument("--step", type=int, default=None, help="which checkpoint; the best if not given")
+    made["export"].add_argument("--overwrite", action="store_true")
+
     made["convert"].add_argument("src", metavar="SRC", help=".pth, .safetensors, .h5, .npz, or a URL, package: or hf: source")
     made["convert"].add_argument("dst", metavar="DST", help="the .safetensors file to write")
     made["convert"].add_argument("--model", help="the architecture; without it names stay as they are")
@@ -103,7 +110,7 @@ def make_parser() -> argparse.ArgumentParser:
     made["verify"].add_argument("network", help="a name of `jaxft models`, and after a dot the tag of its weights")
     made["verify"].add_argument("--weights", default="", help="a tag or a file; without it the name's tag, else random ones")
     made["verify"].add_argument("--seeded", action="store_true", help="random weights, whatever tag the name has")
-    made["verify"].add_argument("--against", default=None, help="torchvision or timm")
+    made["verify"].add_argument("--against", default=None, help="torchvision, timm or transformers")
     made["verify"].add_argument("--pictures", nargs="*", default=(), metavar="FILE", help="prepared and classified by both")
     made["verify"].add_argument("--size", type=int, default=None, help="pixels; 64 for random weights")
     made["verify"].add_argument("--batch", type=int, default=2, help="images")

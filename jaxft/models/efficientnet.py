@@ -54,7 +54,7 @@ def _lite_images(size: int) -> Preprocessing:
 
 
 #: Width, depth, dropout.
-_SCALES = {
+SCALES = {
     0: (1.0, 1.0, 0.2),
     1: (1.0, 1.1, 0.2),
     2: (1.1, 1.2, 0.3),
@@ -91,7 +91,7 @@ _TV = {5: (456, 456, False), 6: (528, 528, False), 7: (600, 600, False)}
 def _members(prefix: str, sizes: Mapping[int, tuple[int, int, bool]], form: Mapping[str, Any]) -> dict[str, Architecture]:
     found = {}
     for number, (size, resize, half) in sizes.items():
-        width, depth, dropout = _SCALES[number]
+        width, depth, dropout = SCALES[number]
         own, pixels = config(width, depth, dropout=dropout, **form), mbconv.images(size, resize, half=half)
         found[f"{prefix}efficientnet_b{number}"] = mbconv.architecture("efficientnet", own, pixels)
     return found

@@ -1,6 +1,7 @@
 """MobileNet-v2 (Sandler et al., 2018), named as timm names it; torchvision's is the same network.
 
-The authors' own weights, as transformers has them, pad as TensorFlow does, with an epsilon of 1e-3: they are called `tf_`.
+The authors' own weights, as transformers has them, pad as TensorFlow does, with an epsilon of 1e-3, and in training statistics keep
+0.997 of their old value: they are called `tf_`.
 """
 
 from __future__ import annotations
@@ -56,5 +57,8 @@ _TIMM = {
 _TF = {"035": (0.35, 96), "075": (0.75, 160), "100": (1.0, 224), "140": (1.4, 224)}
 ARCHITECTURES = {
     **{f"mobilenetv2_{name}": architecture(config(*factors)) for name, factors in _TIMM.items()},
-    **{f"tf_mobilenetv2_{name}": architecture(config(width, **TF), size, tf=True) for name, (width, size) in _TF.items()},
+    **{
+        f"tf_mobilenetv2_{name}": architecture(config(width, **TF, momentum=0.003), size, tf=True)
+        for name, (width, size) in _TF.items()
+    },
 }

@@ -2,10 +2,10 @@
 
     python torch_side.py REQUEST.json
 
-The request's keys: `library` (torchvision, timm), `name` and `arguments` of the network there, `weights` (a safetensors or
-`.pth` file, loaded with strict=True), `images` (an `.npy` file, f32 [B, H, W, C], normalised), `labels`, `train` (whether a
-batch in train mode is run, in float64), `files` (picture files), `tag` (whose preprocessing they get), and `out`, the `.npz`
-that is written:
+The request's keys: `library` (torchvision, timm, transformers), `name` and `arguments` of the network there, `weights` (a
+safetensors or `.pth` file, loaded with strict=True), `images` (an `.npy` file, f32 [B, H, W, C], normalised), `labels`, `train`
+(whether a batch in train mode is run, in float64), `files` (picture files), `tag` (whose preprocessing they get), and `out`,
+the `.npz` that is written:
 
   layer|NAME     what the module gave, in the order in which modules were called
   logits         f32 [B, K]
@@ -25,7 +25,41 @@ import torch
 torch.set_grad_enabled(False)
 
 
+def classified(network: Any, base: str, head: str, width: int, classes: int) -> Any:
+    """A network of transformers and a dense layer called `head` on what it pools; `base` is what the network is called then."""
+    layer = torch.nn.Linear(width, classes)
+    whole = network
+    if base:
+        whole = torch.nn.Module()
+        whole.add_module(base, network)
+    inner = network.__call__ if base else network.forward
+    whole.add_module(head, layer)
+    whole.forward = lambda image: layer(inner(image).pooler_output)
+    return whole
+
+
+def of_transformers(name: str, arguments: dict[str, Any]) -> Any:
+    """The network `name`, a classifier or not, without what only pretraining needs."""
+    import transformers
+
+    config = transformers.AutoConfig.for_model(
+        arguments["model_type"], **arguments["config"], num_labels=arguments["num_classes"]
+    )
+    network = getattr(transformers, name)(config)
+    for module in network.modules():
+        module._parameters.pop("mask_token", None)
+        if isinstance(module, torch.nn.BatchNorm2d) and module.momentum > 0.5:
+            module.momentum = 1 - module.momentum  # TensorFlow's, the weight of the old value, given to torch as it is
+    if "Classification" in name:
+        return network
+    return classified(network, arguments["base"], arguments["head"], config.hidden_size, arguments["num_classes"])
+
+
 def make(library: str, name: str, arguments: dict[str, Any]) -> tuple[Any, dict[str, str]]:
+    if library == "transformers":
+        import transformers
+
+        return of_transformers(name, arguments), {"transformers": transformers.__version__}
     if library == "timm":
         import timm
 

@@ -22,14 +22,24 @@ from jaxft.errors import JaxftError
 from jaxft.models import Model, architecture_of, build, pretrained, split_tag
 from jaxft.preprocessing import normalize
 from jaxft.verify import seeded
-from jaxft.verify.compare import Difference, batch_in_train_mode, compare_layers, difference, furthest, run_layers
+from jaxft.verify.compare import (
+    Difference,
+    batch_in_train_mode,
+    compare_layers,
+    difference,
+    furthest,
+    layer_names,
+    run_layers,
+)
 from jaxft.verify.original import Original, Theirs, ask_original, read_reference, write_reference
 from jaxft.verify.receipt import SINGLE, Receipt
 from jaxft.weights import convert, export, load_model, save_safetensors
-from jaxft.weights.names import foreign_shapes, original_arguments, original_name, rules
+from jaxft.weights.names import foreign_shapes, original_arguments, original_name, rules, transformers_config
 from jaxft.weights.sources import file_sha256
 
-#: Pixels of seeded images for random weights, unless the network needs larger ones.
+#: Whose networks ours are compared with.
+LIBRARIES = ("torchvision", "timm", "transformers")
+#: Pixels of seeded images for random weights, unless the network needs larger ones, whole patches or whole windows.
 SEEDED_SIZE = 64
 
 
@@ -53,7 +63,7 @@ def verify(
     Args:
       name: of `list_models()`, and after a dot the tag of its weights.
       weights: as `pretrained` of `create_model`; None or False: weights and images from a seed.
-      against: "torchvision" or "timm"; None is the one whose names the weights have, else the first that has the network.
+      against: of `LIBRARIES`; None is the one whose names the weights have, else the first that has the network.
       seed: of random weights, images and labels.
       size, batch: of the images: pixels, and how many. A size of None is that of the weights; for random ones `SEEDED_SIZE`.
       train: compare a batch in train mode too, in float64.
@@ -180,7 +190,11 @@ def _agreement(ours: np.ndarray, theirs: Theirs) -> float:
 def _seeded(name: str, tag: str, size: int | None, pictures: bool) -> Model:
     """A network for random weights: of few pixels, or as the weights `tag` want their images."""
     if not pictures:
-        return build(name, size=size or max(SEEDED_SIZE, architecture_of(name).min_size))
+        architecture = architecture_of(name)
+        if size is None and not hasattr(architecture.config, "windows"):  # libraries shrink windows in ways of their own
+            patch = architecture.positions.patch if architecture.positions else 1
+            size = max(-(-SEEDED_SIZE // patch) * patch, architecture.min_size)
+        return build(name, size=size)
     preprocessing = pretrained(name, tag).preprocessing
     return dataclasses.replace(build(name, size=preprocessing.size), preprocessing=preprocessing)
 
@@ -193,24 +207,33 @@ def seeded_variables(model: Model, library: str, seed: int) -> dict[str, Any]:
 
 def _original(model: Model, against: str | None, convention: str) -> tuple[str, str]:
     """The library that is asked, and what the network is called there."""
-    names = {library: original_name(model.name, library) for library in ("torchvision", "timm")}
+    names = {library: original_name(model.name, library) for library in LIBRARIES[:2]}
+    config = transformers_config(model)
+    names["transformers"] = config.architecture if config else None
     known = {library: name for library, name in names.items() if name}
     library = against or (convention if convention in known else next(iter(known), ""))
     if library not in known:
-        raise JaxftError(
-            f"{library or 'neither torchvision nor timm'} has no {model.name}; {', '.join(known) or 'nobody'} has it"
-        )
+        raise JaxftError(f"{library or ', '.join(LIBRARIES)} has no {model.name}; {', '.join(known) or 'nobody'} has it")
     return library, known[library]
 
 
 def _arguments(model: Model, library: str) -> dict[str, Any]:
     """What their network is made with."""
-    found: dict[str, Any] = {"num_classes": model.num_classes}
-    if library == "torchvision":
-        found |= original_arguments(model.name)
-    if "size" in model.architecture.options:
-        found["img_size" if library == "timm" else "image_size"] = model.preprocessing.size
-    return found
+    if library != "transformers":
+        return {"num_classes": model.num_classes, **original_arguments(model, library)}
+    found = transformers_config(model)
+    assert found is not None
+    layers = layer_names(rules(model, library))
+    head = next(name for path, name in layers.items() if model.stage_of(f"{path}/kernel") == "head")
+    tops = {name.partition(".")[0] for name in foreign_shapes(model, library) if not name.startswith(f"{head}.")}
+    return {
+        "num_classes": model.num_classes,
+        "model_type": found.model_type,
+        "config": {**found.fields, **found.others},
+        # Where transformers has no classifier: the attribute that the network is, "" for none, and the name of its head.
+        "base": tops.pop() if len(tops) == 1 else "",
+        "head": head,
+    }
 
 
 def _prepared(file: Path, model: Model) -> np.ndarray:

@@ -4,6 +4,7 @@ from jaxft.weights.convert import ConvertReport, convert_file
 from jaxft.weights.load import Loaded, LoadReport, create_model, load_model
 from jaxft.weights.pickle_machine import UnsafeCheckpoint
 from jaxft.weights.readers import read, read_with_metadata
+from jaxft.weights.repository import Repository, is_repository, open_repository
 from jaxft.weights.rules import CONV, DENSE, IDENTITY, Converted, Op, Rule, convert, export, flatten_chw
 from jaxft.weights.safetensors_file import save_safetensors
 from jaxft.weights.sources import cache_folder, fetch
@@ -17,6 +18,7 @@ __all__ = [
     "LoadReport",
     "Loaded",
     "Op",
+    "Repository",
     "Rule",
     "UnsafeCheckpoint",
     "cache_folder",
@@ -26,7 +28,9 @@ __all__ = [
     "export",
     "fetch",
     "flatten_chw",
+    "is_repository",
     "load_model",
+    "open_repository",
     "read",
     "read_with_metadata",
     "save_safetensors",

@@ -19,6 +19,7 @@ from jaxft.preprocessing import Preprocessing
 from jaxft.typing import ModelState, Params
 from jaxft.weights import names
 from jaxft.weights.readers import read_with_metadata
+from jaxft.weights.repository import is_repository, open_repository
 from jaxft.weights.rules import Rule, convert, destinations
 from jaxft.weights.sources import fetch, file_sha256
 
@@ -87,13 +88,16 @@ def create_model(name: str, num_classes: int | None = None, pretrained: str | bo
 
         model, params, model_state = jaxft.create_model("vgg16", num_classes=10, pretrained="imagenet")
         model, params, model_state = jaxft.create_model("resnet50.a1_in1k", pretrained=True)
+        model, params, model_state = jaxft.create_model("hf:google/vit-base-patch16-224", pretrained=True)
 
     Args:
-      name: one of `jaxft.list_models()`, and after a dot the tag of its weights.
+      name: one of `jaxft.list_models()`, and after a dot the tag of its weights; or a repository, `hf:OWNER/REPO[@REVISION]` or
+        a folder, whose `config.json`, timm's or transformers', says which network it holds.
       num_classes: width of the logits; None is the weights' own, or 1,000. Another number than the weights' makes the
         head new; all other parameters are loaded.
-      pretrained: a tag of the network (`imagenet`), a file, a URL, `package:` or `hf:` source; True is the tag in the name, or
-        the network's default weights; None and False start from random weights.
+      pretrained: a tag of the network (`imagenet`), a file, a URL, a `package:` source, `hf:OWNER/REPO[/FILE][@REVISION]` or a
+        repository's folder; True is what the name says, a tag or a repository, or the network's default weights; None and False
+        start from random weights.
       **options: see `load_model`.
 
     Raises:
@@ -143,7 +147,7 @@ def load_model(
         params, model_state = jax.jit(model.init)(rng)
         return Loaded(model, _numpy(params), _numpy(model_state), LoadReport(""))
 
-    path = fetch(given, sha256=record.sha256 if record else None, pin=record is not None)
+    path = fetch(given, sha256=record.sha256 if record else None, pin=bool(record and record.tag))
     tensors, metadata = read_with_metadata(path)
     digest = file_sha256(path)
     if record is None:  # a published file, given by its path
@@ -179,6 +183,16 @@ def load_model(
 
 def _asked_for(name: str, given: str | bool | None) -> tuple[str, Pretrained | None, str | None]:
     """(the network's name, the record of its weights where there is one, their source; None for random weights)."""
+    repository = name if is_repository(name) else given if isinstance(given, str) and is_repository(given) else None
+    if repository:
+        found = open_repository(repository)
+        if name not in (repository, found.network):
+            raise JaxftError(f"{repository} holds a {found.network}, not a {name}")
+        if given is True or given == repository:
+            return found.network, found.weights, found.weights.source
+        if given:
+            raise JaxftError(f"'{name}' names weights, and pretrained '{given}' others: give one of them")
+        return found.network, found.weights, None
     name, tag = split_tag(name)
     record = pretrained_record(name, tag) if tag else None
     if given is None or given is False:

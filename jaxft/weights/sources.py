@@ -62,6 +62,10 @@ def fetch(
     return path
 
 
+class MissingFileError(JaxftError):
+    """A folder or repository that is there, without the file asked for."""
+
+
 class OtherFileError(JaxftError):
     """A file whose hash is not the one asked for."""
 
@@ -87,7 +91,7 @@ def _fetch(text: str, sha256: str | None, cache: Path, offline: bool) -> Path:
     else:
         path = Path(text).expanduser()
         if not path.is_file():
-            raise JaxftError(f"no weight file '{text}'")
+            raise MissingFileError(f"no weight file '{text}'")
     if sha256 is not None:
         _check(path, file_sha256(path), sha256)
     return path
@@ -166,6 +170,11 @@ def _from_hub(text: str, offline: bool) -> Path:
             huggingface_hub.hf_hub_download(f"{owner}/{repository}", file, revision=revision or None, local_files_only=offline)
         )
     except LocalEntryNotFoundError as error:
+        known = huggingface_hub.try_to_load_from_cache(f"{owner}/{repository}", file, revision=revision or None)
+        if known is huggingface_hub._CACHED_NO_EXIST:
+            raise MissingFileError(f"hf:{text}: there is no such file") from error
         raise JaxftError(f"hf:{text} is not in the local cache and cannot be downloaded") from error
-    except (EntryNotFoundError, HfHubHTTPError, ValueError, OSError) as error:
+    except EntryNotFoundError as error:
+        raise MissingFileError(f"hf:{text}: {str(error).splitlines()[0][:160]}") from error
+    except (HfHubHTTPError, ValueError, OSError) as error:
         raise JaxftError(f"hf:{text}: {str(error).splitlines()[0][:160]}") from error

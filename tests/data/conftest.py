@@ -1,14 +1,10 @@
 """What the data tests share: `pictures.py` by name, and folders of small pictures."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 import pictures
+import pytest
 
 
 @pytest.fixture(scope="session")

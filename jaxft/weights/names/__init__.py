@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -36,12 +37,12 @@ from jaxft.weights.names import (
     vgg,
     vit,
 )
-from jaxft.weights.names.names import Names, table
+from jaxft.weights.names.names import Names, TransformersConfig, table
 from jaxft.weights.rules import Rule, export
 
 #: A family's module has CONVENTIONS: convention -> the names of a member, by its config, None where it has none for that; and
 #: ORIGINALS: library -> our name of a network -> what it is called there. Some have ARGUMENTS: our name -> what torchvision's
-#: is made with.
+#: is made with; those that Hugging Face's transformers has, `transformers_config`: by a member's config what it is there.
 _FAMILIES: dict[str, Any] = {
     "alexnet": alexnet,
     "clip": clip,
@@ -69,7 +70,7 @@ _FAMILIES: dict[str, Any] = {
     "vit": vit,
 }
 
-__all__ = ["Names", "conventions", "foreign_shapes", "original_arguments", "original_name", "rules"]
+__all__ = ["Names", "conventions", "foreign_shapes", "original_arguments", "original_name", "rules", "transformers_config"]
 
 
 def _names(model: Model) -> dict[str, Names]:
@@ -107,11 +108,23 @@ def foreign_shapes(model: Model, convention: str) -> dict[str, tuple[int, ...]]:
     return {name: value.shape for name, value in export(empty, rules(model, convention)).items()}
 
 
+def transformers_config(model: Model) -> TransformersConfig | None:
+    """What Hugging Face's transformers makes the same network of, for images of its size; None where that has none."""
+    known = getattr(_FAMILIES[model.architecture.family], "transformers_config", None)
+    found = known(model.architecture.config) if known and "transformers" in conventions(model) else None
+    size = {"image_size": model.preprocessing.size}
+    return dataclasses.replace(found, others={**found.others, **size}) if found else None
+
+
 def original_name(name: str, library: str) -> str | None:
     """What a network of the registry is called in "torchvision" or "timm"; None where that has no such network."""
     return _FAMILIES[architecture_of(name).family].ORIGINALS.get(library, {}).get(name)
 
 
-def original_arguments(name: str) -> dict[str, Any]:
-    """What torchvision's network is made with, so that it is the one of our registry called `name`."""
-    return dict(getattr(_FAMILIES[architecture_of(name).family], "ARGUMENTS", {}).get(name, {}))
+def original_arguments(model: Model, library: str) -> dict[str, Any]:
+    """What the network of "torchvision" or "timm" is made with, beside the number of classes, so that it is `model`."""
+    known = getattr(_FAMILIES[model.architecture.family], "ARGUMENTS", {}) if library == "torchvision" else {}
+    found = dict(known.get(model.name, {}))
+    if "size" in model.architecture.options:
+        found["img_size" if library == "timm" else "image_size"] = model.preprocessing.size
+    return found

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from jaxft.models.clip import ARCHITECTURES
 from jaxft.models.vit import Config
-from jaxft.weights.names.names import Names
+from jaxft.weights.names import vit
+from jaxft.weights.names.names import Names, TransformersConfig
 from jaxft.weights.names.vit import separate
 from jaxft.weights.rules import Op
 
@@ -53,6 +54,10 @@ def _transformers(config: Config) -> Names:
     """
     ignored = ("embeddings.position_ids", "vision_model.embeddings.position_ids", "visual_projection.weight", *OF_TEXTS)
     return Names(tower("vision_model."), tower(""), {"cls_token": ONE_TOKEN, "pos_embed": TOKENS}, ignored)
+
+
+def transformers_config(config: Config) -> TransformersConfig:
+    return TransformersConfig("clip_vision_model", "CLIPVisionModel", vit.fields(config))
 
 
 CONVENTIONS = {"timm": _timm, "transformers": _transformers}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaxft.models.convnext import ARCHITECTURES, Config
-from jaxft.weights.names.names import Names
+from jaxft.weights.names.names import Names, TransformersConfig
 from jaxft.weights.rules import POINTWISE, Op
 
 #: A vector that is laid out for maps [C, H, W].
@@ -58,6 +58,13 @@ def _transformers(config: Config) -> Names | None:
         "head/fc": "classifier",
     }
     return Names(parts, ops={f"{_BLOCK}/mlp/grn/{{leaf}}": _CHANNELS_LAST})
+
+
+def transformers_config(config: Config) -> TransformersConfig:
+    """The epsilon is that of the last LayerNorm alone, and 1e-12 in the files."""
+    kind = "ConvNextV2" if config.v2 else "ConvNext"
+    fields = {"depths": list(config.depths), "hidden_sizes": list(config.widths)}
+    return TransformersConfig(kind.lower(), f"{kind}ForImageClassification", fields, {"layer_norm_eps": 1e-6})
 
 
 CONVENTIONS = {"timm": _timm, "torchvision": _torchvision, "transformers": _transformers}

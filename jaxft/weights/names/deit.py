@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from jaxft.models.deit import ARCHITECTURES
 from jaxft.models.vit import Config
-from jaxft.weights.names.names import Names
+from jaxft.weights.names import vit
+from jaxft.weights.names.names import Names, TransformersConfig
 from jaxft.weights.names.vit import transformers
 
 
@@ -20,6 +21,13 @@ def _transformers(config: Config) -> Names | None:
     if config.pool == "tokens":
         return transformers("deit", {"head": "cls_classifier", "head_dist": "distillation_classifier"})
     return transformers("deit" if config.dist_token else "vit", {"head": "classifier"})
+
+
+def transformers_config(config: Config) -> TransformersConfig:
+    if not config.dist_token:
+        return vit.transformers_config(config)
+    network = "DeiTForImageClassification" + ("WithTeacher" if config.pool == "tokens" else "")
+    return TransformersConfig("deit", network, vit.fields(config))
 
 
 CONVENTIONS = {"timm": _timm, "transformers": _transformers}

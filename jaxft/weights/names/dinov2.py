@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from jaxft.models.dinov2 import ARCHITECTURES
 from jaxft.models.vit import Config
-from jaxft.weights.names.names import Names
+from jaxft.weights.names import vit
+from jaxft.weights.names.names import Names, TransformersConfig
 from jaxft.weights.names.vit import separate
 
 Parts = Mapping[str, str | tuple[str, ...]]
@@ -67,6 +68,14 @@ def _parts(base: str, swiglu: bool, former: bool) -> Parts:
         "blocks/{b}/ls2/gamma": f"{layer}.layer_scale2.lambda1",
         "norm": f"{base}layernorm",
     }
+
+
+def transformers_config(config: Config) -> TransformersConfig:
+    kind = "Dinov2WithRegisters" if config.registers else "Dinov2"
+    fields = {**vit.fields(config), "use_swiglu_ffn": config.activation == "swiglu"}
+    fields.pop("intermediate_size")  # four times the width by another name, and in a SwiGLU two thirds of that
+    network = f"{kind}Model" if config.pool == "token" else f"{kind}ForImageClassification"
+    return TransformersConfig("dinov2_with_registers" if config.registers else "dinov2", network, fields)
 
 
 CONVENTIONS = {"timm": _timm, "transformers": _transformers}

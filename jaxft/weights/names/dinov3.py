@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from jaxft.models.dinov3 import ARCHITECTURES, Config
-from jaxft.weights.names.names import Names
+from jaxft.weights.names.names import Names, TransformersConfig
 
 _QKV = ("q_proj", "k_proj", "v_proj")
 
@@ -39,6 +39,24 @@ def _transformers(config: Config) -> Names | None:
         }
 
     return Names(parts("model.layer.{b}"), parts("layer.{b}"), ignored=("embeddings.mask_token",))
+
+
+def transformers_config(config: Config) -> TransformersConfig | None:
+    """It pools by the class token. In training it would stretch the patches' coordinates at random, by default."""
+    if config.pool != "token":
+        return None
+    fields = {
+        "hidden_size": config.width,
+        "num_hidden_layers": config.depth,
+        "num_attention_heads": config.heads,
+        "intermediate_size": 4 * config.width,
+        "patch_size": config.patch,
+        "num_register_tokens": config.registers,
+        "layer_norm_eps": config.epsilon,
+        "use_gated_mlp": config.gated,
+        "hidden_act": "silu" if config.gated else "gelu",
+    }
+    return TransformersConfig("dinov3_vit", "DINOv3ViTModel", fields, {"pos_embed_rescale": None})
 
 
 CONVENTIONS = {"timm": _timm, "transformers": _transformers}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from jaxft.models.efficientnet import ARCHITECTURES
+from jaxft.models.efficientnet import ARCHITECTURES, SCALES
 from jaxft.models.mbconv import Config
 from jaxft.weights.names import mbconv
-from jaxft.weights.names.names import Names
+from jaxft.weights.names.names import Names, TransformersConfig
 
 
 def torchvision(config: Config) -> Names:
@@ -38,6 +38,17 @@ def _transformers(config: Config) -> Names:
             theirs = theirs[1:]
         parts |= mbconv.layers(ours, block, theirs, (f"{own}.squeeze_excite.reduce", f"{own}.squeeze_excite.expand"))
     return Names(parts)
+
+
+def transformers_config(config: Config) -> TransformersConfig | None:
+    """B0 to B7. The momentum is TensorFlow's in the files, the weight of the old value, which torch takes for the new one's."""
+    for number in range(8):
+        if config == ARCHITECTURES[f"tf_efficientnet_b{number}"].config:
+            width, depth, _ = SCALES[number]
+            fields = {"width_coefficient": width, "depth_coefficient": depth, "hidden_dim": config.neck}
+            momentum = {"batch_norm_momentum": config.momentum}
+            return TransformersConfig("efficientnet", "EfficientNetForImageClassification", fields, momentum)
+    return None
 
 
 CONVENTIONS = {

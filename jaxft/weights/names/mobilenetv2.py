@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxft.models.mbconv import LAYERS, Config
 from jaxft.models.mobilenetv2 import ARCHITECTURES
 from jaxft.weights.names import mbconv
-from jaxft.weights.names.names import Names
+from jaxft.weights.names.names import Names, TransformersConfig
 
 
 def _torchvision(config: Config) -> Names:
@@ -34,6 +34,20 @@ def _transformers(config: Config) -> Names:
         names = ("expand_1x1", "conv_3x3", "reduce_1x1")[-len(LAYERS[block.kind]) :]
         parts |= mbconv.layers(ours, block, [pair(f"{own}.{name}") for name in names])
     return Names(parts)
+
+
+def transformers_config(config: Config) -> TransformersConfig | None:
+    """Width is told by a factor there, as our networks' names tell it. A member that is no multiple of it has none."""
+    widths = {own.config: width / 100 for name, own in ARCHITECTURES.items() if (width := _width(name))}
+    if config not in widths:
+        return None
+    return TransformersConfig("mobilenet_v2", "MobileNetV2ForImageClassification", {"depth_multiplier": widths[config]})
+
+
+def _width(name: str) -> int:
+    """In hundredths; 0 of those that are deeper too."""
+    end = name.rpartition("_")[2]
+    return int(end) if end.isdigit() else 0
 
 
 CONVENTIONS = {

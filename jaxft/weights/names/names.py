@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,22 @@ class Names:
     ops: Mapping[str, Op] = dataclasses.field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     constants: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformersConfig:
+    """What the `config.json` of a network says in Hugging Face's transformers.
+
+    Attributes:
+      model_type, architecture: the kind of network, and the class that it is.
+      fields: what tells it apart from others of its kind.
+      others: what is written too, but not compared when a config is read: it acts in training only, or hardly at all.
+    """
+
+    model_type: str
+    architecture: str
+    fields: Mapping[str, Any]
+    others: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @functools.lru_cache(maxsize=1024)

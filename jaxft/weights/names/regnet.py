@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaxft.models.regnet import ARCHITECTURES, Config
-from jaxft.weights.names.names import Names
+from jaxft.weights.names.names import Names, TransformersConfig
 
 
 def _timm(config: Config) -> Names:
@@ -42,9 +42,35 @@ def _transformers(config: Config) -> Names:
     return Names(parts)
 
 
+def transformers_config(config: Config) -> TransformersConfig:
+    fields = {
+        "depths": [depth for depth, _, _ in config.stages()],
+        "hidden_sizes": [width for _, width, _ in config.stages()],
+        "groups_width": config.group,
+        "layer_type": "y" if config.squeeze else "x",
+    }
+    return TransformersConfig("regnet", "RegNetForImageClassification", fields)
+
+
 CONVENTIONS = {"timm": _timm, "torchvision": _torchvision, "transformers": _transformers}
 #: torchvision's networks by ours of the same widths, which it rounds in another way.
-_TORCHVISION = {"stem": "stem", **{f"stage{i}": f"trunk_output.block{i}" for i in range(1, 5)}}
+_TORCHVISION = {
+    "regnetx_004_tv": "x_400mf",
+    "regnetx_008": "x_800mf",
+    "regnetx_016": "x_1_6gf",
+    "regnetx_032": "x_3_2gf",
+    "regnetx_080": "x_8gf",
+    "regnetx_160": "x_16gf",
+    "regnetx_320": "x_32gf",
+    "regnety_004": "y_400mf",
+    "regnety_008_tv": "y_800mf",
+    "regnety_016": "y_1_6gf",
+    "regnety_032": "y_3_2gf",
+    "regnety_080_tv": "y_8gf",
+    "regnety_160": "y_16gf",
+    "regnety_320": "y_32gf",
+    "regnety_1280": "y_128gf",
+}
 ORIGINALS = {
     "timm": {name: name for name in ARCHITECTURES},
     "torchvision": {name: f"regnet_{theirs}" for name, theirs in _TORCHVISION.items()},

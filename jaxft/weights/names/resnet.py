@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jaxft.models.resnet import ARCHITECTURES, Config
-from jaxft.weights.names.names import Names
+from jaxft.models.resnet import ARCHITECTURES, WIDTHS, Config
+from jaxft.weights.names.names import Names, TransformersConfig
 
 
 def _timm(config: Config) -> Names:
@@ -29,6 +29,13 @@ def _transformers(config: Config) -> Names | None:
         parts[f"{ours}/downsample/0"] = f"{theirs}.shortcut.convolution"
         parts[f"{ours}/downsample/1"] = f"{theirs}.shortcut.normalization"
     return Names({**parts, "fc": "classifier.1"})
+
+
+def transformers_config(config: Config) -> TransformersConfig:
+    widths = [width * 4 if config.bottleneck else width for width in WIDTHS]
+    fields = {"depths": list(config.depths), "hidden_sizes": widths, "downsample_in_bottleneck": config.early_stride}
+    layer = "bottleneck" if config.bottleneck else "basic"
+    return TransformersConfig("resnet", "ResNetForImageClassification", {**fields, "layer_type": layer})
 
 
 CONVENTIONS = {"torchvision": _torchvision, "timm": _timm, "transformers": _transformers}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaxft.models.resnetv2 import ARCHITECTURES, Config
-from jaxft.weights.names.names import Names
+from jaxft.weights.names.names import Names, TransformersConfig
 from jaxft.weights.rules import POINTWISE
 
 
@@ -21,6 +21,11 @@ def _transformers(config: Config) -> Names:
             "head/fc": "classifier.1",
         }
     )
+
+
+def transformers_config(config: Config) -> TransformersConfig:
+    fields = {"depths": list(config.depths), "hidden_sizes": list(config.widths), "embedding_size": config.widths[0] // 4}
+    return TransformersConfig("bit", "BitForImageClassification", {**fields, "layer_type": "preactivation"})
 
 
 CONVENTIONS = {"timm": _timm, "transformers": _transformers}

@@ -8,8 +8,9 @@ import numpy as np
 
 from jaxft.models.siglip import ARCHITECTURES
 from jaxft.models.vit import Config
+from jaxft.weights.names import vit
 from jaxft.weights.names.clip import OF_TEXTS, TOKENS, tower
-from jaxft.weights.names.names import Names
+from jaxft.weights.names.names import Names, TransformersConfig
 from jaxft.weights.rules import DENSE, IDENTITY, Op
 
 
@@ -58,6 +59,11 @@ def _tower(base: str) -> Mapping[str, str | tuple[str, ...]]:
         "attn_pool/norm": f"{pool}.layernorm",
         "attn_pool/mlp": f"{pool}.mlp",
     }
+
+
+def transformers_config(config: Config) -> TransformersConfig | None:
+    """Of the tower: the config of their classifier, which takes the mean of the patches, has the tower's inside it."""
+    return TransformersConfig("siglip_vision_model", "SiglipVisionModel", vit.fields(config)) if config.pool == "map" else None
 
 
 CONVENTIONS = {"timm": _timm, "transformers": _transformers}

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxft.models.swin import ARCHITECTURES, Config
 from jaxft.models.windows import offsets
-from jaxft.weights.names.names import Names
+from jaxft.weights.names.names import Names, TransformersConfig
 
 _BLOCK = "layers/{s}/blocks/{b}"
 _BIAS = "relative_position_bias_table"
@@ -62,6 +62,14 @@ def _transformers(config: Config) -> Names:
         f"{_BLOCK}/mlp/fc2": f"{block}.output.dense",
     }
     return Names(parts, also, ignored=(f"{block}.attention.self.relative_position_index",))
+
+
+def transformers_config(config: Config) -> TransformersConfig:
+    """Those of both versions."""
+    kind = "Swinv2" if config.v2 else "Swin"
+    fields = {"embed_dim": config.width, "depths": list(config.depths), "num_heads": list(config.heads)}
+    fields["window_size"] = config.windows[0]
+    return TransformersConfig(kind.lower(), f"{kind}ForImageClassification", fields)
 
 
 CONVENTIONS = {"timm": _timm, "torchvision": _torchvision, "transformers": _transformers}

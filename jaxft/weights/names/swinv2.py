@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jaxft.models.swin import ARCHITECTURES, Config
+from jaxft.weights.names import swin
 from jaxft.weights.names.names import Names
 from jaxft.weights.rules import Op
 
@@ -80,6 +81,7 @@ def _transformers(config: Config) -> Names:
     return Names(parts, ignored=tuple(f"{attention}.{buffer}" for buffer in buffers))
 
 
+transformers_config = swin.transformers_config
 CONVENTIONS = {"timm": _timm, "torchvision": _torchvision, "transformers": _transformers}
 #: torchvision has it too, with biases of keys that it never adds: its state dict is not equal to ours, see the tests.
 ORIGINALS = {"timm": {name: name for name in ARCHITECTURES if name.startswith("swinv2_")}}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jaxft.models.vit import ARCHITECTURES, Config
-from jaxft.weights.names.names import Names
+from jaxft.weights.names.names import Names, TransformersConfig
 
 
 def _timm(config: Config) -> Names:
@@ -77,6 +79,27 @@ def _embeddings(base: str) -> dict[str, str | tuple[str, ...]]:
         "patch_embed/proj": f"{base}embeddings.patch_embeddings.projection",
         "norm": f"{base}layernorm",
     }
+
+
+#: What transformers calls an activation.
+_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu", "swiglu": "gelu"}
+
+
+def fields(config: Config) -> dict[str, Any]:
+    """Of the configs of all that is a Vision Transformer there."""
+    return {
+        "hidden_size": config.width,
+        "num_hidden_layers": config.depth,
+        "num_attention_heads": config.heads,
+        "intermediate_size": config.hidden or 4 * config.width,
+        "patch_size": config.patch,
+        "layer_norm_eps": config.epsilon,
+        "hidden_act": _ACTIVATIONS[config.activation],
+    }
+
+
+def transformers_config(config: Config) -> TransformersConfig:
+    return TransformersConfig("vit", "ViTForImageClassification", fields(config))
 
 
 def _transformers(config: Config) -> Names:

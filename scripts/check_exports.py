@@ -1,0 +1,180 @@
+"""Fine-tunes networks of each family for a moment, exports them with their new head for every library that has them, and has it
+load them: strictly, to the same logits, with pictures prepared by its own pipeline. What it saves again is read bit for bit.
+
+    python scripts/check_exports.py --torch-python PYTHON [--only "vit*"]
+
+PYTHON has torch, torchvision, timm and transformers. Writes docs/exports.json, which scripts/make_matrix.py turns into a table.
+"""
+
+import argparse
+import datetime
+import fnmatch
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+FOUND = ROOT / "docs" / "exports.json"
+LIBRARIES = ("torchvision", "timm", "transformers")
+PIXELS, CLASSES = 64, ("circle", "cross", "dots")
+
+
+def draw(root: Path) -> Path:
+    """Class folders of noisy pictures, not square, whose mean colour tells the class."""
+    from PIL import Image
+
+    rng = np.random.default_rng(7)
+    for index, name in enumerate(CLASSES):
+        (root / name).mkdir(parents=True)
+        for number in range(6):
+            pixels = rng.integers(0, 120, (90, 120 + number, 3), dtype=np.uint8)
+            pixels[..., index] += 100
+            Image.fromarray(pixels).resize((360, 270)).save(root / name / f"{number}.png")
+    return root
+
+
+def chosen() -> list[str]:
+    """Of each family the smallest network that torchvision has, and timm; and the smallest of each class of transformers."""
+    from jaxft.models import architecture_of, build, list_models, size_of
+    from jaxft.weights.names import original_name, transformers_config
+
+    found: dict[tuple[str, str], str] = {}
+    for name in sorted(list_models(), key=lambda name: size_of(name).parameters):
+        family, config = architecture_of(name).family, transformers_config(build(name))
+        for library in ("torchvision", "timm"):
+            if original_name(name, library):
+                found.setdefault((family, library), name)
+        if config and "Classification" in config.architecture:
+            found.setdefault((family, config.architecture), name)
+    return sorted(set(found.values()))
+
+
+def fine_tune(name: str, pictures: Path, workdir: Path) -> None:
+    import jaxft
+    from jaxft.models import architecture_of
+
+    size = max(PIXELS, architecture_of(name).min_size)
+    jaxft.finetune(
+        pictures, workdir=workdir, model=name, pretrained=None, train_part="head", epochs=1, lr=1e-3, batch_size=4, size=size,
+        log={"tensorboard": False},
+    )  # fmt: skip
+
+
+def check(name: str, folder: Path, pictures: Path, python: str) -> dict[str, Any]:
+    """Of every library what `torch_side` found, with our own logits and pixels held against it."""
+    import jaxft
+    from jaxft import tree
+    from jaxft.data import decode
+    from jaxft.data.transforms import eval_transform
+    from jaxft.weights import load_model
+    from jaxft.weights.names import conventions, original_name
+
+    tuned = jaxft.load_run(folder / "run")
+    files = sorted(pictures.rglob("0.png"))
+    pixels = np.stack([eval_transform(decode(file), tuned.model.preprocessing) for file in files])
+    logits = np.asarray(tuned.apply(tuned.params, tuned.model_state, pixels, train=False, rng=None)[0]["logits"])
+    np.save(folder / "images.npy", logits_input(tuned, pixels))
+    ours = tree.flatten({"params": tuned.params, **tuned.model_state})
+    found: dict[str, Any] = {}
+    for library in LIBRARIES:
+        if library not in conventions(tuned.model) or (library != "transformers" and not original_name(name, library)):
+            continue
+        out = folder / (f"{library}.safetensors" if library == "torchvision" else library)
+        try:
+            exported = jaxft.export_run(folder / "run", out, to=library)
+        except jaxft.JaxftError as error:  # towers have no classifier in transformers
+            found[library] = {"refused": str(error)}
+            continue
+        request = {"library": library, "out": str(out), "files": [str(file) for file in files], "loads": exported.loads}
+        (folder / "request.json").write_text(json.dumps(request))
+        done = subprocess.run(
+            [python, "-P", __file__, "--torch-side", str(folder / "request.json")], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            found[library] = {"failed": done.stderr.strip().splitlines()[-1][:300]}
+            continue
+        theirs = np.load(folder / "request.npz")
+        again = load_model(name, None, str(folder / "again.safetensors"), size=tuned.model.preprocessing.size)
+        back = tree.flatten({"params": again.params, **again.model_state})
+        found[library] = {
+            "logits": float(np.abs(theirs["logits"] - logits).max() / np.abs(logits).max()),
+            "pixels": None if "pixels" not in theirs else float(np.abs(theirs["pixels"] - logits_input(tuned, pixels)).max()),
+            "bit_equal": all(np.array_equal(ours[path], back[path]) for path in ours) and len(ours) == len(back),
+        }
+    return found
+
+
+def logits_input(tuned: Any, pixels: np.ndarray) -> np.ndarray:
+    """f32 [B, C, H, W], as the network sees it."""
+    from jaxft.preprocessing import normalize
+
+    return np.asarray(normalize(pixels, tuned.model.preprocessing)).transpose(0, 3, 1, 2)
+
+
+def torch_side(request: dict[str, Any]) -> None:
+    """In the Python that has torch: loads what was exported by the lines that `jaxft export` prints."""
+    import safetensors.torch
+    import timm
+    import torch
+    import torchvision
+    import transformers
+    from PIL import Image
+
+    torch.set_grad_enabled(False)
+    scope = {"timm": timm, "torchvision": torchvision, "transformers": transformers, "safetensors": safetensors}
+    lines = [line.strip() for line in request["loads"].strip().splitlines()]
+    if len(lines) == 1:
+        network = eval(lines[0], scope)  # the line as printed
+    else:
+        exec("\n".join(lines), scope)
+        network = scope["network"]
+    network.eval()
+    images = [Image.open(file).convert("RGB") for file in request["files"]]
+    found = {}
+    if request["library"] == "timm":
+        transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=network))
+        found["pixels"] = torch.stack([transform(image) for image in images])
+    elif request["library"] == "transformers":
+        *_, loading = transformers.AutoModelForImageClassification.from_pretrained(request["out"], output_loading_info=True)
+        assert not any(loading[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), loading
+        processor = transformers.AutoImageProcessor.from_pretrained(request["out"], backend="pil")
+        found["pixels"] = processor(images, return_tensors="pt")["pixel_values"]
+    given = np.load(Path(request["out"]).parent / "images.npy")
+    logits = network(torch.from_numpy(given))
+    found["logits"] = getattr(logits, "logits", logits)
+    safetensors.torch.save_file(
+        {name: value.clone().contiguous() for name, value in network.state_dict().items()},
+        Path(request["out"]).parent / "again.safetensors",
+    )
+    np.savez(Path(request["out"]).parent / "request.npz", **{key: value.numpy() for key, value in found.items()})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--torch-python")
+    parser.add_argument("--torch-side")
+    parser.add_argument("--only", default="*", help="glob over networks")
+    options = parser.parse_args()
+    if options.torch_side:
+        torch_side(json.loads(Path(options.torch_side).read_text()))
+        return
+    found = json.loads(FOUND.read_text()) if FOUND.exists() else {}
+    for name in fnmatch.filter(chosen(), options.only):
+        with tempfile.TemporaryDirectory() as folder:
+            pictures = draw(Path(folder) / "pictures")
+            fine_tune(name, pictures, Path(folder) / "run")
+            found[name] = {
+                "date": datetime.date.today().isoformat(),
+                **check(name, Path(folder), pictures, options.torch_python),
+            }
+        print(name, json.dumps(found[name]), flush=True)
+        FOUND.write_text(json.dumps(dict(sorted(found.items())), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

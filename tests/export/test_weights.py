@@ -1,0 +1,100 @@
+"""A finished run becomes a file or a folder that says what it holds, and that jaxft reads back bit for bit."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from jaxft import tree
+from jaxft.cli.main import main
+from jaxft.errors import JaxftError
+from jaxft.export import export_run
+from jaxft.weights import create_model, open_repository, read_with_metadata
+from jaxft.workdir import load_run
+
+CLASSES = ["circle", "cross", "dots"]
+
+
+@pytest.fixture(scope="module")
+def run(finished):
+    return finished[0]
+
+
+def leaves(params, state):
+    return tree.flatten({"params": params, **state})
+
+
+def assert_same(run, model, params, state):
+    tuned = load_run(run)
+    assert model.preprocessing == tuned.model.preprocessing
+    ours, found = leaves(tuned.params, tuned.model_state), leaves(params, state)
+    assert ours.keys() == found.keys()
+    for path, leaf in ours.items():
+        np.testing.assert_array_equal(leaf, found[path], err_msg=path)
+
+
+def test_a_run_exported_for_timm_is_a_repository_that_is_read_back_bit_for_bit(run, tmp_path):
+    exported = export_run(run, tmp_path / "timm")
+    assert sorted(path.name for path in (tmp_path / "timm").iterdir()) == ["config.json", "model.safetensors"]
+    config = json.loads((tmp_path / "timm" / "config.json").read_text())
+    assert (config["architecture"], config["num_classes"], config["label_names"]) == ("tf_efficientnet_lite0", 3, CLASSES)
+    assert config["pretrained_cfg"]["input_size"] == [3, 32, 32]
+    tensors, metadata = read_with_metadata(tmp_path / "timm" / "model.safetensors")
+    assert tensors["classifier.weight"].shape == (3, 1280)
+    assert json.loads(metadata["class_names"]) == CLASSES
+    assert len(tensors) == exported.tensors
+    assert f"timm.create_model('local-dir:{tmp_path / 'timm'}', pretrained=True)" in str(exported)
+    assert open_repository(str(tmp_path / "timm")).class_names == tuple(CLASSES)
+    assert_same(run, *create_model(str(tmp_path / "timm"), pretrained=True))
+
+
+def test_a_run_exported_as_a_file_is_read_back_bit_for_bit_in_both_conventions(run, tmp_path):
+    for to in ("jaxft", "timm"):
+        export_run(run, tmp_path / f"{to}.safetensors", to=to)
+        model, params, state = create_model("efficientnet_lite0", pretrained=str(tmp_path / f"{to}.safetensors"), size=32)
+        assert_same(run, model, params, state)
+
+
+def test_the_command_exports_a_checkpoint_and_never_writes_over_a_file_unasked(run, tmp_path, capsys):
+    command = ["export", f"--workdir={run}", str(tmp_path / "out"), "--to=timm"]
+    assert main(command) == 0
+    assert "for timm" in capsys.readouterr().out
+    before = (tmp_path / "out" / "model.safetensors").read_bytes()
+    assert main([*command, "--step=2"]) == 2
+    assert "exists: give another name, or overwrite it with --overwrite" in capsys.readouterr().err
+    assert main([*command, "--step=2", "--overwrite"]) == 0
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == before
+    assert main([*command, "--step=9", "--overwrite"]) == 2
+    assert "no checkpoint 9" in capsys.readouterr().err
+
+
+def test_what_cannot_be_exported_says_what_can(run, tmp_path):
+    with pytest.raises(JaxftError, match="cannot be written for 'torchvision'; only for jaxft, timm"):
+        export_run(run, tmp_path / "out", to="torchvision")
+    with pytest.raises(JaxftError, match=r"'jaxft' has no config of a network: give a file that ends in \.safetensors"):
+        export_run(run, tmp_path / "out", to="jaxft")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JaxftError, match="cannot write"):
+        export_run(run, tmp_path / "file" / "below", to="timm")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def test_a_run_is_continued_from_an_exported_folder(run, photos, tmp_path):
+    """What was fine-tuned is where the next fine-tuning starts: the folder's name says network and weights."""
+    from jaxft.config import default_config
+    from jaxft.plan import make_plan
+
+    export_run(run, tmp_path / "net")
+    config = default_config()
+    config.data.source = str(photos)
+    config.model.name = str(tmp_path / "net")
+    plan = make_plan(config)
+    assert plan.record["model"]["name"] == "efficientnet_lite0"
+    assert_same(run, plan.model, plan.params, plan.model_state)
+    shapes = make_plan(config, weights=False)
+    assert shapes.model.preprocessing == plan.model.preprocessing
+    assert jax.tree.structure(shapes.params) == jax.tree.structure(plan.params)
+    config.model.pretrained = "lite"
+    with pytest.raises(JaxftError, match="config.model.pretrained 'lite': give one of them"):
+        make_plan(config)
