@@ -1,7 +1,7 @@
 """MobileNet-v2 (Sandler et al., 2018), named as timm names it; torchvision's is the same network.
 
-The authors' own weights, as transformers has them, pad as TensorFlow does, with an epsilon of 1e-3, and in training statistics keep
-0.997 of their old value: they are called `tf_`.
+The authors' own weights, as transformers has them, are called `tf_`: padded as TensorFlow does, with an epsilon of 1e-3, and
+statistics that keep 0.997 of their old value in training.
 """
 
 from __future__ import annotations
