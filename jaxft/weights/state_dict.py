@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxft.weights.pickle_machine import Opaque, UnsafeCheckpoint
+from jaxft.weights.limits import UnsafeCheckpoint
+from jaxft.weights.pickle_calls import Opaque
 
 #: Keys under which training scripts put a state dict. The first found counts: averaged weights are the better ones.
 _NESTED = (
@@ -24,7 +25,7 @@ def unwrap(found: Any) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """The named tensors of a checkpoint.
 
     Args:
-      found: what `read_pth` gives.
+      found: what `read_zip` and `read_legacy` give.
 
     Returns:
       Name -> array, and what was unwrapped on the way: keys gone down (`state_dict`), prefixes cut (`module.`).

@@ -9,6 +9,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from pth_bytes import make_legacy, make_zip
 
 from jaxft.weights import UnsafeCheckpoint, read, read_with_metadata
 
@@ -77,7 +78,7 @@ def test_what_has_no_readable_state_dict_is_refused_with_advice(kind, message, f
     assert str(path) in str(caught.value)
 
 
-def test_a_whole_model_in_the_legacy_format_is_refused_with_advice(make_legacy, tmp_path):
+def test_a_whole_model_in_the_legacy_format_is_refused_with_advice(tmp_path):
     # A persistent id of a class and its source, then an instance of the class: what torch wrote for whole models.
     data = b"\x80\x02(X\x06\x00\x00\x00modulecnets\nNet\nX\x06\x00\x00\x00net.pyX\x00\x00\x00\x00tQ)\x81}b."
     (tmp_path / "net.pth").write_bytes(make_legacy(data))
@@ -91,7 +92,7 @@ def test_a_plain_pickle_is_no_checkpoint(tmp_path):
         read(tmp_path / "x.pkl")
 
 
-def test_a_file_of_the_other_byte_order_is_refused(make_zip, tmp_path):
+def test_a_file_of_the_other_byte_order_is_refused(tmp_path):
     (tmp_path / "x.pth").write_bytes(make_zip(b"\x80\x02}.", byteorder=b"big"))
     with pytest.raises(UnsafeCheckpoint, match="big-endian"):
         read(tmp_path / "x.pth")
