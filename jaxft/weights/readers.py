@@ -45,7 +45,9 @@ def read_with_metadata(path: str | Path) -> tuple[dict[str, np.ndarray], dict[st
     try:
         tensors, metadata = _read(path)
     except JaxftError as error:
-        raise type(error)(f"{path}: {error}") from error
+        # It may quote names from the file, which may hold anything.
+        text = "".join(character if character.isprintable() else "?" for character in str(error))
+        raise type(error)(f"{path}: {text}") from error
     except OSError as error:
         raise JaxftError(f"{path} cannot be read: {error.strerror or error}") from error
     if not tensors:

@@ -17,7 +17,7 @@ _NESTED = (
 )  # fmt: skip
 #: What wrappers (data parallel, compiled, Lightning) put before every name.
 _PREFIXES = ("module.", "_orig_mod.", "model.")
-_MAX_NESTING = 4
+_MAX_NESTING = 4  # of keys gone down, and of prefixes cut
 _SAVE_IT = "save model.state_dict() with torch.save"
 
 
@@ -52,7 +52,10 @@ def unwrap(found: Any) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     if not tensors:
         keys = ", ".join(repr(key)[:40] for key in list(found)[:5] if isinstance(key, str | int)) or "nothing"
         raise UnsafeCheckpoint(f"it holds no tensors by name, but {keys}: {_SAVE_IT}")
-    while prefix := next((prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in tensors)), ""):
+    for _ in range(_MAX_NESTING):
+        prefix = next((prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in tensors)), None)
+        if prefix is None:
+            break
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
         steps.append(prefix)
     return tensors, tuple(steps)
