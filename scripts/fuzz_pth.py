@@ -85,6 +85,7 @@ class Fuzzer:
         watched.warm_up(FIXTURES)
         pth.Machine = counting(pickle_machine.Machine)
         self._watch = watched.Watch()
+        self._most = resident()
         shared = pathlib.Path("/dev/shm")
         self._folder = tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None)
         self._path = pathlib.Path(self._folder.name) / "mutant.pth"
@@ -92,9 +93,10 @@ class Fuzzer:
     def one(self, number, tally):
         data, kind, base = mutants.mutant(self._bases, self._seed, number)
         self._path.write_bytes(data)
-        pth.Machine.started, before = 0, resident()
+        pth.Machine.started = 0
         reading = self._watch.read(self._path)
-        growth = resident() - before
+        most = resident()
+        growth, self._most = most - self._most, most
         peak = watched.peak_of(self._path) if number % TRACED == 0 else 0
         tally["outcomes"][group(reading)] += 1
         tally["kinds"].setdefault(kind, collections.Counter())["refused" if reading.refused else "read"] += 1
