@@ -81,7 +81,7 @@ class Fuzzer:
 
     def __init__(self, seed, keep):
         self._seed, self._keep = seed, keep
-        self._bases = mutants.bases(FIXTURES)
+        self.bases = mutants.bases(FIXTURES)
         watched.warm_up(FIXTURES)
         pth.Machine = counting(pickle_machine.Machine)
         self._watch = watched.Watch()
@@ -91,7 +91,7 @@ class Fuzzer:
         self._path = pathlib.Path(self._folder.name) / "mutant.pth"
 
     def one(self, number, tally):
-        data, kind, base = mutants.mutant(self._bases, self._seed, number)
+        data, kind, base = mutants.mutant(self.bases, self._seed, number)
         self._path.write_bytes(data)
         pth.Machine.started = 0
         reading = self._watch.read(self._path)
@@ -123,10 +123,15 @@ class Fuzzer:
 
     def _found(self, number, data, wrong, tally):
         tally["findings"].append({"number": number, "wrong": wrong})
+        path = self.save(number, data)
+        print(f"FOUND {path}: {wrong}; again: --seed {self._seed} --only {number}", flush=True)
+
+    def save(self, number, data):
+        """Keeps a mutant in the folder for findings."""
         self._keep.mkdir(parents=True, exist_ok=True)
         path = self._keep / f"seed{self._seed}_{number}.pth"
         path.write_bytes(data)
-        print(f"FOUND {path}: {wrong}; again: --seed {self._seed} --only {number}", flush=True)
+        return path
 
 
 def empty():
@@ -208,8 +213,7 @@ def main():
     if given.only is not None:
         fuzzer, tally = Fuzzer(given.seed, given.keep), empty()
         reading = fuzzer.one(given.only, tally)
-        given.keep.mkdir(parents=True, exist_ok=True)
-        fuzzer._path.replace(given.keep / f"seed{given.seed}_{given.only}.pth")
+        fuzzer.save(given.only, mutants.mutant(fuzzer.bases, given.seed, given.only)[0])
         print(reading)
         sys.exit(bool(tally["findings"]))
     total = run(given.count, given.seed, given.processes, given.keep)

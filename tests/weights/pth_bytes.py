@@ -34,7 +34,7 @@ def make_legacy(data, storages=None, *, itemsize=4, keys=None):
 
 
 def text(value):
-    raw = value.encode()
+    raw = value.encode("utf-8", "surrogatepass")
     return b"X" + struct.pack("<I", len(raw)) + raw
 
 

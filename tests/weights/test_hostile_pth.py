@@ -12,7 +12,7 @@ import hostile
 import numpy as np
 import pytest
 import watched
-from pth_bytes import RAW, checkpoint, make_legacy, make_zip, state_dict, tensor
+from pth_bytes import RAW, checkpoint, make_legacy, make_zip, state_dict, tensor, text
 
 from jaxft.errors import JaxftError
 from jaxft.weights import UnsafeCheckpoint, read
@@ -125,6 +125,24 @@ def test_a_call_in_place_of_all_tensors_is_said(tmp_path):
         (tmp_path / "x.pth").write_bytes(make(b"\x80\x02" + hostile.CALLS["eval"] + b"."))
         with pytest.raises(UnsafeCheckpoint, match=r"an object \(builtins.eval\)"):
             read(tmp_path / "x.pth")
+
+
+def test_a_name_of_a_million_prefixes_is_cut_a_few_times_only(tmp_path):
+    path = tmp_path / "x.pth"
+    path.write_bytes(make_zip(state_dict({"module." * 100_000 + "x": tensor()}), {"0": RAW}))
+    start = time.process_time()
+    assert list(read(path)) == ["module." * 99_996 + "x"]
+    assert time.process_time() - start < watched.SECONDS
+
+
+@pytest.mark.parametrize("make", [make_zip, make_legacy])
+def test_a_message_quotes_no_control_characters_of_the_file(make, tmp_path):
+    path = tmp_path / "x.pth"
+    evil = text("a\x1b[2J\nb") + text("\u202edlo\ud800") + b"\x93)R"
+    path.write_bytes(make(b"\x80\x02" + evil + b"."))
+    with pytest.raises(UnsafeCheckpoint, match=r"an object \(a\?\[2J\?b\.\?dlo\?\)") as caught:
+        read(path)
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("kind", ["scalars", "legacy_scalars"])
