@@ -171,14 +171,26 @@ def seen(path):
     for key in ("model_ema", "state_dict", "model", "net", "model_state_dict"):
         if isinstance(found.get(key), dict):
             found = found[key]
-    described = {}
-    for name, value in found.items():
-        if isinstance(value, torch.Tensor):
-            plain = value.detach().as_subclass(torch.Tensor).contiguous()
-            raw = plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b""
-            dtype, shape = str(plain.dtype).removeprefix("torch."), list(plain.shape)
-            described[name] = {"dtype": dtype, "shape": shape, "hex": raw.hex()}
-    return described
+    return {name: described(value) for name, value in found.items() if isinstance(value, torch.Tensor)}
+
+
+def optimizer_seen(path):
+    """Name of a parameter's state (`0.exp_avg`) -> dtype, shape and bytes as torch loads them."""
+    states = torch.load(path, weights_only=False)["optimizer"]["state"]
+    values = {f"{number}.{name}": value for number, state in states.items() for name, value in state.items()}
+    return {name: described(value) for name, value in values.items()}
+
+
+def described(value):
+    plain = value.detach().as_subclass(torch.Tensor).contiguous()
+    raw = plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b""
+    return {"dtype": str(plain.dtype).removeprefix("torch."), "shape": list(plain.shape), "hex": raw.hex()}
+
+
+def write_optimizers():
+    kinds = ("training", "averaged", "legacy_training")
+    states = {kind: optimizer_seen(FOLDER / f"{kind}.pth") for kind in kinds}
+    (FOLDER / "expected_optimizers.json").write_text(json.dumps(states, indent=0) + "\n")
 
 
 def main():
@@ -214,6 +226,7 @@ def main():
     compressed = zipped_again(FOLDER / "plain.pth", zipfile.ZIP_DEFLATED)
     (FOLDER / "refused_compressed.pth").write_bytes(compressed)
     (FOLDER / "expected.json").write_text(json.dumps(expected, indent=0) + "\n")
+    write_optimizers()
     total = sum(path.stat().st_size for path in FOLDER.iterdir())
     print(f"torch {torch.__version__}: {len(files) + 2} files, {total / 1e3:.0f} kB")
 

@@ -1,8 +1,8 @@
 """Pretrained weights: fetched, read, renamed, checked, put into a network; and written back."""
 
 from jaxft.weights.convert import ConvertReport, convert_file
+from jaxft.weights.limits import UnsafeCheckpoint
 from jaxft.weights.load import Loaded, LoadReport, create_model, load_model
-from jaxft.weights.pickle_machine import UnsafeCheckpoint
 from jaxft.weights.readers import read, read_with_metadata
 from jaxft.weights.repository import Repository, is_repository, open_repository
 from jaxft.weights.rules import CONV, DENSE, IDENTITY, Converted, Op, Rule, convert, export, flatten_chw

@@ -15,7 +15,7 @@ import numpy as np
 from jaxft.errors import JaxftError
 
 SECONDS = 120
-_FLOOR = 4 << 30  # bytes of address space that Python, NumPy and HDF5 may take beside the file's arrays
+_FLOOR = 1 << 30  # bytes of address space that Python, NumPy and HDF5 may take beside the file's arrays
 #: A compressed file may hold this many times its size: weights hardly compress, and unwritten arrays cost nothing.
 MAX_RATIO = 50
 
@@ -25,6 +25,8 @@ import json, sys
 path, out, memory, seconds, most = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 import resource
 resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.setrlimit(resource.RLIMIT_FSIZE, (2 * most, 2 * most))
 if sys.platform == "linux":
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 import h5py, numpy as np
@@ -60,7 +62,8 @@ def read_h5(path: Path, *, seconds: float = SECONDS) -> dict[str, np.ndarray]:
         limits = [str(_FLOOR + 3 * most), str(math.ceil(seconds)), str(most)]
         # -P: a numpy.py in the current folder is not NumPy. One thread: each reserves address space.
         command = [sys.executable, "-P", "-c", _CHILD, str(path), out, *limits]
-        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        # Nor does HDF5 load a plugin that a file asks for.
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "HDF5_PLUGIN_PRELOAD": "::"}
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, errors="replace", timeout=seconds, check=False, env=environment

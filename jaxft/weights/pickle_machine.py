@@ -1,12 +1,11 @@
 """An abstract machine for the pickles in torch checkpoints. It imports nothing and calls nothing that a file names.
 
-`pickletools.genops` turns the bytes into opcodes; this machine interprets an allow-list of them over plain containers.
-A GLOBAL pushes an inert `Name`; REDUCE of a name is a switch over the few constructors that tensors are made of, and of
-any other name an inert `Opaque`, so that a checkpoint with an optimizer, an argparse.Namespace or somebody's class
-beside its tensors still reads.
+It interprets an allow-list of opcodes over plain containers. A GLOBAL pushes an inert `Name`; REDUCE of a name is a switch
+over the few constructors that tensors are made of (`pickle_calls`), and of any other name an inert `Opaque`, so that a
+checkpoint with an optimizer, an argparse.Namespace or somebody's class beside its tensors still reads.
 
-Work is bounded by the length of the file: opcodes are counted, and so is what one opcode copies of a container that
-stands in the file once. Nothing walks into a container: by references, a small file can hold one of any size.
+Time and memory are bounded by the size of the file: each opcode, and what it copies of a container that stands in the file
+once, is charged to the file's `Limits`. Nothing walks into a container: by references, a small file can hold one of any size.
 """
 
 from __future__ import annotations
@@ -15,308 +14,261 @@ import pickletools
 import struct
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import IO, Any
+from typing import Any
 
-import numpy as np
+from jaxft.weights import pickle_opcodes as read
+from jaxft.weights.limits import Limits, UnsafeCheckpoint
+from jaxft.weights.pickle_calls import DICT, ITEM, LIST, Calls, Name, NumpyDtype, Opaque
+from jaxft.weights.torch_types import View
 
-from jaxft.errors import JaxftError
-from jaxft.weights.torch_types import DTYPES, Storage, View
-
-
-class UnsafeCheckpoint(JaxftError):
-    """A file that is not a whole, plain torch checkpoint: damaged, or made to do harm."""
-
-
-#: Opcodes of one pickle, and items copied by calls. A ResNet-152 with optimizer state needs some 60,000.
-MAX_WORK = 4_000_000
-#: Python hashes an int modulo 2**61 - 1: longer ones can be made to collide in a dict, which then takes quadratic time.
-MAX_KEY_BITS = 60
-#: Nor are tuples hashed with a secret: those that are keys are few.
-MAX_TUPLE_KEYS = 10_000
-MAX_TUPLE_KEY = 8
-MAX_MEMO = 1 << 32
-MAX_DIMENSIONS = 16
-
-
-class Name:
-    """A dotted name from the file. It is never looked up."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str):
-        self.name = name
-
-
-class Opaque:
-    """What a call that is not made would have given."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str):
-        self.name = name
-
-
-class _Mark:
-    pass
-
-
-class _NumpyDtype:
-    __slots__ = ("code", "order")
-
-    def __init__(self, code: str):
-        self.code, self.order = code, "<"
-
-
-_MARK = _Mark()
-_PUSHED = frozenset({
-    "BINBYTES", "BINBYTES8", "BINFLOAT", "BININT", "BININT1", "BININT2", "BINSTRING", "BINUNICODE", "BINUNICODE8",
-    "BYTEARRAY8", "FLOAT", "INT", "LONG", "LONG1", "LONG4", "SHORT_BINBYTES", "SHORT_BINSTRING", "SHORT_BINUNICODE",
-    "STRING", "UNICODE",
-})  # fmt: skip
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_SET": set}
-_NUMPY_CODES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"})
-_CONTAINERS = frozenset({"collections.OrderedDict", "torch.Size", "builtins.set", "__builtin__.set"})
+#: Bytes that any opcode may take: a place on the stack and one in the memo, in lists that may just have grown.
+_PLACE = 10
+_NUMBER = 32
 _MALFORMED = (
     IndexError, KeyError, ValueError, TypeError, struct.error, OverflowError, AttributeError, EOFError, RecursionError,
     MemoryError, UnicodeError,
 )  # fmt: skip
 
 
+class _Mark:
+    pass
+
+
+_MARK = _Mark()
+_MISSING = _Mark()
+
+
 class Machine:
     """Interprets one pickle.
 
     Args:
+      data: the pickle, and maybe more behind it.
       persistent: turns a persistent id into a `Storage`, or the `Name` of a class.
-      budget: bytes that all tensors together may claim; a tensor of stride 0 claims what it would hold.
+      limits: what the file may still cost.
     """
 
-    def __init__(self, persistent: Callable[[Any], Any], budget: int):
+    def __init__(self, data: memoryview, persistent: Callable[[Any], Any], limits: Limits):
+        self._data = data
         self._persistent = persistent
-        self._budget = budget
+        self._limits = limits
+        self._calls = Calls(limits)
         self._stack: list[Any] = []
-        self._memo: dict[int, Any] = {}
-        self._work = 0
-        self._tuple_keys = 0
+        self._memo: list[Any] = []
 
-    def load(self, file: IO[bytes]) -> Any:
-        """The object of the pickle that starts here; `file` is left behind its STOP.
+    def load(self, at: int = 0) -> tuple[Any, int]:
+        """The object of the pickle that starts at a place, and the place behind it.
 
         Raises:
           UnsafeCheckpoint: anything but a plain pickle.
         """
         try:
-            for opcode, argument, _ in pickletools.genops(file):
-                self._spend(1)
-                if opcode.name == "STOP":
-                    if len(self._stack) != 1 or self._stack[0] is _MARK:
-                        raise UnsafeCheckpoint("the pickle does not end in one object")
-                    return self._stack[0]
-                self._run(opcode.name, argument)
+            return self._load(at)
         except UnsafeCheckpoint:
             raise
         except _MALFORMED as error:
             raise UnsafeCheckpoint(f"the pickle is malformed ({type(error).__name__}: {str(error)[:80]})") from error
+
+    def _load(self, at: int) -> tuple[Any, int]:
+        data, limits, size = self._data, self._limits, len(self._data)
+        while at < size:
+            code = data[at]
+            at += 1
+            if code == _STOP:
+                if len(self._stack) != 1 or isinstance(self._stack[0], _Mark):
+                    raise UnsafeCheckpoint("the pickle does not end in one object")
+                return self._stack[0], at
+            if code not in _TABLE:
+                raise UnsafeCheckpoint(f"the opcode {_NAMES.get(code, code)} is not allowed")
+            argument, memory, run = _TABLE[code]
+            limits.steps -= 1
+            limits.memory -= _PLACE + memory
+            if limits.steps < 0 or limits.memory < 0:
+                limits.check()
+            if argument is None:
+                run(self)
+            else:
+                value, at = argument(data, at, limits)
+                run(self, value)
         raise UnsafeCheckpoint("the pickle has no end")
 
-    def _spend(self, work: int) -> None:
-        self._work += work
-        if self._work > MAX_WORK:
-            raise UnsafeCheckpoint(f"its pickle takes more than {MAX_WORK} steps")
+    def _push(self, value: Any) -> None:
+        self._stack.append(value)
 
-    def _run(self, name: str, argument: Any) -> None:
-        stack = self._stack
-        if name in _PUSHED:
-            stack.append(argument)
-        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
-            if not 0 <= argument < MAX_MEMO:
-                raise UnsafeCheckpoint("a memo index out of range")
-            self._memo[argument] = stack[-1]
-        elif name == "MEMOIZE":
-            self._memo[len(self._memo)] = stack[-1]
-        elif name in ("BINGET", "LONG_BINGET", "GET"):
-            stack.append(self._memo[argument])
-        elif name == "MARK":
-            stack.append(_MARK)
-        elif name in _CONSTANTS:
-            stack.append(_CONSTANTS[name])
-        elif name in _EMPTY:
-            stack.append(_EMPTY[name]())
-        elif name in ("LIST", "TUPLE", "FROZENSET", "TUPLE1", "TUPLE2", "TUPLE3"):
-            self._sequence(name)
-        elif name in ("SETITEM", "SETITEMS", "DICT", "APPEND", "APPENDS", "ADDITEMS"):
-            self._fill(name)
-        elif name == "GLOBAL":
-            stack.append(Name(argument.replace(" ", ".", 1)))
-        elif name == "STACK_GLOBAL":
-            attribute, module = stack.pop(), stack.pop()
-            if type(attribute) is not str or type(module) is not str:
-                raise UnsafeCheckpoint("a global without a name")
-            stack.append(Name(f"{module}.{attribute}"))
-        elif name in ("REDUCE", "NEWOBJ"):
-            arguments, function = stack.pop(), stack.pop()
-            stack.append(self._call(function, arguments))
-        elif name == "NEWOBJ_EX":
-            keywords, arguments, function = stack.pop(), stack.pop(), stack.pop()
-            if type(keywords) is not dict:
-                raise UnsafeCheckpoint("a call with keywords that are none")
-            stack.append(self._call(function, arguments))
-        elif name == "BUILD":
-            self._build(stack.pop(), stack[-1])
-        elif name == "BINPERSID":
-            stack.append(self._persistent(stack.pop()))
-        elif name == "POP":
-            stack.pop()
-        elif name == "POP_MARK":
-            self._pop_mark()
-        elif name == "DUP":
-            stack.append(stack[-1])
-        elif name not in ("PROTO", "FRAME"):
-            raise UnsafeCheckpoint(f"the opcode {name} is not allowed")
+    def _pass(self, value: Any) -> None:
+        """Protocol and frames say nothing that is needed."""
 
-    def _pop_mark(self) -> list[Any]:
-        for index in range(len(self._stack) - 1, -1, -1):
-            if self._stack[index] is _MARK:
-                found = self._stack[index + 1 :]
-                del self._stack[index:]
-                return found
-        raise UnsafeCheckpoint("a mark is missing")
-
-    def _sequence(self, name: str) -> None:
-        if name in ("LIST", "TUPLE", "FROZENSET"):
-            items = self._pop_mark()
-        else:
-            length = int(name[-1])
-            items = self._stack[-length:]
-            if len(items) != length:
-                raise UnsafeCheckpoint("the stack is too short")
-            del self._stack[-length:]
-        if name == "FROZENSET":
-            self._stack.append(frozenset(self._key(item) for item in items))
-        else:
-            self._stack.append(items if name == "LIST" else tuple(items))
-
-    def _fill(self, name: str) -> None:
-        stack = self._stack
-        if name == "SETITEM":
-            value, key = stack.pop(), stack.pop()
-            items = [key, value]
-        elif name == "APPEND":
-            items = [stack.pop()]
-        else:
-            items = self._pop_mark()
-        if name == "DICT":
-            stack.append({})
-        target = stack[-1]
-        if type(target) is Opaque:
+    def _put(self, index: int) -> None:
+        memo, missing = self._memo, index - len(self._memo)
+        if missing < 0:
+            memo[index] = self._stack[-1]
             return
-        if name in ("SETITEM", "SETITEMS", "DICT"):
-            if type(target) not in (dict, OrderedDict) or len(items) % 2:
-                raise UnsafeCheckpoint(f"{name} on a {type(target).__name__}")
-            for key, value in zip(items[::2], items[1::2], strict=True):
-                target[self._key(key)] = value
-        elif name == "ADDITEMS" and type(target) is set:
-            target.update(self._key(item) for item in items)
-        elif name != "ADDITEMS" and type(target) is list:
-            target.extend(items)
-        else:
-            raise UnsafeCheckpoint(f"{name} on a {type(target).__name__}")
+        if missing:  # Python 2 starts at 1, others at 0, and each goes on by one
+            self._limits.spend(missing >> 6, _PLACE * missing)
+            memo.extend([_MISSING] * missing)
+        memo.append(self._stack[-1])
 
-    def _build(self, state: Any, target: Any) -> None:
+    def _memoize(self) -> None:
+        self._memo.append(self._stack[-1])
+
+    def _get(self, index: int) -> None:
+        value = self._memo[index]
+        if value is _MISSING:
+            raise IndexError("nothing is kept there")
+        self._stack.append(value)
+
+    def _global(self, name: str) -> None:
+        self._stack.append(Name(name))
+
+    def _stack_global(self) -> None:
+        attribute, module = self._stack.pop(), self._stack.pop()
+        if type(attribute) is not str or type(module) is not str:
+            raise UnsafeCheckpoint("a global without a name")
+        if len(attribute) + len(module) > 2 * read.MAX_LINE:
+            raise UnsafeCheckpoint("a name of thousands of characters")
+        self._limits.spend(0, 4 * (len(attribute) + len(module)))
+        self._stack.append(Name(f"{module}.{attribute}"))
+
+    def _reduce(self) -> None:
+        arguments, function = self._stack.pop(), self._stack.pop()
+        self._stack.append(self._calls(function, arguments))
+
+    def _new_with_keywords(self) -> None:
+        if type(self._stack.pop()) is not dict:
+            raise UnsafeCheckpoint("a call with keywords that are none")
+        self._reduce()
+
+    def _build(self) -> None:
         """Attributes set on an object. Only a NumPy dtype's byte order matters, not the `_metadata` of a state dict."""
-        if type(target) is _NumpyDtype:
-            if type(state) is not tuple or len(state) < 2 or state[1] not in ("<", ">", "|", "="):
+        state, target = self._stack.pop(), self._stack[-1]
+        if type(target) is NumpyDtype:
+            order = state[1] if type(state) is tuple and len(state) > 1 else None
+            if type(order) is not str or order not in ("<", ">", "|", "="):
                 raise UnsafeCheckpoint("a NumPy dtype without a byte order")
-            target.order = state[1]
+            target.order = order
         elif type(target) not in (OrderedDict, View, Opaque):
             raise UnsafeCheckpoint(f"BUILD on a {type(target).__name__}")
 
-    def _call(self, function: Any, arguments: Any) -> Any:
-        if type(function) is not Name or type(arguments) is not tuple:
-            raise UnsafeCheckpoint("a call of something that is not a name")
-        name, count = function.name, len(arguments)
-        if name in ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor") and count >= 4:
-            return self._tensor(*arguments[:4])
-        if name == "torch._utils._rebuild_tensor_v3" and count >= 7:
-            dtype = DTYPES.get(arguments[6].name) if type(arguments[6]) is Name else None
-            if dtype is None:
-                raise UnsafeCheckpoint("a tensor of an unknown dtype")
-            storage, offset, shape, strides = arguments[:4]
-            return self._tensor(storage, offset, shape, strides, dtype)
-        if name == "torch._tensor._rebuild_from_type_v2" and count == 4:
-            return self._call(arguments[0], arguments[2])  # a tensor with attributes of its own
-        if name.startswith("torch._utils._rebuild_parameter") and count and type(arguments[0]) is View:
-            return arguments[0]
-        if name in ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar") and count == 2:
-            return _scalar(*arguments)
-        if name == "numpy.dtype" and count and type(arguments[0]) is str:
-            code = arguments[0][:8].lstrip("<>|=")
-            return _NumpyDtype(code) if code in _NUMPY_CODES else Opaque(name)
-        if name in _CONTAINERS and count <= 1:
-            return self._container(name, arguments[0] if count else [])
-        if name == "_codecs.encode" and count == 2 and type(arguments[0]) is str and arguments[1] == "latin1":
-            self._spend(len(arguments[0]) // 64)
-            return arguments[0].encode("latin1")
-        return Opaque(name)
+    def _persistent_id(self) -> None:
+        self._stack.append(self._persistent(self._stack.pop()))
 
-    def _container(self, name: str, items: Any) -> Any:
-        """An OrderedDict, set or torch.Size, which copies a list that may stand in the file once and be used often."""
-        if type(items) not in (list, tuple):
-            raise UnsafeCheckpoint(f"a {name} of a {type(items).__name__}")
-        self._spend(len(items))
-        if name == "collections.OrderedDict":
-            return OrderedDict((self._key(key), value) for key, value in items)
-        if name == "torch.Size":
-            return tuple(items)
-        return {self._key(item) for item in items}
+    def _pop(self) -> None:
+        self._stack.pop()
 
-    def _key(self, key: Any) -> Any:
-        """Keys that hash cheaply and cannot be made to collide by the thousand."""
-        if isinstance(key, np.generic):
-            key = key.item()
-        if type(key) is tuple:
-            self._tuple_keys += 1
-            if len(key) > MAX_TUPLE_KEY or self._tuple_keys > MAX_TUPLE_KEYS or any(type(part) is tuple for part in key):
-                raise UnsafeCheckpoint("too many or too long tuples as keys")
-            return tuple(self._key(part) for part in key)
-        if type(key) is int and abs(key) >= 1 << MAX_KEY_BITS:
-            raise UnsafeCheckpoint("an integer key out of range")
-        # The stand-ins hash by identity.
-        if type(key) in (str, bytes, bool, int, float, type(None), Name, Opaque):
-            return key
-        raise UnsafeCheckpoint(f"a key of type {type(key).__name__}")
+    def _dup(self) -> None:
+        self._stack.append(self._stack[-1])
 
-    def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any, dtype: np.dtype | None = None) -> View:
-        """Checks a view in Python's own integers, which do not overflow."""
-        if type(storage) is not Storage:
-            raise UnsafeCheckpoint("a tensor without a storage")
-        sizes = (shape, strides)
-        if any(type(part) is not tuple or len(part) > MAX_DIMENSIONS for part in sizes) or len(shape) != len(strides):
-            raise UnsafeCheckpoint("a tensor without a proper shape")
-        numbers = (offset, *shape, *strides)
-        if any(type(number) is not int or not 0 <= number < 1 << 62 for number in numbers):
-            raise UnsafeCheckpoint("a tensor whose shape, strides or offset are not sizes")
-        dtype = dtype or storage.dtype
-        count, bound, last = 1, dtype.itemsize, offset
-        for size, step in zip(shape, strides, strict=True):
-            count *= size
-            bound *= max(size, 1)
-            last += (size - 1) * step
-        room = storage.numel * storage.dtype.itemsize // dtype.itemsize
-        if offset > room or (count and last >= room):
-            raise UnsafeCheckpoint(f"a tensor reaches to element {max(last, offset)} of a storage of {room}")
-        if bound >= 1 << 62:  # an empty tensor may have sides that no array can have
-            raise UnsafeCheckpoint("a tensor whose sides are too long")
-        self._budget -= count * dtype.itemsize
-        if self._budget < 0:
-            raise UnsafeCheckpoint("the tensors claim more memory than a file of this size may")
-        return View(storage, offset, shape, strides, dtype)
+    def _pop_mark(self) -> list[Any]:
+        stack = self._stack
+        for index in range(len(stack) - 1, -1, -1):
+            if stack[index] is _MARK:
+                self._limits.spend(0, 8 * (len(stack) - index))
+                found = stack[index + 1 :]
+                del stack[index:]
+                return found
+        raise UnsafeCheckpoint("a mark is missing")
+
+    def _discard(self) -> None:
+        self._pop_mark()
+
+    def _list(self) -> None:
+        self._stack.append(self._pop_mark())
+
+    def _tuple(self) -> None:
+        items = self._pop_mark()
+        self._limits.spend(0, 8 * len(items))
+        self._stack.append(tuple(items))
+
+    def _frozenset(self) -> None:
+        items = self._pop_mark()
+        self._limits.spend(len(items), ITEM * len(items))
+        self._stack.append(frozenset(self._calls.key(item) for item in items))
+
+    def _short_tuple(self, length: int) -> None:
+        items = self._stack[-length:]
+        if len(items) != length:
+            raise UnsafeCheckpoint("the stack is too short")
+        del self._stack[-length:]
+        self._stack.append(tuple(items))
+
+    def _set_items(self, items: list[Any], name: str) -> None:
+        target = self._stack[-1]
+        if type(target) is Opaque:
+            return
+        if type(target) not in (dict, OrderedDict) or len(items) % 2:
+            raise UnsafeCheckpoint(f"{name} on a {type(target).__name__}")
+        self._limits.spend(0, ITEM * (len(items) // 2))
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            target[self._calls.key(key)] = value
+
+    def _set_item(self) -> None:
+        value, key = self._stack.pop(), self._stack.pop()
+        self._set_items([key, value], "SETITEM")
+
+    def _dict(self) -> None:
+        items = self._pop_mark()
+        self._stack.append({})
+        self._set_items(items, "DICT")
+
+    def _extend(self, items: list[Any], name: str) -> None:
+        target = self._stack[-1]
+        if type(target) is Opaque:
+            return
+        if type(target) is not list:
+            raise UnsafeCheckpoint(f"{name} on a {type(target).__name__}")
+        self._limits.spend(0, 10 * len(items))
+        target.extend(items)
+
+    def _add_items(self) -> None:
+        items, target = self._pop_mark(), self._stack[-1]
+        if type(target) is Opaque:
+            return
+        if type(target) is not set:
+            raise UnsafeCheckpoint(f"ADDITEMS on a {type(target).__name__}")
+        self._limits.spend(len(items), ITEM * len(items))
+        target.update(self._calls.key(item) for item in items)
 
 
-def _scalar(dtype: Any, raw: Any) -> Any:
-    if type(dtype) is not _NumpyDtype or type(raw) is not bytes:
-        raise UnsafeCheckpoint("a NumPy scalar without a dtype")
-    kind = np.dtype(dtype.code).newbyteorder(">" if dtype.order == ">" else "<")
-    if len(raw) != kind.itemsize:
-        raise UnsafeCheckpoint("a NumPy scalar of the wrong size")
-    return np.frombuffer(raw, kind)[0]
+_Entry = tuple[read.Argument | None, int, Callable[..., None]]
+_push = Machine._push
+
+
+def _make(make: Callable[[], Any]) -> Callable[[Machine], None]:
+    return lambda machine: machine._stack.append(make())
+
+
+#: Opcode -> how its argument is read, the price in bytes beside that of a place, and what to do. What only protocol 0 has, in
+#: which torch cannot save, is left out.
+_ALLOWED: dict[str, _Entry] = {
+    "PROTO": (read.U1, 0, Machine._pass), "FRAME": (read.U8, 0, Machine._pass),
+    "BININT": (read.I4, _NUMBER, _push), "BININT1": (read.U1, 0, _push), "BININT2": (read.U2, _NUMBER, _push),
+    "LONG1": (read.LONG1, _NUMBER, _push), "LONG4": (read.LONG4, _NUMBER, _push),
+    "INT": (read.INT_LINE, _NUMBER, _push), "LONG": (read.INT_LINE, _NUMBER, _push),
+    "BINFLOAT": (read.FLOAT, _NUMBER, _push),
+    "SHORT_BINUNICODE": (read.TEXT1, 0, _push), "BINUNICODE": (read.TEXT4, 0, _push), "BINUNICODE8": (read.TEXT8, 0, _push),
+    "SHORT_BINSTRING": (read.OLD_TEXT1, 0, _push), "BINSTRING": (read.OLD_TEXT4, 0, _push),
+    "SHORT_BINBYTES": (read.BYTES1, 0, _push), "BINBYTES": (read.BYTES4, 0, _push), "BINBYTES8": (read.BYTES8, 0, _push),
+    "BYTEARRAY8": (read.BYTEARRAY8, 0, _push),
+    "NONE": (None, 0, _make(lambda: None)), "NEWTRUE": (None, 0, _make(lambda: True)),
+    "NEWFALSE": (None, 0, _make(lambda: False)), "MARK": (None, 0, _make(lambda: _MARK)),
+    "EMPTY_LIST": (None, LIST, _make(list)), "EMPTY_DICT": (None, DICT, _make(dict)),
+    "EMPTY_SET": (None, DICT, _make(set)), "EMPTY_TUPLE": (None, 0, _make(tuple)),
+    "BINPUT": (read.U1, 0, Machine._put), "LONG_BINPUT": (read.U4, 0, Machine._put), "MEMOIZE": (None, 0, Machine._memoize),
+    "BINGET": (read.U1, 0, Machine._get), "LONG_BINGET": (read.U4, 0, Machine._get),
+    "GLOBAL": (read.NAME_LINES, 120, Machine._global), "STACK_GLOBAL": (None, 120, Machine._stack_global),
+    "REDUCE": (None, 64, Machine._reduce), "NEWOBJ": (None, 64, Machine._reduce),
+    "NEWOBJ_EX": (None, 64, Machine._new_with_keywords),
+    "BUILD": (None, 0, Machine._build), "BINPERSID": (None, 0, Machine._persistent_id),
+    "POP": (None, 0, Machine._pop), "POP_MARK": (None, 0, Machine._discard), "DUP": (None, 0, Machine._dup),
+    "LIST": (None, 64, Machine._list), "TUPLE": (None, 64, Machine._tuple), "FROZENSET": (None, DICT, Machine._frozenset),
+    "TUPLE1": (None, 64, lambda machine: machine._short_tuple(1)),
+    "TUPLE2": (None, 72, lambda machine: machine._short_tuple(2)),
+    "TUPLE3": (None, 80, lambda machine: machine._short_tuple(3)),
+    "SETITEM": (None, 0, Machine._set_item), "DICT": (None, DICT, Machine._dict),
+    "SETITEMS": (None, 0, lambda machine: machine._set_items(machine._pop_mark(), "SETITEMS")),
+    "APPEND": (None, 0, lambda machine: machine._extend([machine._stack.pop()], "APPEND")),
+    "APPENDS": (None, 0, lambda machine: machine._extend(machine._pop_mark(), "APPENDS")),
+    "ADDITEMS": (None, 0, Machine._add_items),
+}  # fmt: skip
+_NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
+_TABLE = {code: _ALLOWED[name] for code, name in _NAMES.items() if name in _ALLOWED}
+_STOP = ord(".")

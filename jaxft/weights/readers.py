@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jaxft.errors import JaxftError
 from jaxft.weights.h5 import read_h5
+from jaxft.weights.limits import Limits
+from jaxft.weights.mapped import map_file
 from jaxft.weights.npz import read_npz
-from jaxft.weights.pth import LEGACY_START, ZIP_START, read_pth
+from jaxft.weights.pth import LEGACY_START, read_legacy, read_zip
 from jaxft.weights.safetensors_file import read_safetensors
 from jaxft.weights.state_dict import unwrap
+from jaxft.weights.stored_zip import directory
 
+_ZIP_START = b"PK\x03\x04"
 _HDF5_START = b"\x89HDF\r\n\x1a\n"
 
 
@@ -23,8 +27,9 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     A state dict that lies inside a training checkpoint is found, and a prefix that all names share (`module.`) is cut.
 
     Returns:
-      Tensor name -> array, in the file's order; dtypes as stored (bfloat16 and float8 through ml_dtypes). Arrays may be
-      read-only views of shared memory, as tied weights are.
+      Tensor name -> array, in the file's order; dtypes as stored (bfloat16 and float8 through ml_dtypes). Arrays are
+      read-only views of the file where its format allows, and of each other where weights are tied: a large file costs no
+      second copy.
 
     Raises:
       JaxftError: no such file, not a weight file, damaged, or cut short.
@@ -38,11 +43,11 @@ def read_with_metadata(path: str | Path) -> tuple[dict[str, np.ndarray], dict[st
     if not path.is_file():
         raise JaxftError(f"no weight file '{path}'")
     try:
-        with path.open("rb") as file:
-            start = file.read(256)
-        tensors, metadata = _read(path, start)
+        tensors, metadata = _read(path)
     except JaxftError as error:
-        raise type(error)(f"{path}: {error}") from error
+        # It may quote names from the file, which may hold anything.
+        text = "".join(character if character.isprintable() else "?" for character in str(error))
+        raise type(error)(f"{path}: {text}") from error
     except OSError as error:
         raise JaxftError(f"{path} cannot be read: {error.strerror or error}") from error
     if not tensors:
@@ -50,25 +55,27 @@ def read_with_metadata(path: str | Path) -> tuple[dict[str, np.ndarray], dict[st
     return tensors, metadata
 
 
-def _read(path: Path, start: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    data = map_file(path)
+    start = data[:256].tobytes()
     if start.startswith(_HDF5_START):
         return read_h5(path), {}
-    if len(start) > 8 and start[8:9] == b"{":
-        return read_safetensors(path)
-    if start.startswith(ZIP_START) and _is_npz(path):
-        return read_npz(path), {}
-    if start.startswith((ZIP_START, LEGACY_START)):
-        tensors, steps = unwrap(read_pth(path))
-        return tensors, {"unwrapped": ", ".join(steps)} if steps else {}
+    if start[8:9] == b"{":
+        return read_safetensors(data)
+    limits = Limits(len(data))
+    if start.startswith(_ZIP_START):
+        members = directory(data, limits)
+        if any(name.endswith(".npy") for name in members):
+            return read_npz(path, data, members), {}
+        return _unwrapped(read_zip(data, members, limits))
+    if start.startswith(LEGACY_START):
+        return _unwrapped(read_legacy(data, limits))
     raise JaxftError(f"no weight file: {_guess(start, path)}")
 
 
-def _is_npz(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith(".npy") for name in archive.namelist())
-    except Exception as error:  # what zipfile raises on damaged bytes is no closed list
-        raise JaxftError(f"the zip archive is damaged or cut short ({str(error)[:100]})") from error
+def _unwrapped(found: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    tensors, steps = unwrap(found)
+    return tensors, {"unwrapped": ", ".join(steps)} if steps else {}
 
 
 def _guess(start: bytes, path: Path) -> str:

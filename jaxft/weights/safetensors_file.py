@@ -34,32 +34,31 @@ _DTYPES: dict[str, np.dtype] = {
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Tensors, in the order of the file's header, and metadata.
+def read_safetensors(data: memoryview) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Tensors, in the order of the file's header, as views of the file; and its metadata.
 
     Raises:
       JaxftError: damaged, cut short, or with a dtype that is not known.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > min(MAX_HEADER, size - 8):
-            raise JaxftError("the safetensors header is damaged, or the file cut short")
-        try:
-            header = json.loads(file.read(length))
-        except (ValueError, RecursionError) as error:
-            raise JaxftError(f"the safetensors header is damaged ({str(error)[:80]})") from error
-        if not isinstance(header, dict):
-            raise JaxftError("the safetensors header is damaged")
-        metadata = header.pop("__metadata__", {})
-        if not isinstance(metadata, dict):
-            raise JaxftError("the safetensors metadata is damaged")
-        entries = {name: _entry(name, entry) for name, entry in header.items()}
-        _check_layout([(begin, end) for _, _, begin, end in entries.values()], size - 8 - length)
-        found = {}
-        for name, (dtype, shape, begin, end) in entries.items():
-            file.seek(8 + length + begin)
-            found[name] = np.frombuffer(file.read(end - begin), dtype).reshape(shape)
+    length = int.from_bytes(data[:8], "little")
+    start = 8 + length
+    if length > MAX_HEADER or start > len(data):
+        raise JaxftError("the safetensors header is damaged, or the file cut short")
+    try:
+        header = json.loads(data[8:start].tobytes())
+    except (ValueError, RecursionError) as error:
+        raise JaxftError(f"the safetensors header is damaged ({str(error)[:80]})") from error
+    if not isinstance(header, dict):
+        raise JaxftError("the safetensors header is damaged")
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict):
+        raise JaxftError("the safetensors metadata is damaged")
+    entries = {name: _entry(name, entry) for name, entry in header.items()}
+    _check_layout([(begin, end) for _, _, begin, end in entries.values()], len(data) - start)
+    found = {
+        name: np.frombuffer(data[start + begin : start + end], dtype).reshape(shape)
+        for name, (dtype, shape, begin, end) in entries.items()
+    }
     return found, {str(key): str(value) for key, value in metadata.items()}
 
 

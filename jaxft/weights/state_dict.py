@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxft.weights.pickle_machine import Opaque, UnsafeCheckpoint
+from jaxft.weights.limits import UnsafeCheckpoint
+from jaxft.weights.pickle_calls import Opaque
 
 #: Keys under which training scripts put a state dict. The first found counts: averaged weights are the better ones.
 _NESTED = (
@@ -16,7 +17,7 @@ _NESTED = (
 )  # fmt: skip
 #: What wrappers (data parallel, compiled, Lightning) put before every name.
 _PREFIXES = ("module.", "_orig_mod.", "model.")
-_MAX_NESTING = 4
+_MAX_NESTING = 4  # of keys gone down, and of prefixes cut
 _SAVE_IT = "save model.state_dict() with torch.save"
 
 
@@ -24,7 +25,7 @@ def unwrap(found: Any) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """The named tensors of a checkpoint.
 
     Args:
-      found: what `read_pth` gives.
+      found: what `read_zip` and `read_legacy` give.
 
     Returns:
       Name -> array, and what was unwrapped on the way: keys gone down (`state_dict`), prefixes cut (`module.`).
@@ -51,7 +52,10 @@ def unwrap(found: Any) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     if not tensors:
         keys = ", ".join(repr(key)[:40] for key in list(found)[:5] if isinstance(key, str | int)) or "nothing"
         raise UnsafeCheckpoint(f"it holds no tensors by name, but {keys}: {_SAVE_IT}")
-    while prefix := next((prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in tensors)), ""):
+    for _ in range(_MAX_NESTING):
+        prefix = next((prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in tensors)), None)
+        if prefix is None:
+            break
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
         steps.append(prefix)
     return tensors, tuple(steps)

@@ -1,10 +1,7 @@
-"""Checkpoints made by hand, so that they can be as wrong as need be; networks filled from a seed."""
+"""What the weight tests share: `pth_bytes.py` and its like by name, torch's fixtures, networks filled from a seed."""
 
-import io
 import json
-import pickle
-import struct
-import zipfile
+import sys
 from pathlib import Path
 
 import jax
@@ -15,44 +12,14 @@ from jaxft import tree
 from jaxft.models import build
 from jaxft.weights import export, names
 
+sys.path.insert(0, str(Path(__file__).parent))
+
 FIXTURES = Path(__file__).parent / "fixtures"
 
 
 @pytest.fixture(scope="session")
 def fixtures():
     return FIXTURES
-
-
-@pytest.fixture(scope="session")
-def make_zip():
-    """(pickle, storages by key, ...) -> bytes of a torch zip checkpoint."""
-
-    def make(data, storages=None, *, extra=(), byteorder=b"little", compression=zipfile.ZIP_STORED):
-        out = io.BytesIO()
-        with zipfile.ZipFile(out, "w", compression) as archive:
-            archive.writestr("archive/data.pkl", data)
-            archive.writestr("archive/byteorder", byteorder)
-            for key, raw in (storages or {}).items():
-                archive.writestr(f"archive/data/{key}", raw)
-            for name, raw in extra:
-                archive.writestr(name, raw)
-        return out.getvalue()
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def make_legacy():
-    """(pickle, storages by key, size of an element) -> bytes of a legacy torch checkpoint."""
-
-    def make(data, storages=None, *, itemsize=4):
-        storages = storages or {}
-        head = [0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}]
-        parts = [pickle.dumps(part, 2) for part in head] + [data, pickle.dumps(list(storages), 2)]
-        parts += [struct.pack("<q", len(raw) // itemsize) + raw for raw in storages.values()]
-        return b"".join(parts)
-
-    return make
 
 
 @pytest.fixture(scope="session")
