@@ -2,9 +2,11 @@
 
 From shapes alone; nothing is compiled or run:
 
-JAX_PLATFORMS=cpu python scripts/measure_zoo.py
+JAX_PLATFORMS=cpu python scripts/measure_zoo.py [--only "resnet*"]
 """
 
+import argparse
+import fnmatch
 import json
 from pathlib import Path
 
@@ -29,8 +31,13 @@ def figures(name: str) -> dict[str, int]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", default="*", help="glob over networks; the figures of the others stay")
+    pattern = parser.parse_args().only
     path = Path(__file__).parent.parent / "jaxft" / "models" / "figures.json"
-    lines = [f'"{name}": {json.dumps(figures(name))}' for name in list_models()]
+    known = json.loads(path.read_text())
+    found = {name: figures(name) if fnmatch.fnmatchcase(name, pattern) else known[name] for name in list_models()}
+    lines = [f'"{name}": {json.dumps(own)}' for name, own in found.items()]
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 

@@ -21,6 +21,7 @@ from jaxft.models import (
     efficientnetv2,
     googlenet,
     inception,
+    mixer,
     mnasnet,
     mobilenetv2,
     mobilenetv3,
@@ -59,6 +60,7 @@ _FAMILIES = (
     clip,
     siglip,
     swin,
+    mixer,
 )
 _REGISTRY: dict[str, Architecture] = {name: entry for family in _FAMILIES for name, entry in family.ARCHITECTURES.items()}
 
