@@ -115,7 +115,7 @@ def full(pattern):
     path = OUT / "full.json"
     found = json.loads(path.read_text()) if path.exists() else {}
     for name in list_models(pattern):
-        found[name] = {}
+        found[name] = {library: entry for library, entry in found.get(name, {}).items() if library.startswith("keras")}
         for library, network in originals_of(name):
             count = sum(parameter.numel() for parameter in network.parameters())
             found[name][library] = {"parameters": count, "names": originals.names_hash(shapes_of(network))}
@@ -130,7 +130,7 @@ def main():
     options = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     for name, case in originals.cases().items():
-        if fnmatch.fnmatchcase(name, options.only):
+        if fnmatch.fnmatchcase(name, options.only) and case.convention != "keras":
             record(case)
     if not options.tiny:
         full(options.only)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxft.errors import JaxftError
-from jaxft.weights.h5 import read_h5
+from jaxft.weights.h5 import KERAS_WEIGHTS, read_h5, read_keras
 from jaxft.weights.npz import read_npz
 from jaxft.weights.pth import LEGACY_START, ZIP_START, read_pth
 from jaxft.weights.safetensors_file import read_safetensors
@@ -18,7 +18,7 @@ _HDF5_START = b"\x89HDF\r\n\x1a\n"
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads a torch `.pth` (zip or legacy), `.safetensors`, Keras `.h5` or NumPy `.npz` file; torch is not needed.
+    """Reads a torch `.pth` (zip or legacy), `.safetensors`, Keras `.h5` or `.keras` or NumPy `.npz` file; torch is not needed.
 
     A state dict that lies inside a training checkpoint is found, and a prefix that all names share (`module.`) is cut.
 
@@ -50,23 +50,32 @@ def read_with_metadata(path: str | Path) -> tuple[dict[str, np.ndarray], dict[st
     return tensors, metadata
 
 
+def is_keras(path: str | Path) -> bool:
+    """Whether a weight file is Keras' own, whose names are paths in a container; see `jaxft.weights.keras_files`."""
+    with Path(path).open("rb") as file:
+        start = file.read(8)
+    return start == _HDF5_START or (start.startswith(ZIP_START) and KERAS_WEIGHTS in _members(Path(path)))
+
+
 def _read(path: Path, start: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     if start.startswith(_HDF5_START):
         return read_h5(path), {}
     if len(start) > 8 and start[8:9] == b"{":
         return read_safetensors(path)
-    if start.startswith(ZIP_START) and _is_npz(path):
+    if start.startswith(ZIP_START) and any(name.endswith(".npy") for name in _members(path)):
         return read_npz(path), {}
+    if start.startswith(ZIP_START) and KERAS_WEIGHTS in _members(path):
+        return read_keras(path), {}
     if start.startswith((ZIP_START, LEGACY_START)):
         tensors, steps = unwrap(read_pth(path))
         return tensors, {"unwrapped": ", ".join(steps)} if steps else {}
     raise JaxftError(f"no weight file: {_guess(start, path)}")
 
 
-def _is_npz(path: Path) -> bool:
+def _members(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
-            return any(name.endswith(".npy") for name in archive.namelist())
+            return archive.namelist()
     except Exception as error:  # what zipfile raises on damaged bytes is no closed list
         raise JaxftError(f"the zip archive is damaged or cut short ({str(error)[:100]})") from error
 

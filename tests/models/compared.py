@@ -18,7 +18,7 @@ FIXTURES = Path(__file__).parent / "fixtures" / "zoo"
 
 
 class Compared:
-    """A case with its seeded weights, converted, and the fixture of scripts/make_zoo_fixtures.py."""
+    """A case with its seeded weights, converted, and the fixture of scripts/make_zoo_fixtures.py or make_keras_fixtures.py."""
 
     def __init__(self, case):
         self.case = case
@@ -71,7 +71,7 @@ class Compared:
         return _errors({names[row]: found[names[row]] for row in rows}, self.fixture["grads"][rows])
 
     def statistic_errors(self):
-        names = [name for name in self.json("shapes") if name.endswith(("running_mean", "running_var"))]
+        names = [name for name in self.json("shapes") if name.endswith(originals.STATISTICS)]
         return _errors({name: self.step[1][name] for name in names}, self.fixture["statistics"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from jaxft import tree
 from jaxft.errors import JaxftError, near
 from jaxft.models import Model, architecture_of
+from jaxft.preprocessing import Preprocessing
 from jaxft.weights.names import (
     alexnet,
     clip,
@@ -41,7 +43,7 @@ from jaxft.weights.rules import Rule, export
 
 #: A family's module has CONVENTIONS: convention -> the names of a member, by its config, None where it has none for that; and
 #: ORIGINALS: library -> our name of a network -> what it is called there. Some have ARGUMENTS: our name -> what torchvision's
-#: is made with.
+#: or Keras' is made with.
 _FAMILIES: dict[str, Any] = {
     "alexnet": alexnet,
     "clip": clip,
@@ -69,7 +71,7 @@ _FAMILIES: dict[str, Any] = {
     "vit": vit,
 }
 
-__all__ = ["Names", "conventions", "foreign_shapes", "original_arguments", "original_name", "rules"]
+__all__ = ["Names", "conventions", "foreign_shapes", "original_arguments", "original_name", "preprocessing", "rules"]
 
 
 def _names(model: Model) -> dict[str, Names]:
@@ -96,6 +98,15 @@ def rules(model: Model, convention: str) -> tuple[Rule, ...]:
     return table(model, known[convention])
 
 
+def preprocessing(model: Model, convention: str) -> Preprocessing:
+    """What files in a convention expect of an image, where nothing more is known of them."""
+    found = _names(model).get(convention)
+    if found is None or found.pixels is None:
+        return model.preprocessing
+    mean, std = found.pixels
+    return dataclasses.replace(model.preprocessing, mean=mean, std=std)
+
+
 def foreign_shapes(model: Model, convention: str) -> dict[str, tuple[int, ...]]:
     """Name -> shape of all that a network's state dict has in a convention.
 
@@ -108,10 +119,10 @@ def foreign_shapes(model: Model, convention: str) -> dict[str, tuple[int, ...]]:
 
 
 def original_name(name: str, library: str) -> str | None:
-    """What a network of the registry is called in "torchvision" or "timm"; None where that has no such network."""
+    """What a network of the registry is called in "torchvision", "timm" or "keras"; None where that has no such network."""
     return _FAMILIES[architecture_of(name).family].ORIGINALS.get(library, {}).get(name)
 
 
 def original_arguments(name: str) -> dict[str, Any]:
-    """What torchvision's network is made with, so that it is the one of our registry called `name`."""
+    """What torchvision's or Keras' network is made with, so that it is the one of our registry called `name`."""
     return dict(getattr(_FAMILIES[architecture_of(name).family], "ARGUMENTS", {}).get(name, {}))

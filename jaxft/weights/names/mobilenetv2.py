@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaxft.models.mbconv import LAYERS, Config
 from jaxft.models.mobilenetv2 import ARCHITECTURES
-from jaxft.weights.names import mbconv
+from jaxft.weights.names import keras, mbconv
 from jaxft.weights.names.names import Names
 
 
@@ -36,12 +36,25 @@ def _transformers(config: Config) -> Names:
     return Names(parts)
 
 
+def _keras(config: Config) -> keras.Network:
+    layers = [keras.conv("conv_stem", "Conv1"), keras.norm("bn1", "bn_Conv1")]
+    for ours, block, _, number in mbconv.blocks(config):
+        own = f"block_{number}" if number else "expanded_conv"
+        parts = ("expand", "depthwise", "project")[-len(LAYERS[block.kind]) :]
+        layers += mbconv.keras_block(ours, block, [(f"{own}_{part}", f"{own}_{part}_BN") for part in parts], ("", ""))
+    top = [keras.conv("conv_head", "Conv_1"), keras.norm("bn2", "Conv_1_bn")]
+    return keras.Network([*layers, *top, keras.head("classifier", former=["Logits"])])
+
+
 CONVENTIONS = {
     "timm": mbconv.timm,
     "torchvision": mbconv.padded(_torchvision, same=False),
     "transformers": mbconv.padded(_transformers, same=True),
+    **keras.conventions(mbconv.keras_of(_keras)),
 }
 ORIGINALS = {
-    "timm": {name: name for name in ARCHITECTURES if not name.startswith("tf_")},
+    "timm": {name: name for name in ARCHITECTURES if not name.startswith(("tf_", "keras_"))},
     "torchvision": {"mobilenetv2_100": "mobilenet_v2"},
+    "keras": {name: "MobileNetV2" for name in ARCHITECTURES if name.startswith("keras_")},
 }
+ARGUMENTS = {name: {"alpha": int(name[-3:]) / 100} for name in ORIGINALS["keras"]}
