@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxft import ops
 from jaxft.models.architecture import Architecture
-from jaxft.models.layers import KERAS_NORM, Conv, Head, Norm, Train, recomputed, running
+from jaxft.models.layers import KERAS_NORM, TORCH_NORM, Conv, Head, Norm, Train, recomputed, running
 
 BOTTLENECK = 4  # channels between the two convolutions of a layer, in growths
 
@@ -31,7 +31,7 @@ class Config:
 
     depths: tuple[int, ...]
     growth: int = 32
-    norm: Norm = Norm()
+    norm: Norm = TORCH_NORM
 
 
 class DenseLayer(nn.Module):

@@ -2,7 +2,7 @@
 
 Those born in TensorFlow pad as it does, SAME, with an epsilon of 1e-3: Lite, and all that are called `tf_`. Those trained in
 PyTorch pad as torch does. torchvision's B0 to B4 are the same networks as timm's; its B5 to B7 have TensorFlow's epsilon with
-torch's padding, and are called `tv_`. Keras' compute what `tf_` do, but for the statistics in training, and are called `keras_`.
+torch's padding, and are called `tv_`. Keras' compute what `tf_` do, but for statistics in training, and are called `keras_`.
 """
 
 from __future__ import annotations

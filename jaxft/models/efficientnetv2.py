@@ -2,8 +2,8 @@
 
 Its first stages are full convolutions: fused blocks. The authors' own pad as TensorFlow does, SAME, with an epsilon of 1e-3,
 and are called `tf_`; torchvision's have that epsilon and torch's padding (`efficientnet_v2_*`); those called `rw` are timm's
-own. Of these S and M, older than the authors', differ in the first and the last stage and in the neck. Keras' compute what `tf_`
-do, but for the statistics in training, and are called `keras_`.
+own. Of these S and M, older than the authors', differ in the first and the last stage and in the neck. Keras' compute what
+`tf_` do, but for statistics in training, and are called `keras_`.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ _BASES = {
 #: Keras' images: size, mean and deviation in 0..1; those of S, M and L are divided by 128.
 _KERAS = {
     **dict(zip(("b0", "b1", "b2", "b3"), (224, 240, 260, 300), strict=True)),
-    **{"s": 384, "m": 480, "l": 480},
+    "s": 384,
+    "m": 480,
+    "l": 480,
 }
 
 

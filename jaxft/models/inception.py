@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxft import ops
 from jaxft.models.architecture import Architecture
-from jaxft.models.layers import ConvNormAct, Head, Norm, Train, recomputed, running
+from jaxft.models.layers import INCEPTION_NORM, ConvNormAct, Head, Norm, Train, recomputed, running
 from jaxft.ops.geometry import Pair
 from jaxft.preprocessing import Preprocessing
 
@@ -109,7 +109,7 @@ class Config:
 
     aux: bool = False
     count_padding: bool = True
-    norm: Norm = Norm(1e-3)
+    norm: Norm = INCEPTION_NORM
 
 
 class Mixed(nn.Module):

@@ -91,6 +91,7 @@ class Norm:
         return BatchNorm(self.momentum, self.epsilon, self.unbiased, self.scaled, dtype=dtype, name=name)
 
 
+TORCH_NORM, INCEPTION_NORM = Norm(), Norm(1e-3)
 #: Of the residual and dense networks of keras.applications.
 KERAS_NORM = Norm(1.001e-5, 0.01, unbiased=False)
 
@@ -102,7 +103,7 @@ class ConvNormAct(nn.Module):
     kernel_size: int | Pair
     strides: int = 1
     padding: int | Pads = 0
-    norm: Norm = Norm(1e-3)
+    norm: Norm = INCEPTION_NORM
     dtype: Any = jnp.float32
 
     @nn.compact

@@ -18,6 +18,7 @@ from jaxft import ops
 from jaxft.models.architecture import Architecture
 from jaxft.models.layers import (
     KERAS_NORM,
+    TORCH_NORM,
     BatchNorm,
     Conv,
     DropPath,
@@ -63,7 +64,7 @@ class Config:
     squeeze: bool = False
     early_stride: bool = False
     bias: bool = False
-    norm: Norm = Norm()
+    norm: Norm = TORCH_NORM
 
 
 class Stem(nn.Module):

@@ -17,7 +17,7 @@ def generator(seed: int, name: str) -> np.random.Generator:
 
 
 def tensor(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """One tensor of a torch state dict, or in Keras' names and layout, f32: He-scaled kernels, scales and variances near one."""
+    """One tensor of a torch state dict, or of Keras, f32: He-scaled kernels, scales and variances near one."""
     rng = generator(seed, name)
     if name.endswith("num_batches_tracked"):
         return np.zeros(shape, np.int64)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from jaxft.models.densenet import ARCHITECTURES, Config
-from jaxft.models.layers import Norm
+from jaxft.models.layers import TORCH_NORM
 from jaxft.weights.names import keras
 from jaxft.weights.names.names import Names
 
 
 def _same(config: Config) -> Names | None:
     """torchvision's published files have former names of what is in a dense layer, `norm.1` and its like, which it renames."""
-    if config.norm != Norm():
+    if config.norm != TORCH_NORM:
         return None
     also = {
         f"features/{{block}}/{{layer}}/{part}{number}": f"features.{{block}}.{{layer}}.{part}.{number}"
@@ -21,7 +21,7 @@ def _same(config: Config) -> Names | None:
 
 
 def _keras(config: Config) -> keras.Network | None:
-    if config.norm == Norm():
+    if config.norm == TORCH_NORM:
         return None
     layers = [keras.conv("features/conv0", "conv1_conv"), keras.norm("features/norm0", "conv1_bn")]
     for block, depth in enumerate(config.depths, start=1):

@@ -32,19 +32,19 @@ class Names:
         and value.
       also: the same once more, or several times, for names that are read but never written.
       ops: our path of a leaf -> its layout, where it is not that of a convolution (a kernel in 4D) or of a dense layer (2D).
-      layouts: number of dimensions -> layout of kernels that `ops` does not have; others are as ours.
       ignored: foreign names that hold nothing of the network.
       constants: foreign names of what follows from the network's shape, and is ignored when read, but written.
       pixels: mean and deviation of pixels in 0..1 that files in these names want, where the network's own are others.
+      layouts: number of dimensions -> layout of kernels that `ops` does not have; others are as ours.
     """
 
     parts: Mapping[str, str | tuple[str, ...]] = dataclasses.field(default_factory=dict)
     also: Mapping[str, str | tuple[str, ...]] | tuple[Mapping[str, str | tuple[str, ...]], ...] = ()
     ops: Mapping[str, Op] = dataclasses.field(default_factory=dict)
-    layouts: Mapping[int, Op] = dataclasses.field(default_factory=lambda: _LAYOUTS)
     ignored: tuple[str, ...] = ()
     constants: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     pixels: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    layouts: Mapping[int, Op] = dataclasses.field(default_factory=lambda: _LAYOUTS)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -96,7 +96,9 @@ CASES = (
         _keras,
         {
             "stem": "stem_activation",
-            **{"stage1": "block1a_project_bn", "stage2": "block2b_add", "stage3": "block3a_project_bn"},
+            "stage1": "block1a_project_bn",
+            "stage2": "block2b_add",
+            "stage3": "block3a_project_bn",
             "neck": "top_activation",
         },
         pixels=lambda images: images * 255,

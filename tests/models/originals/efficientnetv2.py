@@ -59,7 +59,9 @@ CASES = (
         _keras,
         {
             "stem": "stem_activation",
-            **{"stage1": "block1a_add", "stage2": "block2b_add", "stage3": "block3b_add"},
+            "stage1": "block1a_add",
+            "stage2": "block2b_add",
+            "stage3": "block3b_add",
             "neck": "top_activation",
         },
     ),

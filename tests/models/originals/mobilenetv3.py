@@ -85,7 +85,7 @@ CASES = (
         "keras",
         _keras,
         {
-            "stem": "conv_bn",
+            "stem": "activation",
             "stage1": "expanded_conv_project_bn",
             "stage2": "expanded_conv_2_add",
             "stage3": "expanded_conv_3_project_bn",
