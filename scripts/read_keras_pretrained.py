@@ -1,6 +1,6 @@
 """Writes jaxft/models/pretrained_keras.json: where the weights of keras.applications are, as its own code asks for them.
 
-What each network would download is taken down, and not downloaded: file, URL and hash. Most hashes are md5, which is no help here:
+What each network would download is taken down, and not downloaded: URL and hash. Most hashes are md5, which is no help here:
 those files' sha256 is noted at the first download. Keras publishes neither licences nor accuracies with them.
 
 Needs keras and jaxft in an environment of its own:
