@@ -86,7 +86,7 @@ CASES = (
         _keras,
         {
             "stem": "activation",
-            "stage1": "expanded_conv_project_bn",
+            "stage1": "expanded_conv_add",
             "stage2": "expanded_conv_2_add",
             "stage3": "expanded_conv_3_project_bn",
             "stage4": "global_average_pooling2d:input",
