@@ -61,6 +61,10 @@ class Preprocessing:
         return dataclasses.replace(self, mean=mean, std=std)
 
 
+#: Pixels of 0 to 255 minus a mean, as Caffe's networks wanted them and Keras' conversions of these do. In RGB, as all is here.
+CAFFE = Preprocessing(mean=(123.68 / 255, 116.779 / 255, 103.939 / 255), std=(1 / 255,) * 3)
+
+
 def normalize(image: jax.Array, preprocessing: Preprocessing) -> jax.Array:
     """Turns uint8 pixels [..., C] into f32 `(x / 255 - mean) / std` [..., C], in one subtraction and one division."""
     mean = jnp.asarray(np.array(preprocessing.mean) * 255, jnp.float32)

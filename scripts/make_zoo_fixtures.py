@@ -24,8 +24,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "models")]
 import originals  # noqa: E402
 import seeded  # noqa: E402
 
-from jaxft.models import architecture_of, list_models  # noqa: E402
-from jaxft.weights.names import original_arguments, original_name  # noqa: E402
+from jaxft.models import build, list_models  # noqa: E402
+from jaxft.verify.torch_side import of_transformers  # noqa: E402
+from jaxft.verify.verify import arguments_of  # noqa: E402
+from jaxft.weights.names import original_arguments, original_name, transformers_config  # noqa: E402
 
 OUT = ROOT / "tests" / "models" / "fixtures" / "zoo"
 LIBRARIES = SimpleNamespace(
@@ -100,14 +102,16 @@ def record(case):
 
 def originals_of(name):
     """Library -> the network in full size, made without memory, as each that has it makes it."""
-    family = originals.families()[architecture_of(name).family]
     with torch.device("meta"):
         if (theirs := original_name(name, "torchvision")) is not None:
-            yield "torchvision", LIBRARIES.torchvision.models.get_model(theirs, **original_arguments(name))
+            yield (
+                "torchvision",
+                LIBRARIES.torchvision.models.get_model(theirs, **original_arguments(build(name), "torchvision")),
+            )
         if (theirs := original_name(name, "timm")) is not None:
             yield "timm", LIBRARIES.timm.create_model(theirs, num_classes=1000)
-        if hasattr(family, "transformers") and (network := family.transformers(LIBRARIES, name)) is not None:
-            yield "transformers", network
+        if (theirs := transformers_config(build(name))) is not None:
+            yield "transformers", of_transformers(theirs.architecture, arguments_of(build(name), "transformers"))
 
 
 def full(pattern):
@@ -115,7 +119,7 @@ def full(pattern):
     path = OUT / "full.json"
     found = json.loads(path.read_text()) if path.exists() else {}
     for name in list_models(pattern):
-        found[name] = {}
+        found[name] = {library: entry for library, entry in found.get(name, {}).items() if library.startswith("keras")}
         for library, network in originals_of(name):
             count = sum(parameter.numel() for parameter in network.parameters())
             found[name][library] = {"parameters": count, "names": originals.names_hash(shapes_of(network))}
@@ -130,7 +134,7 @@ def main():
     options = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     for name, case in originals.cases().items():
-        if fnmatch.fnmatchcase(name, options.only):
+        if fnmatch.fnmatchcase(name, options.only) and case.convention != "keras":
             record(case)
     if not options.tiny:
         full(options.only)

@@ -1,4 +1,7 @@
-"""DenseNet (Huang et al., 2017; the BC form: bottlenecks and compression), named as torchvision and timm both name it."""
+"""DenseNet (Huang et al., 2017; the BC form: bottlenecks and compression), named as torchvision and timm both name it.
+
+Keras' have its own BatchNorm, and are called `keras_`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxft import ops
 from jaxft.models.architecture import Architecture
-from jaxft.models.layers import BatchNorm, Conv, Head, Train, recomputed, running
+from jaxft.models.layers import KERAS_NORM, TORCH_NORM, Conv, Head, Norm, Train, recomputed, running
 
 BOTTLENECK = 4  # channels between the two convolutions of a layer, in growths
 
@@ -23,10 +26,12 @@ class Config:
     Attributes:
       depths: layers in each of the dense blocks.
       growth: channels that a layer adds to the map. The stem has twice as many.
+      norm: every BatchNorm.
     """
 
     depths: tuple[int, ...]
     growth: int = 32
+    norm: Norm = TORCH_NORM
 
 
 class DenseLayer(nn.Module):
@@ -36,14 +41,14 @@ class DenseLayer(nn.Module):
     (Pleiss et al., 2017).
     """
 
-    growth: int
+    config: Config
     dtype: Any
 
     @nn.compact
     def __call__(self, maps: tuple[jax.Array, ...], train: Train) -> jax.Array:
-        x = jnp.concatenate(maps, -1)
-        for number, (width, size) in enumerate(((BOTTLENECK * self.growth, 1), (self.growth, 3)), start=1):
-            x = nn.relu(BatchNorm(dtype=self.dtype, name=f"norm{number}")(x, train))
+        x, growth = jnp.concatenate(maps, -1), self.config.growth
+        for number, (width, size) in enumerate(((BOTTLENECK * growth, 1), (growth, 3)), start=1):
+            x = nn.relu(self.config.norm(self.dtype, f"norm{number}")(x, train))
             x = Conv(width, size, padding=size // 2, bias=False, dtype=self.dtype, name=f"conv{number}")(x)
         return x
 
@@ -51,8 +56,8 @@ class DenseLayer(nn.Module):
 class DenseBlock(nn.Module):
     """Layers, each of which sees the block's input and what all layers before it added."""
 
+    config: Config
     depth: int
-    growth: int
     dtype: Any
     remat: bool
 
@@ -61,18 +66,19 @@ class DenseBlock(nn.Module):
         make = recomputed(DenseLayer, self.remat)
         maps: tuple[jax.Array, ...] = (x,)
         for number in range(1, self.depth + 1):
-            maps = (*maps, make(self.growth, self.dtype, name=f"denselayer{number}")(maps, train))
+            maps = (*maps, make(self.config, self.dtype, name=f"denselayer{number}")(maps, train))
         return jnp.concatenate(maps, -1)
 
 
 class Transition(nn.Module):
     """Between two blocks: half the channels and half the size."""
 
+    config: Config
     dtype: Any
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train) -> jax.Array:
-        x = nn.relu(BatchNorm(dtype=self.dtype, name="norm")(x, train))
+        x = nn.relu(self.config.norm(self.dtype, "norm")(x, train))
         return ops.avg_pool(Conv(x.shape[-1] // 2, 1, bias=False, dtype=self.dtype, name="conv")(x), 2)
 
 
@@ -88,17 +94,17 @@ class Features(nn.Module):
         growth, maps = self.config.growth, {}
         if "stem" in run:
             x = Conv(2 * growth, 7, 2, padding=3, bias=False, dtype=self.dtype, name="conv0")(x)
-            x = nn.relu(BatchNorm(dtype=self.dtype, name="norm0")(x, train))
+            x = nn.relu(self.config.norm(self.dtype, "norm0")(x, train))
             x = maps["stem"] = ops.max_pool(x, 3, 2, 1)
         for number, depth in enumerate(self.config.depths, start=1):
             if f"stage{number}" not in run:
                 continue
             if number > 1:
-                x = Transition(self.dtype, name=f"transition{number - 1}")(x, train)
-            block = DenseBlock(depth, growth, self.dtype, self.remat, name=f"denseblock{number}")
+                x = Transition(self.config, self.dtype, name=f"transition{number - 1}")(x, train)
+            block = DenseBlock(self.config, depth, self.dtype, self.remat, name=f"denseblock{number}")
             x = maps[f"stage{number}"] = block(x, train)
         if "neck" in run:
-            maps["neck"] = nn.relu(BatchNorm(dtype=self.dtype, name="norm5")(x, train))
+            maps["neck"] = nn.relu(self.config.norm(self.dtype, "norm5")(x, train))
         return maps
 
 
@@ -139,4 +145,7 @@ ARCHITECTURES = {
     "densenet161": architecture(Config((6, 12, 36, 24), growth=48)),
     "densenet169": architecture(Config((6, 12, 32, 32))),
     "densenet201": architecture(Config((6, 12, 48, 32))),
+    "keras_densenet121": architecture(Config((6, 12, 24, 16), norm=KERAS_NORM)),
+    "keras_densenet169": architecture(Config((6, 12, 32, 32), norm=KERAS_NORM)),
+    "keras_densenet201": architecture(Config((6, 12, 48, 32), norm=KERAS_NORM)),
 }

@@ -2,7 +2,7 @@
 
 Those born in TensorFlow pad as it does, SAME, with an epsilon of 1e-3: Lite, and all that are called `tf_`. Those trained in
 PyTorch pad as torch does. torchvision's B0 to B4 are the same networks as timm's; its B5 to B7 have TensorFlow's epsilon with
-torch's padding, and are called `tv_`.
+torch's padding, and are called `tv_`. Keras' compute what `tf_` do, but for statistics in training, and are called `keras_`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ STAGES = (
 STEM, NECK = 32, 1280
 #: TensorFlow's padding and epsilon.
 TF: dict[str, Any] = {"same": True, "epsilon": 1e-3}
+#: Keras': the same with its own BatchNorm.
+KERAS: dict[str, Any] = {**TF, "momentum": 0.01, "unbiased": False}
 #: The same epsilon with torch's padding; the momentum is torchvision's.
 TV: dict[str, Any] = {"epsilon": 1e-3, "momentum": 0.01}
 
@@ -85,6 +87,7 @@ _TF = {
     7: (600, 632, False),
     8: (672, 704, True),
 }
+_KERAS = {number: (size, round(size / 0.875), False) for number, size in enumerate((224, 240, 260, 300, 380, 456, 528, 600))}
 _TV = {5: (456, 456, False), 6: (528, 528, False), 7: (600, 600, False)}
 
 
@@ -105,4 +108,5 @@ ARCHITECTURES = {
     **_members("", _TIMM, {}),
     **_members("tf_", _TF, TF),
     **_members("tv_", _TV, TV),
+    **_members("keras_", _KERAS, KERAS),
 }

@@ -2,11 +2,13 @@
 
 Its first stages are full convolutions: fused blocks. The authors' own pad as TensorFlow does, SAME, with an epsilon of 1e-3,
 and are called `tf_`; torchvision's have that epsilon and torch's padding (`efficientnet_v2_*`); those called `rw` are timm's
-own. Of these S and M, older than the authors', differ in the first and the last stage and in the neck.
+own. Of these S and M, older than the authors', differ in the first and the last stage and in the neck. Keras' compute what
+`tf_` do, but for statistics in training, and are called `keras_`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,6 +70,10 @@ def config(
     return Config(stages, stem, neck, "silu", **others)
 
 
+#: TensorFlow's padding and epsilon, and a momentum of its own; Keras' statistics.
+KERAS: dict[str, Any] = {**TF, "momentum": 0.1, "unbiased": False}
+
+
 def _member(own: Config, size: int, resize: int, interpolation: str = "bicubic", half: bool = False) -> Architecture:
     return mbconv.architecture("efficientnetv2", own, mbconv.images(size, resize, interpolation, half))
 
@@ -79,6 +85,28 @@ _BASES = {
     2: (1.1, 1.2, 0.3, 208, 233, False),
     3: (1.2, 1.4, 0.3, 240, 266, True),
 }
+#: Keras' images: size, mean and deviation in 0..1; those of S, M and L are divided by 128.
+_KERAS = {
+    **dict(zip(("b0", "b1", "b2", "b3"), (224, 240, 260, 300), strict=True)),
+    "s": 384,
+    "m": 480,
+    "l": 480,
+}
+
+
+def _keras(member: str) -> Architecture:
+    size = _KERAS[member]
+    pixels = mbconv.images(size, round(size / 0.875), "bilinear")
+    if member.startswith("b"):
+        width, depth, dropout, *_ = _BASES[int(member[1])]
+        return mbconv.architecture(
+            "efficientnetv2", config(BASE, 32, width, depth, least=0.0, dropout=dropout, **KERAS), pixels
+        )
+    rows, stem, dropout = {"s": (SMALL, 24, 0.2), "m": (MEDIUM, 24, 0.3), "l": (LARGE, 32, 0.4)}[member]
+    pixels = dataclasses.replace(pixels, mean=(128 / 255,) * 3, std=(128 / 255,) * 3)
+    return mbconv.architecture("efficientnetv2", config(rows, stem, dropout=dropout, **KERAS), pixels)
+
+
 ARCHITECTURES = {
     **{
         f"tf_efficientnetv2_b{number}": _member(
@@ -95,4 +123,5 @@ ARCHITECTURES = {
     "efficientnetv2_rw_t": _member(config(SMALL, 24, 0.8, 0.9, dropout=0.0), 224, 224),
     "efficientnetv2_rw_s": _member(config(RW, 24, neck=1792, dropout=0.0), 288, 288),
     "efficientnetv2_rw_m": _member(config(RW, 24, 1.2, (1.2,) * 4 + (1.6,) * 2, 1792, dropout=0.0), 320, 320),
+    **{f"keras_efficientnetv2_{member}": _keras(member) for member in _KERAS},
 }

@@ -1,8 +1,12 @@
-"""Inception-v3 (Szegedy et al., 2016), named as torchvision and timm name it."""
+"""Inception-v3 (Szegedy et al., 2016), named as torchvision and timm name it.
+
+Keras' does not count padding in averages, and its BatchNorms have no scale and its own statistics.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -11,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxft import ops
 from jaxft.models.architecture import Architecture
-from jaxft.models.layers import ConvNormAct, Head, Train, recomputed, running
+from jaxft.models.layers import INCEPTION_NORM, ConvNormAct, Head, Norm, Train, recomputed, running
 from jaxft.ops.geometry import Pair
 from jaxft.preprocessing import Preprocessing
 
@@ -85,6 +89,7 @@ _E = Block(
     ),
     192,
 )
+STEM = tuple(f"Conv2d_{name}" for name in ("1a_3x3", "2a_3x3", "2b_3x3", "3b_1x1", "4a_3x3"))
 STAGES: dict[str, dict[str, Block]] = {
     "stage1": {"5b": _a(32), "5c": _a(64), "5d": _a(64)},
     "stage2": {"6a": _B, "6b": _c(128), "6c": _c(160), "6d": _c(160), "6e": _c(192)},
@@ -98,14 +103,19 @@ class Config:
 
     Attributes:
       aux: whether it has the auxiliary head, whose logits f32 [B, K] are the output `aux1`. torchvision adds 0.4 of its loss.
+      count_padding: whether zeros around a map count in averages.
+      norm: every BatchNorm.
     """
 
     aux: bool = False
+    count_padding: bool = True
+    norm: Norm = INCEPTION_NORM
 
 
 class Mixed(nn.Module):
     """A block."""
 
+    config: Config
     block: Block
     dtype: Any
 
@@ -113,8 +123,9 @@ class Mixed(nn.Module):
     def __call__(self, x: jax.Array, train: Train) -> jax.Array:
         found = [self._branch(x, layers, train) for layers in self.block.branches]
         if self.block.pool:
-            pooled = ops.avg_pool(x, 3, 1, 1)
-            found.append(ConvNormAct(self.block.pool, 1, dtype=self.dtype, name="branch_pool")(pooled, train))
+            pooled = ops.avg_pool(x, 3, 1, 1, count_include_pad=self.config.count_padding)
+            pool = ConvNormAct(self.block.pool, 1, norm=self.config.norm, dtype=self.dtype, name="branch_pool")
+            found.append(pool(pooled, train))
         else:
             found.append(ops.max_pool(x, 3, 2))
         return jnp.concatenate(found, axis=-1)
@@ -124,7 +135,7 @@ class Mixed(nn.Module):
         for name, width, kernel, strides in layers:
             height, across = (kernel, kernel) if isinstance(kernel, int) else kernel
             pads = ((height // 2,) * 2, (across // 2,) * 2) if strides == 1 else ((0, 0), (0, 0))
-            y = ConvNormAct(width, kernel, strides, pads, dtype=self.dtype, name=name)(x, train)
+            y = ConvNormAct(width, kernel, strides, pads, self.config.norm, self.dtype, name=name)(x, train)
             if name[-1] in "ab":
                 side.append(y)
             else:
@@ -159,17 +170,18 @@ class InceptionV3(nn.Module):
     def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:
         run, found = running(stages(self.config), start), {}
         if "stem" in run:
-            x = ConvNormAct(32, 3, 2, dtype=self.dtype, name="Conv2d_1a_3x3")(x, train)
-            x = ConvNormAct(32, 3, dtype=self.dtype, name="Conv2d_2a_3x3")(x, train)
-            x = ConvNormAct(64, 3, padding=1, dtype=self.dtype, name="Conv2d_2b_3x3")(x, train)
-            x = ConvNormAct(80, 1, dtype=self.dtype, name="Conv2d_3b_1x1")(ops.max_pool(x, 3, 2), train)
-            x = ConvNormAct(192, 3, dtype=self.dtype, name="Conv2d_4a_3x3")(x, train)
+            make = functools.partial(ConvNormAct, norm=self.config.norm, dtype=self.dtype)
+            x = make(32, 3, 2, name="Conv2d_1a_3x3")(x, train)
+            x = make(32, 3, name="Conv2d_2a_3x3")(x, train)
+            x = make(64, 3, padding=1, name="Conv2d_2b_3x3")(x, train)
+            x = make(80, 1, name="Conv2d_3b_1x1")(ops.max_pool(x, 3, 2), train)
+            x = make(192, 3, name="Conv2d_4a_3x3")(x, train)
             x = found["stem"] = ops.max_pool(x, 3, 2)
-        make = recomputed(Mixed, self.remat)
+        mixed = recomputed(Mixed, self.remat)
         for stage, blocks in STAGES.items():
             if stage in run:
                 for name, block in blocks.items():
-                    x = make(block, self.dtype, name=f"Mixed_{name}")(x, train)
+                    x = mixed(self.config, block, self.dtype, name=f"Mixed_{name}")(x, train)
                 found[stage] = x
                 if self.config.aux and stage == "stage2":
                     found["aux1"] = AuxiliaryHead(self.num_classes, self.dtype, name="AuxLogits")(x, train)
@@ -180,8 +192,7 @@ class InceptionV3(nn.Module):
 
 def stages(config: Config) -> dict[str, tuple[str, ...]]:
     """Stage name -> globs. The auxiliary head is of the stage whose map it reads, but its last layer of the head."""
-    stem = ("1a_3x3", "2a_3x3", "2b_3x3", "3b_1x1", "4a_3x3")
-    found: dict[str, tuple[str, ...]] = {"stem": tuple(f"Conv2d_{name}" for name in stem)}
+    found: dict[str, tuple[str, ...]] = {"stem": STEM}
     for stage, blocks in STAGES.items():
         found[stage] = tuple(f"Mixed_{name}" for name in blocks)
     if not config.aux:
@@ -199,4 +210,8 @@ def architecture(config: Config) -> Architecture:
     return Architecture("inception_v3", config, InceptionV3, stages, first, preprocessing, ("dropout",), min_size=smallest)
 
 
-ARCHITECTURES = {"inception_v3": architecture(Config()), "inception_v3_aux": architecture(Config(aux=True))}
+ARCHITECTURES = {
+    "inception_v3": architecture(Config()),
+    "inception_v3_aux": architecture(Config(aux=True)),
+    "keras_inception_v3": architecture(Config(False, False, Norm(1e-3, 0.01, unbiased=False, scaled=False))),
+}

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -77,19 +78,38 @@ class Conv(nn.Module):
         return y
 
 
+@dataclasses.dataclass(frozen=True)
+class Norm:
+    """What tells the BatchNorms of libraries apart; see `BatchNorm`."""
+
+    epsilon: float = 1e-5
+    momentum: float = 0.1
+    unbiased: bool = True
+    scaled: bool = True
+
+    def __call__(self, dtype: Any, name: str) -> BatchNorm:
+        return BatchNorm(self.momentum, self.epsilon, self.unbiased, self.scaled, dtype=dtype, name=name)
+
+
+TORCH_NORM, INCEPTION_NORM = Norm(), Norm(1e-3)
+#: Of the residual and dense networks of keras.applications.
+KERAS_NORM = Norm(1.001e-5, 0.01, unbiased=False)
+
+
 class ConvNormAct(nn.Module):
-    """Convolution without bias, BatchNorm with epsilon 1e-3, ReLU: what Inception networks are made of."""
+    """Convolution without bias, BatchNorm (`norm`, with epsilon 1e-3), ReLU: what Inception networks are made of."""
 
     features: int
     kernel_size: int | Pair
     strides: int = 1
     padding: int | Pads = 0
+    norm: Norm = INCEPTION_NORM
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train) -> jax.Array:
         conv = Conv(self.features, self.kernel_size, self.strides, self.padding, bias=False, dtype=self.dtype, name="conv")
-        return nn.relu(BatchNorm(epsilon=1e-3, dtype=self.dtype, name="bn")(conv(x), train))
+        return nn.relu(self.norm(self.dtype, "bn")(conv(x), train))
 
 
 class BatchNorm(nn.Module):
@@ -102,25 +122,29 @@ class BatchNorm(nn.Module):
     Attributes:
       momentum: torch's: the weight of the NEW value; 0.1 is flax's 0.9.
       epsilon: added to the variance.
+      unbiased: whether the running variance takes the unbiased one; in Keras 3 it takes the biased one.
+      scaled: whether there is a scale.
     """
 
     momentum: float = 0.1
     epsilon: float = 1e-5
+    unbiased: bool = True
+    scaled: bool = True
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train) -> jax.Array:
         features = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (features,))
+        scale = self.param("scale", nn.initializers.ones, (features,)) if self.scaled else jnp.ones((features,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (features,))
         mean = self.variable("batch_stats", "mean", jnp.zeros, (features,), jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, (features,), jnp.float32)
         if training(train, path_of(self)) and not self.is_initializing():
             y, batch_mean, batch_var = ops.batch_norm(x, scale, bias, self.epsilon)
             count = x.size // features
-            unbiased = batch_var * (count / max(count - 1, 1))
+            new_var = batch_var * (count / max(count - 1, 1)) if self.unbiased else batch_var
             mean.value = (1 - self.momentum) * mean.value + self.momentum * jax.lax.stop_gradient(batch_mean)
-            var.value = (1 - self.momentum) * var.value + self.momentum * jax.lax.stop_gradient(unbiased)
+            var.value = (1 - self.momentum) * var.value + self.momentum * jax.lax.stop_gradient(new_var)
             return y.astype(self.dtype)
         factor = scale * jax.lax.rsqrt(var.value + self.epsilon)
         return (x * factor + (bias - mean.value * factor)).astype(self.dtype)

@@ -94,7 +94,7 @@ class Config:
       pooled_neck: whether the last convolution comes after the global pooling, with a bias in place of a normalisation.
       squeeze: activation and gate of squeeze-and-excitation, of `FUNCTIONS`.
       same: whether padding is TensorFlow's SAME; else it is half the kernel, as in torch.
-      epsilon, momentum: of every BatchNorm.
+      epsilon, momentum, unbiased: of every BatchNorm.
       dropout: before the head, where none is asked for.
     """
 
@@ -107,13 +107,14 @@ class Config:
     same: bool = False
     epsilon: float = 1e-5
     momentum: float = 0.1
+    unbiased: bool = True
     dropout: float = 0.2
 
     def padding(self, kernel: int) -> int | str:
         return "SAME" if self.same else kernel // 2
 
     def norm(self, dtype: Any) -> Callable[..., BatchNorm]:
-        return functools.partial(BatchNorm, momentum=self.momentum, epsilon=self.epsilon, dtype=dtype)
+        return functools.partial(BatchNorm, self.momentum, self.epsilon, self.unbiased, dtype=dtype)
 
 
 class Row(NamedTuple):

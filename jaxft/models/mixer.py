@@ -1,4 +1,4 @@
-"""MLP-Mixer (Tolstikhin et al., 2021, arXiv:2105.01601) in timm's form and names: dense layers over patches, then over channels.
+"""MLP-Mixer (Tolstikhin et al., 2021, arXiv:2105.01601) in timm's form and names: dense layers over patches, and over channels.
 
 Maps between stages are patches [B, N, D], row by row. N is a dimension of the parameters: weights are for one input size.
 """

@@ -2,6 +2,7 @@
 
 The authors' own weights, as transformers has them, are called `tf_`: padded as TensorFlow does, with an epsilon of 1e-3, and
 statistics that keep 0.997 of their old value in training.
+Keras' compute the same, but for the statistics in training, and are called `keras_`.
 """
 
 from __future__ import annotations
@@ -55,10 +56,17 @@ _TIMM = {
 }
 #: Width, and the size that transformers' weights are for.
 _TF = {"035": (0.35, 96), "075": (0.75, 160), "100": (1.0, 224), "140": (1.4, 224)}
+#: Keras' statistics; its weights are for several sizes.
+KERAS: dict[str, Any] = {**TF, "momentum": 0.001, "unbiased": False}
+_KERAS = {"035": 0.35, "050": 0.5, "075": 0.75, "100": 1.0, "130": 1.3, "140": 1.4}
 ARCHITECTURES = {
     **{f"mobilenetv2_{name}": architecture(config(*factors)) for name, factors in _TIMM.items()},
     **{
         f"tf_mobilenetv2_{name}": architecture(config(width, **TF, momentum=0.003), size, tf=True)
         for name, (width, size) in _TF.items()
+    },
+    **{
+        f"keras_mobilenetv2_{name}": architecture(config(width, **KERAS, dropout=0.0), tf=True)
+        for name, width in _KERAS.items()
     },
 }

@@ -1,8 +1,8 @@
 """MobileNet-v3 (Howard et al., 2019), named as timm names it.
 
-The last convolution comes after the pooling. Three forms of the same network have weights: timm's own; the authors', which pad
+The last convolution comes after the pooling. Four forms of the same network have weights: timm's own; the authors', which pad
 as TensorFlow does, SAME, with an epsilon of 1e-3 (`tf_`); and torchvision's, with that epsilon and torch's padding
-(`mobilenet_v3_*`).
+(`mobilenet_v3_*`). Keras' compute what the authors' do, but for the statistics in training: they are called `keras_`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from jaxft.models import mbconv
 from jaxft.models.architecture import Architecture
 from jaxft.models.efficientnet import TF, TV
 from jaxft.models.mbconv import Config, Row
+from jaxft.models.mobilenetv2 import KERAS
 from jaxft.preprocessing import Preprocessing
 
 LARGE = (
@@ -81,4 +82,9 @@ ARCHITECTURES = {
     "tf_mobilenetv3_small_minimal_100": architecture(small(minimal=True, **TF), _HALF),
     "mobilenet_v3_large": architecture(large(**TV), mbconv.images(224, 232, "bilinear")),
     "mobilenet_v3_small": architecture(small(**TV), _BILINEAR),
+    **{
+        f"keras_mobilenetv3_{size}_{name}": architecture(make(width, minimal=minimal, **KERAS), _HALF)
+        for size, make in (("large", large), ("small", small))
+        for name, width, minimal in (("075", 0.75, False), ("100", 1.0, False), ("minimal_100", 1.0, True))
+    },
 }

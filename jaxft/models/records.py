@@ -76,8 +76,12 @@ def size_of(name: str) -> Size:
 
 @functools.cache
 def _records() -> dict[str, list[dict[str, Any]]]:
-    """Written by scripts/read_pretrained.py from what the publishers' own packages say."""
-    return json.loads((importlib.resources.files("jaxft.models") / "pretrained.json").read_text())
+    """Written by scripts/read_pretrained.py and read_keras_pretrained.py from what the publishers' own packages say."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for file in ("pretrained.json", "pretrained_keras.json"):
+        for name, records in json.loads((importlib.resources.files("jaxft.models") / file).read_text()).items():
+            found.setdefault(name, []).extend(records)
+    return found
 
 
 def split_tag(name: str) -> tuple[str, str]:

@@ -1,5 +1,8 @@
 """ResNet (He et al., 2016) and what grew out of it, in torchvision's form (v1.5: the stride of a bottleneck is in its 3x3) and
-names, and in timm's where torchvision has no such network."""
+names, and in timm's where torchvision has no such network.
+
+Keras' have the stride in the first 1x1, biases, and its own BatchNorm; they are called `keras_`.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,13 @@ import jax.numpy as jnp
 from jaxft import ops
 from jaxft.models.architecture import Architecture
 from jaxft.models.layers import (
+    KERAS_NORM,
+    TORCH_NORM,
     BatchNorm,
     Conv,
     DropPath,
     Head,
+    Norm,
     SqueezeExcite,
     Train,
     path_of,
@@ -26,7 +32,7 @@ from jaxft.models.layers import (
     round_channels,
     running,
 )
-from jaxft.preprocessing import Preprocessing
+from jaxft.preprocessing import CAFFE, Preprocessing
 
 WIDTHS = (64, 128, 256, 512)
 
@@ -45,6 +51,8 @@ class Config:
         that convolution's stride. With a stem of (32, 32, 64) this is ResNet-D (He et al., 2019).
       squeeze: whether every block ends in squeeze and excitation (Hu et al., 2018), to a sixteenth of its channels.
       early_stride: whether the stride of a bottleneck is in its first 1x1, as in the paper.
+      bias: whether convolutions have one.
+      norm: every BatchNorm.
     """
 
     depths: tuple[int, int, int, int]
@@ -55,6 +63,8 @@ class Config:
     pooled_shortcut: bool = False
     squeeze: bool = False
     early_stride: bool = False
+    bias: bool = False
+    norm: Norm = TORCH_NORM
 
 
 class Stem(nn.Module):
@@ -74,22 +84,22 @@ class Stem(nn.Module):
 
 
 class Downsample(nn.Module):
-    """The shortcut of a block that changes the map: 1x1 convolution and BatchNorm, with `pooled` after a 2x2 average."""
+    """The shortcut of a block that changes the map: 1x1 convolution and BatchNorm, where it is pooled after a 2x2 average."""
 
+    config: Config
     features: int
     strides: int
-    pooled: bool
     dtype: Any
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train) -> jax.Array:
         names, strides = ("0", "1"), self.strides
-        if self.pooled:
+        if self.config.pooled_shortcut:
             names, strides = ("1", "2"), 1  # timm's "0" is the pooling
             if self.strides > 1:
                 x = ops.avg_pool(x, self.strides, count_include_pad=False, ceil_mode=True)
-        x = Conv(self.features, 1, strides, bias=False, dtype=self.dtype, name=names[0])(x)
-        return BatchNorm(dtype=self.dtype, name=names[1])(x, train)
+        x = Conv(self.features, 1, strides, bias=self.config.bias, dtype=self.dtype, name=names[0])(x)
+        return self.config.norm(self.dtype, names[1])(x, train)
 
 
 class Block(nn.Module):
@@ -114,15 +124,14 @@ class Block(nn.Module):
         shortcut = x
         for number, (width, size, strides, groups) in enumerate(layers, start=1):
             name = f"conv{number}"
-            x = Conv(width, size, strides, size // 2, groups, bias=False, dtype=self.dtype, name=name)(x)
-            x = BatchNorm(dtype=self.dtype, name=f"bn{number}")(x, train)
+            x = Conv(width, size, strides, size // 2, groups, bias=self.config.bias, dtype=self.dtype, name=name)(x)
+            x = self.config.norm(self.dtype, f"bn{number}")(x, train)
             if number < len(layers):
                 x = nn.relu(x)
         if self.config.squeeze:
             x = SqueezeExcite(round_channels(features / 16), dtype=self.dtype, name="se")(x)
         if self.downsample:
-            pooled = self.config.pooled_shortcut
-            shortcut = Downsample(features, self.strides, pooled, self.dtype, name="downsample")(shortcut, train)
+            shortcut = Downsample(self.config, features, self.strides, self.dtype, name="downsample")(shortcut, train)
         x = DropPath(self.drop_path, of=path_of(self), name="drop_path")(x, train)
         return nn.relu(x + shortcut)
 
@@ -166,8 +175,8 @@ class ResNet(nn.Module):
             if self.config.stem:
                 x = Stem(self.config.stem, self.dtype, name="conv1")(x, train)
             else:
-                x = Conv(64, 7, 2, padding=3, bias=False, dtype=self.dtype, name="conv1")(x)
-            x = nn.relu(BatchNorm(dtype=self.dtype, name="bn1")(x, train))
+                x = Conv(64, 7, 2, padding=3, bias=self.config.bias, dtype=self.dtype, name="conv1")(x)
+            x = nn.relu(self.config.norm(self.dtype, "bn1")(x, train))
             x = found["stem"] = ops.max_pool(x, 3, 2, 1)
         for number, width in enumerate(WIDTHS, start=1):
             strides = 1 if number == 1 else 2
@@ -256,4 +265,10 @@ ARCHITECTURES |= {
         ("seresnext101_64x4d", 101, (64, 4), (), True, _timm()),
         ("seresnext101d_32x8d", 101, (32, 8), _DEEP, True, _timm(224, 0.95)),
     )
+}
+
+#: Its files want pixels minus a mean, of Caffe's; that it reads them as blue, green, red is seen to in the name table.
+ARCHITECTURES |= {
+    f"keras_resnet{depth}": architecture(Config(*_DEPTHS[depth], early_stride=True, bias=True, norm=KERAS_NORM), CAFFE)
+    for depth in (50, 101, 152)
 }

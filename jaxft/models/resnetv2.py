@@ -2,6 +2,8 @@
 
 Normalisations stand before convolutions and are over groups of channels; kernels are standardised (Qiao et al., 2019). Nothing
 depends on the batch, and there are no statistics.
+
+Keras' have plain convolutions and BatchNorm, and the stride in the last block of a stage; they are called `keras_`.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import jax.numpy as jnp
 from jaxft import ops
 from jaxft.models.architecture import Architecture
 from jaxft.models.layers import (
+    KERAS_NORM,
+    Conv,
     DropPath,
     GroupNorm,
     HeadFc,
@@ -39,10 +43,29 @@ class Config:
 
     Attributes:
       depths, widths: blocks in each stage, and channels at the end of a block. The stem has a quarter of the first stage's.
+      keras: whether it has Keras' form: BatchNorm for GroupNorm, plain kernels, biases where no normalisation follows, and the
+        stride in the last block of every stage but the last, rather than in the first of every stage but the first.
     """
 
     depths: tuple[int, ...]
     widths: tuple[int, ...]
+    keras: bool = False
+
+    def strides(self, stage: int) -> tuple[int, ...]:
+        """Of the blocks of a stage, counted from 0."""
+        strided, ones = stage < len(self.depths) - 1 if self.keras else stage > 0, (1,) * (self.depths[stage] - 1)
+        last = 2 if strided else 1
+        return (*ones, last) if self.keras else (last, *ones)
+
+    def conv(self, features: int, size: int, strides: int, dtype: Any, name: str, bias: bool = True) -> nn.Module:
+        """`bias`: in Keras' form."""
+        if self.keras:
+            return Conv(features, size, strides, size // 2, bias=bias, dtype=dtype, name=name)
+        return StdConv(features, size, strides, dtype, name=name)
+
+    def norm_act(self, x: jax.Array, train: Train, dtype: Any, name: str) -> jax.Array:
+        """Normalisation and ReLU."""
+        return nn.relu(KERAS_NORM(dtype, name)(x, train) if self.keras else GroupNorm(dtype=dtype, name=name)(x))
 
 
 class StdConv(nn.Module):
@@ -66,30 +89,35 @@ class StdConv(nn.Module):
 class Downsample(nn.Module):
     """The shortcut of a block that changes the map, which is `conv` alone."""
 
+    config: Config
     features: int
     strides: int
     dtype: Any
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return StdConv(self.features, 1, self.strides, self.dtype, name="conv")(x)
+        return self.config.conv(self.features, 1, self.strides, self.dtype, "conv")(x)
 
 
 class Stem(nn.Module):
     """A 7x7 convolution and pooling, both of stride 2. Zeros, not nothing, surround the map that is pooled."""
 
-    features: int
+    config: Config
     dtype: Any
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = StdConv(self.features, 7, 2, self.dtype, name="conv")(x)
+        x = self.config.conv(self.config.widths[0] // 4, 7, 2, self.dtype, "conv")(x)
         return ops.max_pool(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), 3, 2)
 
 
 class Block(nn.Module):
-    """A residual bottleneck, 1x1, 3x3, 1x1, each after normalisation and ReLU; the first of a stage projects its shortcut."""
+    """A residual bottleneck, 1x1, 3x3, 1x1, each after normalisation and ReLU; the first of a stage projects its shortcut.
 
+    Where another strides, its shortcut is every other pixel.
+    """
+
+    config: Config
     features: int
     strides: int
     project: bool
@@ -98,21 +126,23 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train) -> jax.Array:
-        inner, shortcut = round_channels(self.features / 4), x
+        inner = round_channels(self.features / 4)
+        shortcut = x if self.project else x[:, :: self.strides, :: self.strides]
         layers = ((inner, 1, 1), (inner, 3, self.strides), (self.features, 1, 1))
         for number, (width, size, strides) in enumerate(layers, start=1):
-            x = nn.relu(GroupNorm(dtype=self.dtype, name=f"norm{number}")(x))
+            x = self.config.norm_act(x, train, self.dtype, f"norm{number}")
             if number == 1 and self.project:
-                shortcut = Downsample(self.features, self.strides, self.dtype, name="downsample")(x)
-            x = StdConv(width, size, strides, self.dtype, name=f"conv{number}")(x)
+                shortcut = Downsample(self.config, self.features, self.strides, self.dtype, name="downsample")(x)
+            x = self.config.conv(width, size, strides, self.dtype, f"conv{number}", bias=number == len(layers))(x)
         return shortcut + DropPath(self.drop_path, of=path_of(self), name="drop_path")(x, train)
 
 
 class Blocks(nn.Module):
-    """Blocks of one width; the first may stride."""
+    """Blocks of one width."""
 
+    config: Config
     features: int
-    strides: int
+    strides: tuple[int, ...]
     rates: tuple[float, ...]
     dtype: Any
     remat: bool
@@ -120,24 +150,25 @@ class Blocks(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: Train) -> jax.Array:
         make = recomputed(Block, self.remat)
-        for number, rate in enumerate(self.rates):
-            first = number == 0
-            x = make(self.features, self.strides if first else 1, first, rate, self.dtype, name=str(number))(x, train)
+        for number, (strides, rate) in enumerate(zip(self.strides, self.rates, strict=True)):
+            x = make(self.config, self.features, strides, number == 0, rate, self.dtype, name=str(number))(x, train)
         return x
 
 
 class Stage(nn.Module):
     """timm's stage, which is `blocks` alone."""
 
+    config: Config
     features: int
-    strides: int
+    strides: tuple[int, ...]
     rates: tuple[float, ...]
     dtype: Any
     remat: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train) -> jax.Array:
-        return Blocks(self.features, self.strides, self.rates, self.dtype, self.remat, name="blocks")(x, train)
+        blocks = Blocks(self.config, self.features, self.strides, self.rates, self.dtype, self.remat, name="blocks")
+        return blocks(x, train)
 
 
 class Stages(nn.Module):
@@ -153,7 +184,8 @@ class Stages(nn.Module):
         maps, rates = {}, rising_rates(self.drop_path, self.config.depths)
         for number, width in enumerate(self.config.widths):
             if f"stage{number + 1}" in run:
-                stage = Stage(width, 2 if number else 1, rates[number], self.dtype, self.remat, name=str(number))
+                strides = self.config.strides(number)
+                stage = Stage(self.config, width, strides, rates[number], self.dtype, self.remat, name=str(number))
                 x = maps[f"stage{number + 1}"] = stage(x, train)
         return maps
 
@@ -173,11 +205,11 @@ class ResNetV2(nn.Module):
     def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:
         run, found = running(stages(self.config), start), {}
         if "stem" in run:
-            x = found["stem"] = Stem(self.config.widths[0] // 4, self.dtype, name="stem")(x)
+            x = found["stem"] = Stem(self.config, self.dtype, name="stem")(x)
         found |= Stages(self.config, self.drop_path, self.dtype, self.remat, name="stages")(x, train, run)
         if "neck" in run:
             x = found.get(f"stage{len(self.config.widths)}", x)
-            x = found["neck"] = nn.relu(GroupNorm(dtype=self.dtype, name="norm")(x))
+            x = found["neck"] = self.config.norm_act(x, train, self.dtype, "norm")
         features = x if start == "head" else ops.global_avg_pool(x)
         logits = HeadFc(self.num_classes, self.head, self.dropout, self.dtype, name="head")(features, train)
         return {**found, "features": features, "logits": logits}
@@ -216,4 +248,10 @@ ARCHITECTURES = {
         (152, 2, _SMALL),
         (152, 4, _preprocessing(480, 480, "bilinear")),
     )
+}
+ARCHITECTURES |= {
+    f"keras_resnet{depth}v2": architecture(
+        Config(_DEPTHS[depth], (256, 512, 1024, 2048), keras=True), _preprocessing(224, 256, "bilinear")
+    )
+    for depth in _DEPTHS
 }

@@ -17,23 +17,31 @@ def generator(seed: int, name: str) -> np.random.Generator:
 
 
 def tensor(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """One tensor of a torch state dict, f32: He-scaled kernels, scales and variances near one."""
+    """One tensor of a torch state dict, or of Keras, f32: He-scaled kernels, scales and variances near one."""
     rng = generator(seed, name)
     if name.endswith("num_batches_tracked"):
         return np.zeros(shape, np.int64)
-    if name.endswith("running_var"):
+    if name.endswith(("running_var", "moving_variance")):
         return rng.uniform(0.8, 1.2, shape).astype(np.float32)
-    if name.endswith("running_mean"):
+    if name.endswith(("running_mean", "moving_mean")):
         return (rng.standard_normal(shape) * 0.1).astype(np.float32)
     if len(shape) == 1:
         return (rng.standard_normal(shape) * 0.05 + (1.0 if name.endswith("weight") else 0.0)).astype(np.float32)
-    fan_in = int(np.prod(shape[1:]))
+    inputs = shape[1:]
+    if name.endswith(".kernel"):  # Keras': HWIO, or [h, w, C, 1] where it is depthwise
+        inputs = shape[:-1] if shape[-1] > 1 else shape[:2]
+    fan_in = int(np.prod(inputs))
     return rng.standard_normal(shape, dtype=np.float32) * np.float32(np.sqrt(2.0 / fan_in))
 
 
 def state_dict(seed: int, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Tensors of these names and shapes, in torch's layouts."""
-    return {name: tensor(seed, name, shape) for name, shape in shapes.items()}
+    """Tensors of these names and shapes, in torch's layouts, or in Keras' where the names are Keras'."""
+    found = {name: tensor(seed, name, shape) for name, shape in shapes.items()}
+    for name in found:
+        layer, _, leaf = name.rpartition(".")
+        if leaf == "gamma" and f"{layer}.beta" in found:  # the scale of a normalisation in Keras; elsewhere a layer scale
+            found[name] += 1
+    return found
 
 
 def images(seed: int, batch: int, size: int, step: int = 0) -> np.ndarray:

@@ -124,7 +124,7 @@ def verify(
                 weights=path,
                 images=images,
                 labels=labels,
-                arguments=_arguments(model, library),
+                arguments=arguments_of(model, library),
                 train=train,
                 files=[Path(file) for file in pictures],
                 tag=tag,
@@ -217,7 +217,7 @@ def _original(model: Model, against: str | None, convention: str) -> tuple[str, 
     return library, known[library]
 
 
-def _arguments(model: Model, library: str) -> dict[str, Any]:
+def arguments_of(model: Model, library: str) -> dict[str, Any]:
     """What their network is made with."""
     if library != "transformers":
         return {"num_classes": model.num_classes, **original_arguments(model, library)}

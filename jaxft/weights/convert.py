@@ -1,4 +1,4 @@
-"""Writes weights: safetensors, in jaxft's names or another library's."""
+"""Writes weights: safetensors, in jaxft's names or another library's, or the `.weights.h5` of Keras 3."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from jaxft import tree
 from jaxft.errors import JaxftError
 from jaxft.models import build
 from jaxft.weights import names
-from jaxft.weights.load import channels_of, convention_of, head_of, load_model, table_for
+from jaxft.weights.keras_files import save_weights_h5
+from jaxft.weights.load import channels_of, convention_of, head_of, load_model, named, table_for
 from jaxft.weights.readers import read_with_metadata
 from jaxft.weights.rules import export
 from jaxft.weights.safetensors_file import save_safetensors
 from jaxft.weights.sources import fetch, file_sha256
+
+#: The convention of `.weights.h5` files.
+KERAS = "keras3"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +40,12 @@ class ConvertReport:
 def convert_file(
     src: str | Path, dst: str | Path, *, model: str | None = None, to: str = "jaxft", overwrite: bool = False
 ) -> ConvertReport:
-    """Converts a weight file to safetensors.
+    """Converts a weight file to safetensors, or to what Keras 3 loads.
 
     Args:
       src: any file or source that `jaxft.weights.fetch` and `read` take.
       dst: the file to write, `.safetensors`. Its metadata says the architecture, head, classes, preprocessing and
-        licence where they are known, and the sha256 of the source.
+        licence where they are known, and the sha256 of the source. Or `.weights.h5` with `to="keras3"`.
       model: the architecture. None changes only the container: names and layouts stay.
       to: whose names and layouts: "jaxft", or a convention of the architecture ("torchvision", "timm", ...).
       overwrite: replace `dst` if it is there.
@@ -50,8 +54,11 @@ def convert_file(
       JaxftError: a source that does not fit the architecture, an unknown convention, a file that exists.
     """
     dst = Path(dst)
-    if dst.suffix != ".safetensors":
-        raise JaxftError(f"'{dst}' does not end in .safetensors, which is what is written")
+    for_keras = dst.name.endswith(".weights.h5")
+    if for_keras and (to != KERAS or model is None):
+        raise JaxftError(f"'{dst}' is what Keras 3 loads: it needs the architecture, --model=NAME, and --to={KERAS}")
+    if dst.suffix != ".safetensors" and not for_keras:
+        raise JaxftError(f"'{dst}' does not end in .safetensors, which is what is written (or .weights.h5, for Keras 3)")
     if dst.exists() and not overwrite:
         raise JaxftError(f"{dst} exists: give another name, or overwrite it with --overwrite")
     path = fetch(src)
@@ -63,9 +70,14 @@ def convert_file(
             raise JaxftError(f"names of '{to}' need the architecture: --model=NAME")
         convention = "names as in the source"
     else:
-        tensors, metadata = _renamed(path, tensors, metadata, model, to)
+        tensors, metadata = _renamed(path, named(path, tensors), metadata, model, to)
         convention = f"names of {to}"
-    save_safetensors(dst, tensors, metadata)
+    if for_keras:
+        if metadata["head"] != "linear":
+            raise JaxftError(f"{path} has a head of two layers, which Keras' {model} has not: write .safetensors instead")
+        save_weights_h5(dst, tensors)
+    else:
+        save_safetensors(dst, tensors, metadata)
     return ConvertReport(dst, len(tensors), dst.stat().st_size, convention)
 
 
@@ -83,8 +95,8 @@ def _renamed(
     if loaded.report.new:
         raise JaxftError(f"{path} has no whole head of {name}: {', '.join(loaded.report.new)} do not fit")
     variables = {"params": loaded.params, **loaded.model_state}
-    named = tree.flatten(variables) if to == "jaxft" else export(variables, names.rules(loaded.model, to))
-    return named, {
+    found = tree.flatten(variables) if to == "jaxft" else export(variables, names.rules(loaded.model, to))
+    return found, {
         **metadata,
         "model": name,
         "head": head[0],

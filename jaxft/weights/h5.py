@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 import tempfile
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,8 @@ SECONDS = 120
 _FLOOR = 1 << 30  # bytes of address space that Python, NumPy and HDF5 may take beside the file's arrays
 #: A compressed file may hold this many times its size: weights hardly compress, and unwritten arrays cost nothing.
 MAX_RATIO = 50
+#: In a `.keras` file.
+KERAS_WEIGHTS = "model.weights.h5"
 
 #: Run by the child: every numeric dataset of the file into an npz, by number, and the paths into a JSON list.
 _CHILD = """
@@ -48,6 +52,22 @@ np.savez(out + ".npz", **arrays)
 with open(out + ".json", "w") as file:
     json.dump(names, file)
 """
+
+
+def read_keras(path: Path) -> dict[str, np.ndarray]:
+    """The numeric datasets of the weights in a `.keras` file, which is a zip archive; nothing else in it is read.
+
+    Raises:
+      JaxftError: damaged, cut short, or beyond the limits of time and memory.
+    """
+    most = MAX_RATIO * path.stat().st_size
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as archive:
+        if archive.getinfo(KERAS_WEIGHTS).file_size > most:
+            raise JaxftError(f"its weights would take more than {most} bytes")
+        try:
+            return read_h5(Path(archive.extract(KERAS_WEIGHTS, folder)))
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            raise JaxftError(f"the zip archive is damaged or cut short ({str(error)[:100]})") from error
 
 
 def read_h5(path: Path, *, seconds: float = SECONDS) -> dict[str, np.ndarray]:

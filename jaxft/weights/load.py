@@ -18,9 +18,10 @@ from jaxft.models import pretrained as pretrained_record
 from jaxft.preprocessing import Preprocessing
 from jaxft.typing import ModelState, Params
 from jaxft.weights import names
-from jaxft.weights.readers import read_with_metadata
+from jaxft.weights.keras_files import plain
+from jaxft.weights.readers import is_keras, read_with_metadata
 from jaxft.weights.repository import is_repository, open_repository
-from jaxft.weights.rules import Rule, convert, destinations
+from jaxft.weights.rules import IDENTITY, Op, Rule, convert, destinations
 from jaxft.weights.sources import fetch, file_sha256
 
 OWN = "jaxft"
@@ -148,7 +149,8 @@ def load_model(
         return Loaded(model, _numpy(params), _numpy(model_state), LoadReport(""))
 
     path = fetch(given, sha256=record.sha256 if record else None, pin=bool(record and record.tag))
-    tensors, metadata = read_with_metadata(path)
+    found_there, metadata = read_with_metadata(path)
+    tensors = named(path, found_there)
     digest = file_sha256(path)
     if record is None:  # a published file, given by its path
         record = next((r for r in pretrained_records(name) if r.sha256 and digest.startswith(r.sha256)), None)
@@ -158,7 +160,11 @@ def load_model(
         num_classes = own[1]
     fitted, options["size"], resized = _fit_positions(tensors, table, model, size)
     model = build(name, num_classes, **options)
-    model = _prepared(model, record.preprocessing if record else _preprocessing(metadata, path) or model.preprocessing, size)
+    if record:
+        preprocessing = record.preprocessing
+    else:
+        preprocessing = _preprocessing(metadata, path) or names.preprocessing(model, convention)
+    model = _prepared(model, preprocessing, size)
     # Shapes first: a mismatch is found before any memory is spent.
     params, model_state = jax.eval_shape(model.init, rng)
     new, old_head = _new_leaves(model, tensors, table, params)
@@ -227,6 +233,11 @@ def _preprocessing(metadata: Mapping[str, str], path: Path) -> Preprocessing | N
         raise JaxftError(f"{path}: its metadata has a preprocessing that cannot be read ({error})") from error
 
 
+def named(path: Path, tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """A file's tensors in names that tables know: those of Keras' containers are cut to the layers'."""
+    return plain(tensors) if is_keras(path) else tensors
+
+
 def convention_of(model: Model, tensors: Mapping[str, np.ndarray], record: Pretrained | None = None) -> str:
     """Whose names a file has: the record's, "jaxft", or the convention that knows the most of them."""
     if record is not None:
@@ -249,14 +260,13 @@ def head_of(model: Model, tensors: Mapping[str, np.ndarray], table: tuple[Rule, 
     return None
 
 
-def channels_of(model: Model, tensors: Mapping[str, np.ndarray], table: tuple[Rule, ...]) -> tuple[str, int, int] | None:
-    """The first convolution of a file: its name, the axis of its input channels, and how many there are."""
+def channels_of(model: Model, tensors: Mapping[str, np.ndarray], table: tuple[Rule, ...]) -> tuple[str, Op, int] | None:
+    """The first convolution of a file: its name, how it becomes ours, and the number of its input channels."""
     path = f"params/{model.architecture.first_conv}"
+    op = next((rule.op for rule in table if rule.dst == path), IDENTITY)
     for key, found in destinations(tensors, table).items():
         if found == path and tensors[key].ndim == 4:
-            # torch keeps input channels on axis 1 of OIHW, jaxft on axis 2 of HWIO.
-            axis = 2 if table is OWN_NAMES else 1
-            return key, axis, tensors[key].shape[axis]
+            return key, op, op.forward(tensors[key]).shape[2]
     return None
 
 
@@ -290,14 +300,14 @@ def _adapt_first_convolution(
     found = channels_of(model, tensors, table)
     if found is None or found[2] == model.in_channels or found[2] == 0:
         return tensors
-    (key, axis, have), want = found, model.in_channels
-    kernel = tensors[key]
+    (key, op, have), want = found, model.in_channels
+    kernel = op.forward(tensors[key])
     if want == 1:
-        adapted = kernel.sum(axis, keepdims=True)
+        adapted = kernel.sum(2, keepdims=True)
     else:
-        repeated = np.concatenate([kernel] * -(-want // have), axis)
-        adapted = np.take(repeated, range(want), axis) * np.asarray(have / want, kernel.dtype)
-    return {**tensors, key: adapted}
+        repeated = np.concatenate([kernel] * -(-want // have), 2)
+        adapted = repeated[:, :, :want] * np.asarray(have / want, kernel.dtype)
+    return {**tensors, key: np.asarray(op.inverse(adapted))}
 
 
 def _fit_positions(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxft.errors import JaxftError
-from jaxft.weights.h5 import read_h5
+from jaxft.weights.h5 import KERAS_WEIGHTS, read_h5, read_keras
 from jaxft.weights.limits import Limits
 from jaxft.weights.mapped import map_file
 from jaxft.weights.npz import read_npz
@@ -22,7 +22,7 @@ _HDF5_START = b"\x89HDF\r\n\x1a\n"
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads a torch `.pth` (zip or legacy), `.safetensors`, Keras `.h5` or NumPy `.npz` file; torch is not needed.
+    """Reads a torch `.pth` (zip or legacy), `.safetensors`, Keras `.h5` or `.keras` or NumPy `.npz` file; torch is not needed.
 
     A state dict that lies inside a training checkpoint is found, and a prefix that all names share (`module.`) is cut.
 
@@ -55,6 +55,13 @@ def read_with_metadata(path: str | Path) -> tuple[dict[str, np.ndarray], dict[st
     return tensors, metadata
 
 
+def is_keras(path: str | Path) -> bool:
+    """Whether a weight file is Keras' own, whose names are paths in a container; see `jaxft.weights.keras_files`."""
+    data = map_file(Path(path))
+    start = data[:8].tobytes()
+    return start == _HDF5_START or (start.startswith(_ZIP_START) and KERAS_WEIGHTS in directory(data, Limits(len(data))))
+
+
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     data = map_file(path)
     start = data[:256].tobytes()
@@ -67,6 +74,8 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         members = directory(data, limits)
         if any(name.endswith(".npy") for name in members):
             return read_npz(path, data, members), {}
+        if KERAS_WEIGHTS in members:
+            return read_keras(path), {}
         return _unwrapped(read_zip(data, members, limits))
     if start.startswith(LEGACY_START):
         return _unwrapped(read_legacy(data, limits))

@@ -18,7 +18,7 @@ FIXTURES = Path(__file__).parent / "fixtures" / "zoo"
 
 
 class Compared:
-    """A case with its seeded weights, converted, and the fixture of scripts/make_zoo_fixtures.py."""
+    """A case with its seeded weights, converted, and the fixture of scripts/make_zoo_fixtures.py or make_keras_fixtures.py."""
 
     def __init__(self, case):
         self.case = case
@@ -58,7 +58,7 @@ class Compared:
         """Stage -> error, of the stages that the fixture has."""
         shapes = self.json("map_shapes")
         assert {stage: list(self.outputs[stage].shape) for stage in shapes} == shapes
-        return _errors({stage: self.outputs[stage] for stage in shapes}, self.fixture["maps"])
+        return digest_errors({stage: self.outputs[stage] for stage in shapes}, self.fixture["maps"])
 
     def loss_error(self):
         expected = float(self.fixture["loss"])
@@ -68,14 +68,14 @@ class Compared:
         """Foreign name -> error; what the network does not have has no gradient there either."""
         found, names = self.step[1], self.json("grad_names")
         rows = [row for row, name in enumerate(names) if name in found]
-        return _errors({names[row]: found[names[row]] for row in rows}, self.fixture["grads"][rows])
+        return digest_errors({names[row]: found[names[row]] for row in rows}, self.fixture["grads"][rows])
 
     def statistic_errors(self):
-        names = [name for name in self.json("shapes") if name.endswith(("running_mean", "running_var"))]
-        return _errors({name: self.step[1][name] for name in names}, self.fixture["statistics"])
+        names = [name for name in self.json("shapes") if name.endswith(originals.STATISTICS)]
+        return digest_errors({name: self.step[1][name] for name in names}, self.fixture["statistics"])
 
 
-def _errors(found, expected):
+def digest_errors(found, expected):
     """Name -> the error of a tensor's norm, relative to it, or a tenth of that of the furthest sampled entry, relative to the
     root mean square: the larger of the two. What is zero but for rounding must be that here too.
     """

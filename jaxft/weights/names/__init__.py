@@ -11,6 +11,7 @@ import numpy as np
 from jaxft import tree
 from jaxft.errors import JaxftError, near
 from jaxft.models import Model, architecture_of
+from jaxft.preprocessing import Preprocessing
 from jaxft.weights.names import (
     alexnet,
     clip,
@@ -43,7 +44,8 @@ from jaxft.weights.rules import Rule, export
 
 #: A family's module has CONVENTIONS: convention -> the names of a member, by its config, None where it has none for that; and
 #: ORIGINALS: library -> our name of a network -> what it is called there. Some have ARGUMENTS: our name -> what torchvision's
-#: is made with; those that Hugging Face's transformers has, `transformers_config`: by a member's config what it is there.
+#: or Keras' is made with; those that Hugging Face's transformers has, `transformers_config`: by a member's config what it is
+#: there.
 _FAMILIES: dict[str, Any] = {
     "alexnet": alexnet,
     "clip": clip,
@@ -72,7 +74,17 @@ _FAMILIES: dict[str, Any] = {
     "vit": vit,
 }
 
-__all__ = ["Names", "conventions", "foreign_shapes", "original_arguments", "original_name", "rules", "transformers_config"]
+__all__ = [
+    "Names",
+    "TransformersConfig",
+    "conventions",
+    "foreign_shapes",
+    "original_arguments",
+    "original_name",
+    "preprocessing",
+    "rules",
+    "transformers_config",
+]
 
 
 def _names(model: Model) -> dict[str, Names]:
@@ -99,6 +111,15 @@ def rules(model: Model, convention: str) -> tuple[Rule, ...]:
     return table(model, known[convention])
 
 
+def preprocessing(model: Model, convention: str) -> Preprocessing:
+    """What files in a convention expect of an image, where nothing more is known of them."""
+    found = _names(model).get(convention)
+    if found is None or found.pixels is None:
+        return model.preprocessing
+    mean, std = found.pixels
+    return dataclasses.replace(model.preprocessing, mean=mean, std=std)
+
+
 def foreign_shapes(model: Model, convention: str) -> dict[str, tuple[int, ...]]:
     """Name -> shape of all that a network's state dict has in a convention.
 
@@ -119,14 +140,14 @@ def transformers_config(model: Model) -> TransformersConfig | None:
 
 
 def original_name(name: str, library: str) -> str | None:
-    """What a network of the registry is called in "torchvision" or "timm"; None where that has no such network."""
+    """What a network of the registry is called in "torchvision", "timm" or "keras"; None where that has no such network."""
     return _FAMILIES[architecture_of(name).family].ORIGINALS.get(library, {}).get(name)
 
 
 def original_arguments(model: Model, library: str) -> dict[str, Any]:
-    """What the network of "torchvision" or "timm" is made with, beside the number of classes, so that it is `model`."""
-    known = getattr(_FAMILIES[model.architecture.family], "ARGUMENTS", {}) if library == "torchvision" else {}
+    """What the network of "torchvision", "timm" or "keras" is made with, so that it is `model`; but for its classes."""
+    known = getattr(_FAMILIES[model.architecture.family], "ARGUMENTS", {}) if library != "timm" else {}
     found = dict(known.get(model.name, {}))
-    if "size" in model.architecture.options:
+    if library != "keras" and "size" in model.architecture.options:
         found["img_size" if library == "timm" else "image_size"] = model.preprocessing.size
     return found

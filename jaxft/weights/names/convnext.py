@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jaxft.models.convnext import ARCHITECTURES, Config
+from jaxft.weights.names import keras
 from jaxft.weights.names.names import Names, TransformersConfig
 from jaxft.weights.rules import POINTWISE, Op
 
@@ -67,8 +68,43 @@ def transformers_config(config: Config) -> TransformersConfig:
     return TransformersConfig(kind.lower(), f"{kind}ForImageClassification", fields, {"layer_norm_eps": 1e-6})
 
 
-CONVENTIONS = {"timm": _timm, "torchvision": _torchvision, "transformers": _transformers}
+def _keras(config: Config) -> keras.Network | None:
+    """Keras' names without that of the network before them. Without its head, the network there ends in a LayerNorm too."""
+    if config.v2 or config.stem != "patch":
+        return None
+    layers = []
+    for stage, depth in enumerate(config.depths):
+        ours = f"stages/{stage}/downsample/{{}}" if stage else "stem/{}"
+        parts = (
+            [("downsampling_layernorm_{}", 0), ("downsampling_conv_{}", 1)]
+            if stage
+            else [("stem_conv", 0), ("stem_layernorm", 1)]
+        )
+        inside = f"sequential_{stage}" if stage else "sequential"
+        for name, number in parts:
+            kind = "conv2d" if "conv" in name else "layer_normalization"
+            layers.append(keras.Layer(ours.format(number), name.format(stage - 1), kind, inside=inside))
+        for block in range(depth):
+            ours, theirs = f"stages/{stage}/blocks/{block}", f"stage_{stage}_block_{block}"
+            layers += [
+                keras.conv(f"{ours}/conv_dw", f"{theirs}_depthwise_conv"),
+                keras.Layer(f"{ours}/norm", f"{theirs}_layernorm", "layer_normalization"),
+                keras.Layer(f"{ours}/mlp/fc1", f"{theirs}_pointwise_conv_1", "dense"),
+                keras.Layer(f"{ours}/mlp/fc2", f"{theirs}_pointwise_conv_2", "dense"),
+                keras.Layer(ours, f"{theirs}_layer_scale", "layer_scale"),
+            ]
+    norm = keras.Layer("head/norm", "head_layernorm", "layer_normalization", former=("layer_normalization",))
+    return keras.Network([*layers, norm, keras.head("head/fc", "head_dense")])
+
+
+CONVENTIONS = {
+    "timm": _timm,
+    "torchvision": _torchvision,
+    "transformers": _transformers,
+    **keras.conventions(_keras),
+}
 ORIGINALS = {
     "timm": {name: name for name in ARCHITECTURES},
     "torchvision": {name: name for name in ("convnext_tiny", "convnext_small", "convnext_base", "convnext_large")},
+    "keras": {f"convnext_{size.lower()}": f"ConvNeXt{size}" for size in ("Tiny", "Small", "Base", "Large", "XLarge")},
 }

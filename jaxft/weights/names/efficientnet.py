@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from jaxft.models.efficientnet import ARCHITECTURES, SCALES
 from jaxft.models.mbconv import Config
-from jaxft.weights.names import mbconv
+from jaxft.preprocessing import Preprocessing
+from jaxft.weights.names import keras, mbconv
 from jaxft.weights.names.names import Names, TransformersConfig
 
 
@@ -51,12 +52,33 @@ def transformers_config(config: Config) -> TransformersConfig | None:
     return None
 
 
+def keras_layers(config: Config, depthwise: str = "dwconv") -> list[keras.Layer]:
+    """Keras' layers, those of EfficientNet-v2 too, where `depthwise` has another name."""
+    layers = [keras.conv("conv_stem", "stem_conv"), keras.norm("bn1", "stem_bn")]
+    for ours, block, stage, _ in mbconv.blocks(config):
+        own = f"block{stage + 1}{chr(ord('a') + int(ours.rpartition('/')[2]))}"
+        project = (f"{own}_project_conv", f"{own}_project_bn")
+        expand, middle = (f"{own}_expand_conv", f"{own}_expand_bn"), (f"{own}_{depthwise}", f"{own}_bn")
+        theirs = {"inverted": [expand, middle, project], "separable": [middle, project], "fused": [expand, project]}
+        pairs = theirs.get(block.kind, [project])
+        layers += mbconv.keras_block(ours, block, pairs, (f"{own}_se_reduce", f"{own}_se_expand"))
+    return [*layers, keras.conv("conv_head", "top_conv"), keras.norm("bn2", "top_bn"), keras.head("classifier")]
+
+
+def _keras(config: Config) -> keras.Network:
+    """The first layers there normalise pixels, with weights. In the published files what is called a variance is a deviation,
+    which Keras makes up for (tensorflow issue 49930); what is written is what `EfficientNetB0(weights=None)` takes."""
+    images = Preprocessing()
+    return keras.Network(keras_layers(config), normalized=(images.mean, images.std))
+
+
 CONVENTIONS = {
     "timm": mbconv.timm,
     "torchvision": mbconv.padded(torchvision, same=False),
     "transformers": mbconv.padded(_transformers, same=True),
+    **keras.conventions(mbconv.keras_of(_keras)),
 }
-_FULL = [name for name in ARCHITECTURES if not name.startswith("efficientnet_lite")]
+_FULL = [name for name in ARCHITECTURES if not name.startswith(("efficientnet_lite", "keras_"))]
 #: B0 to B4 are timm's in torchvision too, the others have another epsilon there and are networks of their own here.
 ORIGINALS = {
     "timm": {name: name for name in _FULL if not name.startswith("tv_")},
@@ -64,4 +86,5 @@ ORIGINALS = {
         **{f"efficientnet_b{number}": f"efficientnet_b{number}" for number in range(5)},
         **{name: name.removeprefix("tv_") for name in _FULL if name.startswith("tv_")},
     },
+    "keras": {f"keras_efficientnet_b{number}": f"EfficientNetB{number}" for number in range(8)},
 }

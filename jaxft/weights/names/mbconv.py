@@ -5,11 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from jaxft.models.mbconv import LAYERS, Block, Config
+from jaxft.weights.names import keras
 from jaxft.weights.names.names import Names
 
 
-def timm(config: Config) -> Names:
-    return Names()
+def timm(config: Config) -> Names | None:
+    """Ours, of networks that timm has."""
+    return Names() if config.unbiased else None
+
+
+def keras_of(layers: Callable[[Config], keras.Network]) -> Callable[[Config], keras.Network | None]:
+    """`layers` for Keras' own networks: files would fit those of others, whose statistics differ in training."""
+    return lambda config: None if config.unbiased else layers(config)
+
+
+def keras_block(ours: str, block: Block, theirs: list[tuple[str, str]], squeeze: tuple[str, str]) -> list[keras.Layer]:
+    """A block's layers in Keras' order; for the arguments see `layers`."""
+    found: list[keras.Layer] = []
+    own = LAYERS[block.kind]
+    for number, (layer, (convolution, norm)) in enumerate(zip(own, theirs, strict=True), start=1):
+        if block.squeeze and number == len(own):
+            names = zip(("conv_reduce", "conv_expand"), squeeze, strict=True)
+            found += [keras.conv(f"{ours}/se/{inner}", name) for inner, name in names]
+        make = keras.depthwise if layer == "conv_dw" else keras.conv
+        found += [make(f"{ours}/{layer}", convolution), keras.norm(f"{ours}/bn{number}", norm)]
+    return found
 
 
 def blocks(config: Config) -> Iterator[tuple[str, Block, int, int]]:
@@ -48,4 +68,4 @@ def sequence(ours: str, block: Block, theirs: str) -> dict[str, str]:
 
 def padded(names: Callable[[Config], Names], *, same: bool) -> Callable[[Config], Names | None]:
     """`names` for networks of one kind of padding: files would fit those of the other, which compute something else."""
-    return lambda config: names(config) if config.same is same else None
+    return lambda config: names(config) if config.same is same and config.unbiased else None

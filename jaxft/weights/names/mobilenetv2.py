@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaxft.models.mbconv import LAYERS, Config
 from jaxft.models.mobilenetv2 import ARCHITECTURES
-from jaxft.weights.names import mbconv
+from jaxft.weights.names import keras, mbconv
 from jaxft.weights.names.names import Names, TransformersConfig
 
 
@@ -37,25 +37,33 @@ def _transformers(config: Config) -> Names:
 
 
 def transformers_config(config: Config) -> TransformersConfig | None:
-    """Width is told by a factor there, as our networks' names tell it. A member that is no multiple of it has none."""
-    widths = {own.config: width / 100 for name, own in ARCHITECTURES.items() if (width := _width(name))}
-    if config not in widths:
-        return None
-    return TransformersConfig("mobilenet_v2", "MobileNetV2ForImageClassification", {"depth_multiplier": widths[config]})
+    """Width is told by a factor there, which our networks' names have in hundredths."""
+    for name, own in ARCHITECTURES.items():
+        if name.startswith("tf_") and own.config == config:
+            fields = {"depth_multiplier": int(name.rpartition("_")[2]) / 100}
+            return TransformersConfig("mobilenet_v2", "MobileNetV2ForImageClassification", fields)
+    return None
 
 
-def _width(name: str) -> int:
-    """In hundredths; 0 of those that are deeper too."""
-    end = name.rpartition("_")[2]
-    return int(end) if end.isdigit() else 0
+def _keras(config: Config) -> keras.Network:
+    layers = [keras.conv("conv_stem", "Conv1"), keras.norm("bn1", "bn_Conv1")]
+    for ours, block, _, number in mbconv.blocks(config):
+        own = f"block_{number}" if number else "expanded_conv"
+        parts = ("expand", "depthwise", "project")[-len(LAYERS[block.kind]) :]
+        layers += mbconv.keras_block(ours, block, [(f"{own}_{part}", f"{own}_{part}_BN") for part in parts], ("", ""))
+    top = [keras.conv("conv_head", "Conv_1"), keras.norm("bn2", "Conv_1_bn")]
+    return keras.Network([*layers, *top, keras.head("classifier", former=["Logits"])])
 
 
 CONVENTIONS = {
     "timm": mbconv.timm,
     "torchvision": mbconv.padded(_torchvision, same=False),
     "transformers": mbconv.padded(_transformers, same=True),
+    **keras.conventions(mbconv.keras_of(_keras)),
 }
 ORIGINALS = {
-    "timm": {name: name for name in ARCHITECTURES if not name.startswith("tf_")},
+    "timm": {name: name for name in ARCHITECTURES if not name.startswith(("tf_", "keras_"))},
     "torchvision": {"mobilenetv2_100": "mobilenet_v2"},
+    "keras": {name: "MobileNetV2" for name in ARCHITECTURES if name.startswith("keras_")},
 }
+ARGUMENTS = {name: {"alpha": int(name[-3:]) / 100} for name in ORIGINALS["keras"]}

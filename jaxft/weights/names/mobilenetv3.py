@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from jaxft.models.mbconv import Config
+import dataclasses
+import re
+
+from jaxft.models.mbconv import LAYERS, Config
 from jaxft.models.mobilenetv3 import ARCHITECTURES
-from jaxft.weights.names import mbconv
+from jaxft.weights.names import keras, mbconv
 from jaxft.weights.names.names import Names
 from jaxft.weights.rules import Op
 
@@ -23,9 +26,38 @@ def _torchvision(config: Config) -> Names:
     return Names(parts, ops={"conv_head/kernel": _DENSE_TO_1X1})
 
 
-CONVENTIONS = {"timm": mbconv.timm, "torchvision": mbconv.padded(_torchvision, same=False)}
+def _keras(config: Config) -> keras.Network:
+    """The classifier is a convolution there. Published files have slashes and other endings in the names of layers."""
+    layers = [keras.conv("conv_stem", "conv"), keras.norm("bn1", "conv_bn")]
+    for ours, block, _, number in mbconv.blocks(config):
+        if block.kind == "plain":
+            layers += mbconv.keras_block(ours, block, [("conv_1", "conv_1_bn")], ("", ""))
+            continue
+        own = f"expanded_conv_{number}" if number else "expanded_conv"
+        parts = ("expand", "depthwise", "project")[-len(LAYERS[block.kind]) :]
+        squeeze = (f"{own}_squeeze_excite_conv", f"{own}_squeeze_excite_conv_1")
+        layers += mbconv.keras_block(ours, block, [(f"{own}_{part}", f"{own}_{part}_bn") for part in parts], squeeze)
+    layers.append(keras.conv("conv_head", "conv_2"))
+    layers.append(keras.conv("classifier", "logits", op=keras.DENSE_AS_CONV))
+    return keras.Network([dataclasses.replace(layer, former=(_former(layer.name),)) for layer in layers])
+
+
+def _former(name: str) -> str:
+    """`expanded_conv_1_squeeze_excite_Conv` of `expanded_conv_1_squeeze_excite_conv`."""
+    name = re.sub(r"^(conv|logits)", lambda start: start[1].capitalize(), name)
+    return re.sub(r"_bn$", "_BatchNorm", name.replace("excite_conv", "excite_Conv"))
+
+
+CONVENTIONS = {
+    "timm": mbconv.timm,
+    "torchvision": mbconv.padded(_torchvision, same=False),
+    **keras.conventions(mbconv.keras_of(_keras)),
+}
+_KERAS = {name: f"MobileNetV3{'Large' if 'large' in name else 'Small'}" for name in ARCHITECTURES if name.startswith("keras_")}
 _TORCHVISION = ("mobilenet_v3_large", "mobilenet_v3_small")
 ORIGINALS = {
-    "timm": {name: name for name in ARCHITECTURES if name not in _TORCHVISION},
+    "timm": {name: name for name in ARCHITECTURES if name not in _TORCHVISION and name not in _KERAS},
     "torchvision": {name: name for name in _TORCHVISION},
+    "keras": _KERAS,
 }
+ARGUMENTS = {name: {"alpha": int(name[-3:]) / 100, "minimalistic": "minimal" in name} for name in _KERAS}

@@ -14,6 +14,9 @@ from jaxft import tree
 from jaxft.models import Model
 from jaxft.weights.rules import CONV, DENSE, IDENTITY, Op, Rule, joined
 
+#: Of torch's kernels, by their number of dimensions.
+_LAYOUTS = {4: CONV, 2: DENSE}
+
 #: Our leaves that torch calls otherwise.
 _LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 
@@ -32,6 +35,8 @@ class Names:
       ops: our path of a leaf -> its layout, where it is not that of a convolution (a kernel in 4D) or of a dense layer (2D).
       ignored: foreign names that hold nothing of the network.
       constants: foreign names of what follows from the network's shape, and is ignored when read, but written.
+      pixels: mean and deviation of pixels in 0..1 that files in these names want, where the network's own are others.
+      layouts: number of dimensions -> layout of kernels that `ops` does not have; others are as ours.
     """
 
     parts: Mapping[str, str | tuple[str, ...]] = dataclasses.field(default_factory=dict)
@@ -39,6 +44,8 @@ class Names:
     ops: Mapping[str, Op] = dataclasses.field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     constants: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    pixels: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    layouts: Mapping[int, Op] = dataclasses.field(default_factory=lambda: _LAYOUTS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +71,17 @@ def _template(template: str) -> re.Pattern[str]:
     return re.compile(f"{text}(?:/(?P<_rest>.+))?")
 
 
+def _match(template: str, path: str) -> tuple[dict[str, str], str] | None:
+    """(what stands for the names in a template, the rest of the path below it), or None."""
+    if "{" not in template:  # tables without patterns have a line for each leaf
+        below = path[len(template) :]
+        return ({}, below[1:]) if path.startswith(template) and below[:1] in ("", "/") else None
+    if match := _template(template).fullmatch(path):
+        pieces = match.groupdict()
+        return pieces, pieces.pop("_rest") or ""
+    return None
+
+
 def table(model: Model, names: Names) -> tuple[Rule, ...]:
     """One rule for every leaf of a network, one for each of the head's other kind, and one for each thing to ignore."""
     rules, late = [Rule(name, None) for name in names.ignored], []
@@ -72,16 +90,20 @@ def table(model: Model, names: Names) -> tuple[Rule, ...]:
     for path, ndim in {**dimensions, **_other_heads(model, dimensions)}.items():
         own = path.partition("/")[2]
         sources = _sources(own, names.parts) or (_dotted(own),)
-        op = next((op for template, op in names.ops.items() if _template(template).fullmatch(own)), None)
+        op = next((op for template, op in names.ops.items() if _match(template, own)), None)
         if op is None:
-            op = {4: CONV, 2: DENSE}.get(ndim, IDENTITY) if own.endswith("/kernel") else IDENTITY
+            op = names.layouts.get(ndim, IDENTITY) if own.endswith("/kernel") else IDENTITY
             op = joined(len(sources), op) if len(sources) > 1 else op
         rules.append(_rule(sources, path, op))
         for parts in (names.also,) if isinstance(names.also, Mapping) else names.also:
             if other := _sources(own, parts):
                 late.append(_rule(other, path, op))
         if path.startswith("batch_stats/") and path.endswith("/var"):
-            rules += [Rule(source.replace("running_var", "num_batches_tracked"), None) for source in sources]
+            rules += [
+                Rule(source.replace("running_var", "num_batches_tracked"), None)
+                for source in sources
+                if source.endswith(".running_var")
+            ]
     return (*rules, *late)
 
 
@@ -101,10 +123,11 @@ def _rule(sources: tuple[str, ...], path: str, op: Op) -> Rule:
 
 
 def _sources(own: str, parts: Mapping[str, str | tuple[str, ...]]) -> tuple[str, ...] | None:
+    if own in parts and "{" not in own:
+        parts = {own: parts[own]}
     for template, foreign in parts.items():
-        if match := _template(template).fullmatch(own):
-            pieces = match.groupdict()
-            rest = pieces.pop("_rest")
+        if match := _match(template, own):
+            pieces, rest = match
             names = (foreign,) if isinstance(foreign, str) else foreign
             return tuple(name.format(**pieces) + (f".{_dotted(rest)}" if rest else "") for name in names)
     return None

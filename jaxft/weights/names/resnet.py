@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from jaxft.models.resnet import ARCHITECTURES, WIDTHS, Config
+from jaxft.weights.names import keras
 from jaxft.weights.names.names import Names, TransformersConfig
 
 
-def _timm(config: Config) -> Names:
-    return Names()
+def _timm(config: Config) -> Names | None:
+    return None if config.bias else Names()
 
 
 def _torchvision(config: Config) -> Names | None:
@@ -38,12 +39,34 @@ def transformers_config(config: Config) -> TransformersConfig:
     return TransformersConfig("resnet", "ResNetForImageClassification", {**fields, "layer_type": layer})
 
 
-CONVENTIONS = {"torchvision": _torchvision, "timm": _timm, "transformers": _transformers}
+def _keras(config: Config) -> keras.Network | None:
+    """The two convolutions at the end of a block are counted shortcut first."""
+    if not config.bias:
+        return None
+    layers = [keras.conv("conv1", "conv1_conv", op=keras.BGR), keras.norm("bn1", "conv1_bn")]
+    for stage, depth in enumerate(config.depths, start=1):
+        for block in range(depth):
+            ours, theirs = f"layer{stage}/{block}", f"conv{stage + 1}_block{block + 1}"
+            parts = [(f"{ours}/conv{number}", f"{ours}/bn{number}", f"{theirs}_{number}") for number in (1, 2, 3)]
+            if block == 0:
+                parts.insert(2, (f"{ours}/downsample/0", f"{ours}/downsample/1", f"{theirs}_0"))
+            for convolution, norm, name in parts:
+                layers += [keras.conv(convolution, f"{name}_conv"), keras.norm(norm, f"{name}_bn")]
+    return keras.Network([*layers, keras.head("fc")])
+
+
+CONVENTIONS = {
+    "torchvision": _torchvision,
+    "timm": _timm,
+    "transformers": _transformers,
+    **keras.conventions(_keras),
+}
 _TORCHVISION = (
     *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
     *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"),
 )
 ORIGINALS = {
     "torchvision": {name: name for name in _TORCHVISION},
-    "timm": {name: name for name in ARCHITECTURES},
+    "timm": {name: name for name in ARCHITECTURES if not name.startswith("keras_")},
+    "keras": {f"keras_resnet{depth}": f"ResNet{depth}" for depth in (50, 101, 152)},
 }

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from jaxft.models.vgg import ARCHITECTURES, Config
+from jaxft.preprocessing import CAFFE
+from jaxft.weights.names import keras
 from jaxft.weights.names.names import Names
 from jaxft.weights.rules import POINTWISE, Op, flatten_chw
 
@@ -27,5 +31,22 @@ def _timm(config: Config) -> Names:
     )
 
 
-CONVENTIONS = {"torchvision": _torchvision, "timm": _timm}
-ORIGINALS = {library: {name: name for name in ARCHITECTURES} for library in CONVENTIONS}
+def _keras(config: Config) -> keras.Network | None:
+    """Keras' network is the same, but for images of Caffe's: blue, green, red, minus a mean."""
+    if config.batch_norm:
+        return None
+    layers = [
+        keras.conv(f"features/{index}", f"block{block}_conv{number}")
+        for block, convolutions in enumerate(config.convolutions(), start=1)
+        for number, (index, _) in enumerate(convolutions, start=1)
+    ]
+    layers[0] = dataclasses.replace(layers[0], op=keras.BGR)
+    dense = [keras.Layer(f"classifier/{index}", name, "dense") for index, name in ((0, "fc1"), (3, "fc2"))]
+    return keras.Network([*layers, *dense, keras.head("classifier/6")], pixels=(CAFFE.mean, CAFFE.std))
+
+
+CONVENTIONS = {"torchvision": _torchvision, "timm": _timm, **keras.conventions(_keras)}
+ORIGINALS = {
+    **{library: {name: name for name in ARCHITECTURES} for library in ("torchvision", "timm")},
+    "keras": {"vgg16": "VGG16", "vgg19": "VGG19"},
+}

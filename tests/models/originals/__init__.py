@@ -1,7 +1,7 @@
 """For every family of networks: tiny members, and how the libraries they come from make the same.
 
-Read by the tests, which never call what makes a torch network, and by scripts/make_zoo_fixtures.py, which does. A module here
-is called as its family is (`Architecture.family`), and has
+Read by the tests, which never call what makes theirs, and by scripts/make_zoo_fixtures.py and, for the convention "keras",
+make_keras_fixtures.py, which do. A module here is called as its family is (`Architecture.family`), and has
 
   CASES: the tiny networks that are compared whole: at least one for each convention of names, and for each branch in the code.
   transformers: where that library has the family, a function `(libraries, name)` that makes the registry's network `name`
@@ -29,7 +29,10 @@ from jaxft.models import Architecture, architecture_of, list_models
 CLASSES = 10
 SAMPLES = 12
 
-#: Has torchvision, timm, transformers and torch as attributes.
+#: Ends of the names of BatchNorm's statistics, torch's and Keras'.
+STATISTICS = ("running_mean", "running_var", "moving_mean", "moving_variance")
+
+#: Has torchvision, timm, transformers and torch as attributes; for cases of the convention "keras", keras and its applications.
 Libraries = SimpleNamespace
 
 
@@ -42,11 +45,12 @@ class Case:
       architecture: ours.
       convention: of their names.
       theirs: makes theirs, without dropout, of `CLASSES` classes and for images of `size`.
-      stages: our stage -> the submodule of theirs whose output is its map.
+      stages: our stage -> the submodule of theirs whose output is its map; of Keras the layer, with ":input" the one after.
       options: of `jaxft.models.build`.
       size, batch: of the images.
       channels_last: whether their maps are [B, H, W, C] already; maps of other than four dimensions are taken as they are.
       logits: what of their output is the logits; None: the output itself, or its `logits`.
+      pixels: from our images to theirs: where they are in another order, or their network has layers before its first.
       aux: our auxiliary output -> what of their output in train mode is the same; 0.3 of its loss is added.
     """
 
@@ -60,7 +64,13 @@ class Case:
     batch: int = 2
     channels_last: bool = False
     logits: Callable[[Any], Any] | None = None
+    pixels: Callable[[np.ndarray], np.ndarray] = lambda images: images
     aux: Mapping[str, Callable[[Any], Any]] = dataclasses.field(default_factory=dict)
+
+
+def bgr(images: np.ndarray) -> np.ndarray:
+    """For networks that read blue, green, red."""
+    return images[..., ::-1]
 
 
 def families() -> dict[str, Any]:

@@ -1,9 +1,8 @@
 """CLIP's image towers."""
 
-from jaxft.models import clip
 from originals import CLASSES
 from originals.dinov2 import classified
-from originals.vit import TIMM, TRANSFORMERS, case, of_config
+from originals.vit import TIMM, TRANSFORMERS, case
 
 CLIP = {"epsilon": 1e-5, "pre_norm": True}
 
@@ -35,9 +34,3 @@ CASES = (
         activation="quick_gelu",
     ),
 )
-
-
-def transformers(lib, name):
-    ours = clip.ARCHITECTURES[name]
-    config = lib.transformers.CLIPVisionConfig(**of_config(ours.config, ours.preprocessing.size))
-    return classified(lib, "vision_model", lib.transformers.CLIPVisionModel(config), ours.config.width, 1000, "head")

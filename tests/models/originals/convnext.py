@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from jaxft.models import architecture_of, convnext
+from jaxft.models import convnext
 from originals import CLASSES, Case
 
 TIMM = {"stem": "stem", **{f"stage{i}": f"stages.{i - 1}" for i in range(1, 5)}, "neck": "head.flatten"}
@@ -45,6 +45,19 @@ def _case(name, theirs, stages, convention="timm", **options):
     )
 
 
+def _keras(lib):
+    options = {"weights": None, "input_shape": (72, 72, 3), "classes": CLASSES, "classifier_activation": None}
+    module = lib.applications.convnext
+    return module.ConvNeXt(list(DEPTHS), list(WIDTHS), name="tiny", include_preprocessing=False, **options)
+
+
+KERAS = {
+    "stem": "tiny_stem",
+    **{f"stage{i + 1}": f"tiny_downsampling_block_{i}:input" for i in range(3)},
+    "stage4": "tiny_head_gap:input",
+    "neck": "tiny_head_layernorm",
+}
+
 CASES = (
     # 72 pixels: maps of 9 are halved to 4, and those of the last stage are smaller than a 7x7 kernel reaches.
     _case("timm", _timm("convnext_tiny"), TIMM, size=72),
@@ -55,11 +68,5 @@ CASES = (
     _case("torchvision", _torchvision, {f"stage{i}": f"features.{2 * i - 1}" for i in range(1, 5)}, "torchvision"),
     _case("transformers", partial(_transformers, version="ConvNext"), _hugging("ConvNext"), "transformers"),
     _case("transformers_v2", partial(_transformers, version="ConvNextV2"), _hugging("ConvNextV2"), "transformers", v2=True),
+    _case("keras", _keras, KERAS, "keras", size=72),
 )
-
-
-def transformers(lib, name):
-    config = architecture_of(name).config
-    if config.stem != "patch":
-        return None
-    return _transformers(lib, "ConvNextV2" if config.v2 else "ConvNext", config.depths, config.widths, 1000)

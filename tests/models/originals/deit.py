@@ -1,7 +1,6 @@
 """DeiT."""
 
-from jaxft.models import deit
-from originals.vit import TIMM, TRANSFORMERS, case, of_config
+from originals.vit import TIMM, TRANSFORMERS, case
 
 DISTILLED = {"dist_token": True, "placed": 2}
 HUGGING_FACE = {"stem": "deit.embeddings", "stage1": "deit.layers.0", "stage3": "deit.layers.1", "neck": "deit.layernorm"}
@@ -39,13 +38,3 @@ CASES = (
         epsilon=1e-12,
     ),
 )
-
-
-def transformers(lib, name):
-    ours = deit.ARCHITECTURES[name]
-    fields = of_config(ours.config, ours.preprocessing.size)
-    if ours.config.layer_scale:
-        return None
-    if ours.config.pool == "tokens":
-        return lib.transformers.DeiTForImageClassificationWithTeacher(lib.transformers.DeiTConfig(**fields))
-    return lib.transformers.ViTForImageClassification(lib.transformers.ViTConfig(**fields))

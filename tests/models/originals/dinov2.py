@@ -1,8 +1,7 @@
 """DINOv2."""
 
-from jaxft.models import dinov2
 from originals import CLASSES
-from originals.vit import TIMM, TRANSFORMERS, case, of_config
+from originals.vit import TIMM, TRANSFORMERS, case
 
 SCALED = {"patch": 16, "layer_scale": 1e-5}
 SWIGLU = {"hidden": 176, "activation": "swiglu"}  # 2/3 of 4 * 32, to a multiple of 8, twice
@@ -67,18 +66,3 @@ CASES = (
         pool="token+avg",
     ),
 )
-
-
-def transformers(lib, name):
-    ours = dinov2.ARCHITECTURES[name].config
-    if ours.registers and not ours.placed:
-        return None
-    kind, base = ("Dinov2WithRegisters", REGISTERS) if ours.registers else ("Dinov2", "dinov2")
-    fields = {**of_config(ours, 518), "use_swiglu_ffn": ours.activation == "swiglu"}
-    config = getattr(lib.transformers, f"{kind}Config")(**fields)
-    if ours.pool == "token":
-        network = classified(lib, base, getattr(lib.transformers, f"{kind}Model")(config), ours.width, 1000)
-    else:
-        network = getattr(lib.transformers, f"{kind}ForImageClassification")(config)
-    del getattr(network, base).embeddings.mask_token  # pretraining's
-    return network

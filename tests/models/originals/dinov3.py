@@ -49,13 +49,3 @@ CASES = (
         pool="token",
     ),
 )
-
-
-def transformers(lib, name):
-    ours = dinov3.ARCHITECTURES[name].config
-    if not ours.bias:
-        return None
-    fields = {"hidden_size": ours.width, "num_hidden_layers": ours.depth, "num_attention_heads": ours.heads}
-    network = _classified(lib, 1000, **fields, intermediate_size=4 * ours.width, use_gated_mlp=ours.gated)
-    del network.embeddings.mask_token  # pretraining's
-    return network

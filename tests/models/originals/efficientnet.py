@@ -3,7 +3,7 @@
 import functools
 
 from jaxft.models import mbconv
-from jaxft.models.efficientnet import TF, TV
+from jaxft.models.efficientnet import KERAS, TF, TV
 from jaxft.models.mbconv import Row
 from originals import CLASSES, Case
 
@@ -53,6 +53,15 @@ def _transformers(lib):
     return lib.transformers.EfficientNetForImageClassification(config)
 
 
+def _keras(lib):
+    names = ("repeats", "kernel_size", "strides", "expand_ratio", "filters_in", "filters_out")
+    rows = [(1, 3, 1, 1, 32, 64), (2, 3, 2, 6, 64, 96), (1, 5, 2, 6, 96, 128)]
+    blocks = [{**dict(zip(names, row, strict=True)), "se_ratio": 0.25, "id_skip": True} for row in rows]
+    options = {"weights": None, "input_shape": (64, 64, 3), "classes": CLASSES, "classifier_activation": None}
+    module = lib.applications.efficientnet
+    return module.EfficientNet(0.25, 1.0, 64, 0.0, 0.0, blocks_args=blocks, **options)
+
+
 CASES = (
     Case(
         "efficientnet_timm",
@@ -79,14 +88,19 @@ CASES = (
             "neck": "efficientnet.encoder.top_activation",
         },
     ),
+    # Its first layer divides by 255; the second, which has statistics, leaves images alone until they are loaded.
+    Case(
+        "efficientnet_keras",
+        _architecture(320, **KERAS),
+        "keras",
+        _keras,
+        {
+            "stem": "stem_activation",
+            "stage1": "block1a_project_bn",
+            "stage2": "block2b_add",
+            "stage3": "block3a_project_bn",
+            "neck": "top_activation",
+        },
+        pixels=lambda images: images * 255,
+    ),
 )
-
-
-def transformers(lib, name):
-    if not name.startswith("tf_") or name.endswith("b8"):
-        return None
-    width, depth = ((1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8), (1.6, 2.2), (1.8, 2.6), (2.0, 3.1))[
-        int(name[-1])
-    ]
-    options = {"width_coefficient": width, "depth_coefficient": depth, "hidden_dim": int(1280 * width), "num_labels": 1000}
-    return lib.transformers.EfficientNetForImageClassification(lib.transformers.EfficientNetConfig(**options))

@@ -36,6 +36,15 @@ def _torchvision(lib):
     return models.EfficientNet(rows, 0.0, 0.0, CLASSES, functools.partial(lib.torch.nn.BatchNorm2d, eps=1e-3), 64)
 
 
+def _keras(lib):
+    names = ("conv_type", "num_repeat", "kernel_size", "strides", "expand_ratio", "input_filters", "output_filters", "se_ratio")
+    rows = [(1, 1, 3, 1, 1, 8, 8, 0), (1, 2, 3, 2, 4, 8, 16, 0), (0, 2, 3, 2, 4, 16, 24, 0.25)]
+    blocks = [dict(zip(names, row, strict=True)) for row in rows]
+    options = {"weights": None, "input_shape": (64, 64, 3), "classes": CLASSES, "classifier_activation": None}
+    module = lib.applications.efficientnet_v2
+    return module.EfficientNetV2(1.0, 1.0, 64, 0.0, 0.0, blocks_args=blocks, include_preprocessing=False, **options)
+
+
 TIMM = {"stem": "bn1", **{f"stage{i + 1}": f"blocks.{i}" for i in range(3)}, "neck": "bn2"}
 TORCHVISION = {"stem": "features.0", **{f"stage{i}": f"features.{i}" for i in (1, 2, 3)}, "neck": "features.4"}
 
@@ -43,4 +52,17 @@ CASES = (
     _case("timm", PLAIN, "timm", _timm("cn_r1_k3_s1_e1_c8_skip", pad_type="same"), TIMM, **TF),
     _case("timm_rw", RW, "timm", _timm("er_r1_k3_s1_e1_c8"), TIMM),
     _case("torchvision", PLAIN, "torchvision", _torchvision, TORCHVISION, epsilon=1e-3),
+    Case(
+        "efficientnetv2_keras",
+        mbconv.architecture("efficientnetv2", efficientnetv2.config(PLAIN, 8, dropout=0.0, **efficientnetv2.KERAS)),
+        "keras",
+        _keras,
+        {
+            "stem": "stem_activation",
+            "stage1": "block1a_add",
+            "stage2": "block2b_add",
+            "stage3": "block3b_add",
+            "neck": "top_activation",
+        },
+    ),
 )

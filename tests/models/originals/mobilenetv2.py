@@ -40,6 +40,11 @@ def _transformers(lib):
     return network
 
 
+def _keras(lib):
+    options = {"weights": None, "input_shape": (72, 72, 3), "classes": CLASSES, "classifier_activation": None}
+    return lib.keras.applications.MobileNetV2(alpha=0.35, **options)
+
+
 CASES = (
     Case(
         "mobilenetv2_timm",
@@ -72,11 +77,19 @@ CASES = (
             "neck": "mobilenet_v2.conv_1x1",
         },
     ),
+    # 72 pixels make odd maps, which are padded on both sides.
+    Case(
+        "mobilenetv2_keras",
+        mobilenetv2.architecture(mobilenetv2.config(0.35, dropout=0.0, **mobilenetv2.KERAS)),
+        "keras",
+        _keras,
+        {
+            "stem": "Conv1_relu",
+            "stage1": "expanded_conv_project_BN",
+            **{f"stage{i}": f"block_{n}_add" for i, n in zip(range(2, 7), (2, 5, 9, 12, 15), strict=True)},
+            "stage7": "block_16_project_BN",
+            "neck": "out_relu",
+        },
+        size=72,
+    ),
 )
-
-
-def transformers(lib, name):
-    if not name.startswith("tf_"):
-        return None
-    width = int(name.rsplit("_", 1)[1]) / 100
-    return lib.transformers.MobileNetV2ForImageClassification(_transformers_config(lib, width))

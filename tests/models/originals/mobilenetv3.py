@@ -2,7 +2,7 @@
 
 import functools
 
-from jaxft.models import mobilenetv3
+from jaxft.models import mobilenetv2, mobilenetv3
 from jaxft.models.efficientnet import TF, TV
 from jaxft.models.mbconv import Row
 from originals import CLASSES, Case
@@ -46,6 +46,20 @@ def _torchvision(lib):
     return models.MobileNetV3([models.InvertedResidualConfig(*row, 1, 1.0) for row in rows], 64, CLASSES, dropout=0.0)
 
 
+def _keras(lib):
+    module = lib.applications.mobilenet_v3
+
+    def stages(x, kernel, activation, squeeze):
+        block, relu = module._inverted_res_block, module.relu
+        x = block(x, 1, 16, 3, 1, None, relu, 0)
+        x = block(x, 3.67, 24, 3, 2, None, relu, 1)
+        x = block(x, 3, 24, kernel, 1, squeeze, relu, 2)
+        return block(x, 4, 32, kernel, 2, squeeze, activation, 3)
+
+    options = {"weights": None, "classes": CLASSES, "classifier_activation": None, "include_preprocessing": False}
+    return module.MobileNetV3(stages, 64, (64, 64, 3), dropout_rate=0.0, **options)
+
+
 CASES = (
     Case(
         "mobilenetv3_timm",
@@ -63,6 +77,19 @@ CASES = (
             "stem": "features.0",
             **{f"stage{i + 1}": f"features.{n}" for i, n in enumerate((1, 3, 4, 5))},
             "neck": "classifier.1",
+        },
+    ),
+    Case(
+        "mobilenetv3_keras",
+        _architecture(**mobilenetv2.KERAS),
+        "keras",
+        _keras,
+        {
+            "stem": "activation",
+            "stage1": "expanded_conv_add",
+            "stage2": "expanded_conv_2_add",
+            "stage3": "expanded_conv_3_project_bn",
+            "stage4": "global_average_pooling2d:input",
         },
     ),
 )

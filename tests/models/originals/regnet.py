@@ -1,6 +1,6 @@
 """RegNet."""
 
-from jaxft.models import architecture_of, regnet
+from jaxft.models import regnet
 from originals import CLASSES, Case
 
 # Groups of 24 channels fit neither width nor each other's rounding: 24 or 48 channels in the second stage.
@@ -49,26 +49,3 @@ CASES = (
         STAGES_TRANSFORMERS,
     ),
 )
-
-#: torchvision's networks by ours of the same widths.
-TORCHVISION = {
-    "regnetx_004_tv": "x_400mf",
-    "regnetx_008": "x_800mf",
-    "regnetx_016": "x_1_6gf",
-    "regnetx_032": "x_3_2gf",
-    "regnetx_080": "x_8gf",
-    "regnetx_160": "x_16gf",
-    "regnetx_320": "x_32gf",
-    "regnety_004": "y_400mf",
-    "regnety_008_tv": "y_800mf",
-    "regnety_016": "y_1_6gf",
-    "regnety_032": "y_3_2gf",
-    "regnety_080_tv": "y_8gf",
-    "regnety_160": "y_16gf",
-    "regnety_320": "y_32gf",
-    "regnety_1280": "y_128gf",
-}
-
-
-def transformers(lib, name):
-    return _transformers(lib, architecture_of(name).config, 1000)

@@ -1,7 +1,8 @@
 """ResNet, ResNeXt, Wide ResNet, ResNet-D and SE-ResNet."""
 
-from jaxft.models import architecture_of, resnet
-from originals import CLASSES, Case
+from jaxft.models import resnet
+from jaxft.models.layers import KERAS_NORM
+from originals import CLASSES, Case, bgr
 
 STAGES = {"stem": "maxpool", **{f"stage{i}": f"layer{i}" for i in range(1, 5)}}
 
@@ -38,6 +39,20 @@ def _case_transformers(name, config):
     return _case(name, config, lambda lib: _transformers(lib, config, CLASSES), "transformers", stages)
 
 
+def _keras(lib):
+    module = lib.applications.resnet
+
+    def stages(x):
+        for number, (depth, width) in enumerate(zip(KERAS.depths, resnet.WIDTHS, strict=True), start=2):
+            stride = 1 if number == 2 else 2
+            x = module.stack_residual_blocks_v1(x, width, depth, stride1=stride, name=f"conv{number}")
+        return x
+
+    options = {"weights": None, "input_shape": (64, 64, 3), "classes": CLASSES, "classifier_activation": None}
+    return module.ResNet(stages, preact=False, use_bias=True, **options)
+
+
+KERAS = resnet.Config((1, 2, 1, 1), True, early_stride=True, bias=True, norm=KERAS_NORM)
 CASES = (
     _case("basic", resnet.Config((1, 2, 1, 1), False), _torchvision("BasicBlock", [1, 2, 1, 1])),
     _case("bottleneck", resnet.Config((1, 2, 1, 1), True), _torchvision("Bottleneck", [1, 2, 1, 1])),
@@ -68,10 +83,12 @@ CASES = (
     ),
     _case_transformers("transformers", resnet.Config((1, 2, 1, 1), False)),
     _case_transformers("early_stride", resnet.Config((1, 1, 2, 1), True, early_stride=True)),
+    Case(
+        "resnet_keras",
+        resnet.architecture(KERAS),
+        "keras",
+        _keras,
+        {"stem": "pool1_pool", **{f"stage{i}": f"conv{i + 1}_block{n}_out" for i, n in enumerate(KERAS.depths, start=1)}},
+        pixels=bgr,
+    ),
 )
-
-
-def transformers(lib, name):
-    config = architecture_of(name).config
-    plain = config == resnet.Config(config.depths, config.bottleneck)
-    return _transformers(lib, config, 1000) if plain else None

@@ -1,4 +1,4 @@
-"""ResNet v2: BiT."""
+"""ResNet v2: BiT, and Keras' with BatchNorm."""
 
 from jaxft.models import architecture_of, resnetv2
 from originals import CLASSES, Case
@@ -22,6 +22,20 @@ def _transformers(lib, config, classes):
     return lib.transformers.BitForImageClassification(theirs)
 
 
+def _keras(lib):
+    module = lib.applications.resnet
+
+    def stages(x):
+        for number, (depth, width) in enumerate(zip(KERAS.depths, KERAS.widths, strict=True), start=2):
+            stride = 1 if number == 5 else 2
+            x = module.stack_residual_blocks_v2(x, width // 4, depth, stride1=stride, name=f"conv{number}")
+        return x
+
+    options = {"weights": None, "input_shape": (72, 72, 3), "classes": CLASSES, "classifier_activation": None}
+    return module.ResNet(stages, preact=True, use_bias=True, **options)
+
+
+KERAS = resnetv2.Config((2, 3, 2, 2), (256, 512, 768, 1024), keras=True)
 CASES = (
     Case(
         "resnetv2_timm",
@@ -39,8 +53,16 @@ CASES = (
         {"stem": "bit.embedder", **{f"stage{i}": f"bit.encoder.stages.{i - 1}" for i in range(1, 5)}, "neck": "bit.norm"},
         size=72,
     ),
+    Case(
+        "resnetv2_keras",
+        resnetv2.architecture(KERAS, architecture_of("keras_resnet50v2").preprocessing),
+        "keras",
+        _keras,
+        {
+            "stem": "pool1_pool",
+            **{f"stage{i}": f"conv{i + 1}_block{n}_out" for i, n in enumerate(KERAS.depths, start=1)},
+            "neck": "post_relu",
+        },
+        size=72,
+    ),
 )
-
-
-def transformers(lib, name):
-    return _transformers(lib, architecture_of(name).config, 1000)

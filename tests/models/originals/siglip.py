@@ -1,9 +1,8 @@
 """SigLIP's image towers."""
 
-from jaxft.models import siglip
 from originals import CLASSES
 from originals.dinov2 import classified
-from originals.vit import TIMM, TRANSFORMERS, case, of_config
+from originals.vit import TIMM, TRANSFORMERS, case
 
 BARE = {"class_token": False, "placed": 0}
 TOWER = {
@@ -37,9 +36,3 @@ CASES = (
     _case("transformers", _transformers, "transformers", TOWER, pool="map", **TANH),
     _case("mean", _classification, "transformers", TOWER, pool="avg", **TANH),
 )
-
-
-def transformers(lib, name):
-    ours = siglip.ARCHITECTURES[name]
-    config = lib.transformers.SiglipVisionConfig(**of_config(ours.config, ours.preprocessing.size))
-    return classified(lib, "vision_model", lib.transformers.SiglipVisionModel(config), ours.config.width, 1000, "head")

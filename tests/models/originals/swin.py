@@ -1,6 +1,6 @@
 """Swin Transformer."""
 
-from jaxft.models import architecture_of, swin
+from jaxft.models import swin
 from originals import CLASSES, Case
 
 WIDTH, DEPTHS, HEADS = 8, (2, 1, 1, 2), (1, 2, 2, 4)
@@ -67,8 +67,3 @@ CASES = (
     _case("torchvision", _torchvision, TORCHVISION, "torchvision", 4, 72),
     _case("transformers", _hugging, {stage: stage for stage in TIMM}, "transformers", 3, 96),
 )
-
-
-def transformers(lib, name):
-    architecture = architecture_of(name)
-    return _transformers(lib, architecture.config, architecture.preprocessing.size, 1000)

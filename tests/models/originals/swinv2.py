@@ -1,6 +1,6 @@
 """Swin Transformer V2. torchvision's is compared in test_swin.py: it has parameters that have no part in the network."""
 
-from jaxft.models import architecture_of, swin
+from jaxft.models import swin
 from originals import CLASSES, Case
 from originals.swin import DEPTHS, HEADS, TIMM, WIDTH, maps
 
@@ -33,8 +33,3 @@ CASES = (
     _case("timm", _timm, TIMM),
     _case("transformers", _hugging, {stage: stage for stage in TIMM}),
 )
-
-
-def transformers(lib, name):
-    architecture = architecture_of(name)
-    return _transformers(lib, architecture.config, architecture.preprocessing.size, 1000)

@@ -1,7 +1,7 @@
 """VGG. Theirs have dense layers of fixed width and, in torchvision, a fixed map before them: narrow ones are put there."""
 
 from jaxft.models import vgg
-from originals import CLASSES, Case
+from originals import CLASSES, Case, bgr
 
 WIDTHS, DENSE = (8, 12, 16, 16, 24), 32
 
@@ -45,9 +45,37 @@ def _case(name, depths, batch_norm, theirs, convention="torchvision", size=64):
     return Case(f"vgg_{name}", architecture, convention, theirs, stages, options={"dropout": 0.0}, size=size)
 
 
+def _keras(lib):
+    """Its own VGG16, made anew of narrow layers."""
+
+    def narrow(layer):
+        config = layer.get_config()
+        if "filters" in config:
+            config["filters"] = WIDTHS[int(layer.name[len("block")]) - 1]
+        elif layer.name in ("fc1", "fc2"):
+            config["units"] = DENSE
+        return type(layer).from_config(config)
+
+    network = lib.keras.applications.VGG16(weights=None, classes=CLASSES, classifier_activation=None)
+    return lib.keras.models.clone_model(network, clone_function=narrow)
+
+
+KERAS = vgg.Config((2, 2, 3, 3, 3), False, WIDTHS, DENSE)
 CASES = (
     _case("plain", (1, 1, 2, 1, 1), False, _torchvision((1, 1, 2, 1, 1), False)),
     _case("bn", (1, 1, 1, 1, 2), True, _torchvision((1, 1, 1, 1, 2), True)),
     # The last map is 1x1.
     _case("timm", (1, 1, 1, 1, 1), False, _timm((1, 1, 1, 1, 1)), "timm", size=32),
+    # Its dense layers are for maps of 7x7 pixels.
+    Case(
+        "vgg_keras",
+        vgg.architecture(KERAS),
+        "keras",
+        _keras,
+        {f"stage{i}": f"block{i}_pool" for i in range(1, 6)},
+        options={"dropout": 0.0},
+        size=224,
+        batch=1,
+        pixels=bgr,
+    ),
 )

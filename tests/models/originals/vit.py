@@ -47,22 +47,3 @@ CASES = (
     ),
     case("transformers", _transformers, "transformers", {"stem": "vit.embeddings", **HUGGING_FACE}, epsilon=1e-12),
 )
-
-
-def of_config(config, size):
-    """The fields of transformers' configs of a network in full size."""
-    return {
-        "hidden_size": config.width,
-        "num_hidden_layers": config.depth,
-        "num_attention_heads": config.heads,
-        "intermediate_size": config.hidden or 4 * config.width,
-        "patch_size": config.patch,
-        "image_size": size,
-        "num_labels": 1000,
-    }
-
-
-def transformers(lib, name):
-    ours = vit.ARCHITECTURES[name]
-    config = lib.transformers.ViTConfig(**of_config(ours.config, ours.preprocessing.size))
-    return lib.transformers.ViTForImageClassification(config)
