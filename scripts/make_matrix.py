@@ -30,9 +30,9 @@ with padding not counted. *Names* are the libraries whose files are read and wri
 names and all shapes of the network in full size are those that the library itself makes (`tests/models/test_zoo.py`, the whole
 set with `pytest -m slow tests/models/test_zoo.py`).
 
-`keras` are names in `.h5` files of keras.applications and of `model.save`, `keras3` those in `.weights.h5` and `.keras`, of Keras'
-networks without an option of their own. EfficientNet's images are taken to be normalised as ImageNet's are, whatever a file's own
-layer of that says; VGG and ResNet files read blue, green, red, which the names see to.
+`keras` are names in `.h5` files of keras.applications and of `model.save`, `keras3` those in `.weights.h5` and `.keras`.
+EfficientNet's images are taken to be normalised as ImageNet's are, whatever a file's own layer of that says; VGG and ResNet
+files read blue, green, red, which the names see to.
 
 Not strictly loaded, or not whole: torchvision's MNASNet wants the `_metadata` of a state dict, which no file but torch's own
 has; torchvision's Swin V2 wants buffers that are not written; transformers has no classifier like ours for CLIP, SigLIP and
