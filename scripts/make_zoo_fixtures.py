@@ -102,12 +102,11 @@ def record(case):
 
 def originals_of(name):
     """Library -> the network in full size, made without memory, as each that has it makes it."""
+    if (theirs := original_name(name, "torchvision")) is not None:
+        arguments = original_arguments(build(name), "torchvision")
+        with torch.device("cpu" if theirs.startswith("regnet") else "meta"):  # a RegNet's widths are computed in torch
+            yield "torchvision", LIBRARIES.torchvision.models.get_model(theirs, **arguments)
     with torch.device("meta"):
-        if (theirs := original_name(name, "torchvision")) is not None:
-            yield (
-                "torchvision",
-                LIBRARIES.torchvision.models.get_model(theirs, **original_arguments(build(name), "torchvision")),
-            )
         if (theirs := original_name(name, "timm")) is not None:
             yield "timm", LIBRARIES.timm.create_model(theirs, num_classes=1000)
         if (theirs := transformers_config(build(name))) is not None:

@@ -4,8 +4,8 @@ Read by the tests, which never call what makes theirs, and by scripts/make_zoo_f
 make_keras_fixtures.py, which do. A module here is called as its family is (`Architecture.family`), and has
 
   CASES: the tiny networks that are compared whole: at least one for each convention of names, and for each branch in the code.
-  transformers: where that library has the family, a function `(libraries, name)` that makes the registry's network `name`
-    there, or None. What torchvision and timm have, `jaxft.weights.names.original_name` says.
+
+What libraries have in full size, `original_name` and `transformers_config` of `jaxft.weights.names` say.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ from originals import CLASSES, Case
 
 TIMM = {"stem": "stem", **{f"stage{i}": f"stages.{i - 1}" for i in range(1, 5)}, "neck": "head.flatten"}
 DEPTHS, WIDTHS = (1, 2, 1, 1), (8, 16, 24, 32)
-TIERED = "overlap_tiered"
 
 
 def _timm(name, **options):

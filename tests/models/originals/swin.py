@@ -6,8 +6,6 @@ from originals import CLASSES, Case
 WIDTH, DEPTHS, HEADS = 8, (2, 1, 1, 2), (1, 2, 2, 4)
 TIMM = {"stem": "patch_embed", **{f"stage{i}": f"layers.{i - 1}" for i in range(1, 5)}, "neck": "norm"}
 TORCHVISION = {"stem": "features.0", **{f"stage{i}": f"features.{2 * i - 1}" for i in range(1, 5)}, "neck": "norm"}
-#: Names for the two versions' members of torchvision.
-SHORT = {"tiny": "t", "small": "s", "base": "b"}
 
 
 def maps(lib, network, blocks):
