@@ -10,6 +10,7 @@ or run. Needs nothing but jaxft:
 import argparse
 import collections
 import datetime
+import gc
 import json
 import multiprocessing
 import pathlib
@@ -84,6 +85,7 @@ class Fuzzer:
         self.bases = mutants.bases(FIXTURES)
         watched.warm_up(FIXTURES)
         pth.Machine = counting(pickle_machine.Machine)
+        gc.freeze()  # what stands already is not looked through for each mutant
         self._watch = watched.Watch()
         self._most = resident()
         shared = pathlib.Path("/dev/shm")
