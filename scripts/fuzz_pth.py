@@ -10,6 +10,7 @@ or run. Needs nothing but jaxft:
 import argparse
 import collections
 import datetime
+import gc
 import json
 import multiprocessing
 import pathlib
@@ -84,6 +85,7 @@ class Fuzzer:
         self.bases = mutants.bases(FIXTURES)
         watched.warm_up(FIXTURES)
         pth.Machine = counting(pickle_machine.Machine)
+        gc.freeze()  # what stands already is not looked through for each mutant
         self._watch = watched.Watch()
         self._most = resident()
         shared = pathlib.Path("/dev/shm")
@@ -177,11 +179,11 @@ def run(count, seed, processes, keep):
     return total
 
 
-def report(total, count, seed):
+def report(total, count, seed, processes):
     """The run as it is written down."""
     outcomes = dict(total["outcomes"].most_common())
     return {
-        "command": "python " + " ".join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": f"python scripts/fuzz_pth.py --count {count} --seed {seed} --processes {processes}",
         "date": datetime.date.today().isoformat(),
         "python": platform.python_version(),
         "numpy": np.__version__,
@@ -217,7 +219,7 @@ def main():
         print(reading)
         sys.exit(bool(tally["findings"]))
     total = run(given.count, given.seed, given.processes, given.keep)
-    text = json.dumps(report(total, given.count, given.seed), indent=1)
+    text = json.dumps(report(total, given.count, given.seed, given.processes), indent=1)
     print(text)
     if given.result:
         given.result.write_text(text + "\n")

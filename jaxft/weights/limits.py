@@ -10,7 +10,7 @@ class UnsafeCheckpoint(JaxftError):
 
 
 #: Steps, of half a microsecond to one, that any file may take; that a byte of a file adds; that none may exceed. A tensor takes
-#: some 60, with its name: 3,000 parameters with an Adam state of three tensors each take 730,000, and 40 MB if each is small.
+#: some 60, with its name: 3,000 parameters with an Adam state of three tensors each take 750,000, and 40 MB if each is small.
 STEPS = 300_000
 STEPS_PER_BYTE = 1 / 64
 MAX_STEPS = 4_000_000

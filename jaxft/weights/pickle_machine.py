@@ -125,7 +125,7 @@ class Machine:
             raise UnsafeCheckpoint("a global without a name")
         if len(attribute) + len(module) > 2 * read.MAX_LINE:
             raise UnsafeCheckpoint("a name of thousands of characters")
-        self._limits.spend(0, 4 * (len(attribute) + len(module)))
+        self._limits.spend(2, 4 * (len(attribute) + len(module)))
         self._stack.append(Name(f"{module}.{attribute}"))
 
     def _reduce(self) -> None:

@@ -35,7 +35,7 @@ def _take(data: memoryview, at: int, length: int, limits: Limits) -> bytes:
     if not 0 <= length <= len(data) - at:
         raise UnsafeCheckpoint("the pickle is cut short")
     # Of a short string the bytes are gone as soon as there is a str.
-    limits.spend(length >> 10, _STRING + (length if length > MAX_LINE else 0))
+    limits.spend(1 + (length >> 10), _STRING + (length if length > MAX_LINE else 0))
     return data[at : at + length].tobytes()
 
 
@@ -100,7 +100,7 @@ def _int_line(data: memoryview, at: int, limits: Limits) -> tuple[Any, int]:
 def _two_lines(data: memoryview, at: int, limits: Limits) -> tuple[str, int]:
     module, at = _line(data, at, limits)
     name, at = _line(data, at, limits)
-    limits.spend(0, 4 * (len(module) + len(name)))
+    limits.spend(4, 4 * (len(module) + len(name)))
     return f"{module.decode()}.{name.decode()}", at
 
 

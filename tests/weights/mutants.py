@@ -140,10 +140,14 @@ def _change(draft, rng):
 
 
 def mutant(found, seed, number):
-    """(the file, the kind of its first change, the `Base` it was made from) of the mutants of some bases."""
+    """(the file, the kind of its first change, the `Base` it was made from) of the mutants of some bases.
+
+    Small ones are taken more often, in proportion: so many opcodes of each are changed.
+    """
     rng = random.Random(f"{seed}:{number}")
     legacy = rng.random() < 0.3
-    base = rng.choice([base for base in found if base.legacy is legacy])
+    kin = [base for base in found if base.legacy is legacy]
+    base = rng.choices(kin, [1 / len(base.pickle) for base in kin])[0]
     draft, kinds = Draft(base, found, rng), []
     if rng.random() < 0.04:
         return _file_bytes(base.whole, rng), "bytes of the file", base

@@ -66,3 +66,10 @@ def test_a_base_put_together_again_without_a_change_reads_like_the_file_it_was(f
             assert {name: value.tobytes() for name, value in read(tmp_path / "x.pth").items()} == {
                 name: value.tobytes() for name, value in want.items()
             }
+
+
+def test_the_long_run_that_is_kept_is_of_a_million_mutants_and_found_nothing():
+    run = json.loads((ROOT / "docs" / "safe-loading.json").read_text())
+    assert run["count"] >= 1_000_000
+    assert run["findings"] == []
+    assert set(run["kinds"]) == set(mutants.KINDS)
