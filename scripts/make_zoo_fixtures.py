@@ -118,10 +118,12 @@ def full(pattern):
     path = OUT / "full.json"
     found = json.loads(path.read_text()) if path.exists() else {}
     for name in list_models(pattern):
-        found[name] = {library: entry for library, entry in found.get(name, {}).items() if library.startswith("keras")}
+        kept = {library: entry for library, entry in found.get(name, {}).items() if library.startswith("keras")}
+        found[name] = {}
         for library, network in originals_of(name):
             count = sum(parameter.numel() for parameter in network.parameters())
             found[name][library] = {"parameters": count, "names": originals.names_hash(shapes_of(network))}
+        found[name] |= kept
         print(name, {library: entry["parameters"] for library, entry in found[name].items()}, flush=True)
     path.write_text(json.dumps(dict(sorted(found.items())), indent=1) + "\n")
 
