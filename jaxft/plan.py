@@ -146,7 +146,7 @@ def _expecting(model: Model, tag: str | None, size: int | None) -> Model:
     """The network with the preprocessing of its weights, where `tag`, or a repository in its place, names them."""
     if tag is None or not (is_tag(tag) or is_repository(tag)):
         return model
-    weights = open_repository(tag).weights if is_repository(tag) else pretrained_record(model.name, tag)
+    weights = open_repository(tag) if is_repository(tag) else pretrained_record(model.name, tag)
     found = weights.preprocessing.with_channels(model.in_channels)
     return dataclasses.replace(model, preprocessing=found.with_size(size) if size else found)
 

@@ -3,8 +3,9 @@ network of each family the references in jaxft/verify/references; and of all som
 
     python scripts/make_receipts.py --torch-python PYTHON [--only "resnet*"] [--again] [--most 100e6] [--processes 2]
 
-PYTHON has torch, torchvision and timm. A receipt that is there is kept, so an interrupted run goes on; --again makes it anew.
-A batch in train mode, in float64, takes up to 40 bytes for each parameter: of networks with more than `TRAINED` it is left out.
+PYTHON has torch, torchvision, timm and transformers. A receipt that is there is kept, so an interrupted run goes on; --again
+makes it anew. A batch in train mode, in float64, takes up to 40 bytes for each parameter: of networks with more than `TRAINED`
+it is left out.
 """
 
 import argparse
@@ -18,10 +19,11 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxft.errors import JaxftError
-from jaxft.models import architecture_of, list_models, size_of
+from jaxft.models import architecture_of, build, list_models, size_of
 from jaxft.verify import verify
 from jaxft.verify.original import read_reference
-from jaxft.weights.names import original_name
+from jaxft.verify.verify import LIBRARIES
+from jaxft.weights.names import original_name, transformers_config
 
 ROOT = Path(__file__).parent.parent
 RECEIPTS, REFERENCES = ROOT / "docs" / "receipts", ROOT / "jaxft" / "verify" / "references"
@@ -40,6 +42,12 @@ class Pair(NamedTuple):
     @property
     def key(self) -> str:
         return f"{self.network}.{self.library}"
+
+
+def has(name: str, library: str) -> bool:
+    if library == "transformers":
+        return transformers_config(build(name)) is not None
+    return original_name(name, library) is not None
 
 
 def smallest() -> set[str]:
@@ -83,10 +91,10 @@ def main() -> None:
     pairs = []
     for name in sorted(list_models(), key=lambda name: size_of(name).parameters):
         if fnmatch.fnmatchcase(name, options.only) and size_of(name).parameters <= options.most:
-            for library in ("torchvision", "timm"):
+            for library in LIBRARIES:
                 pair = Pair(name, library, options.torch_python, name in small)
                 done = pair.key in known and (RECEIPTS / f"{pair.key}.json").exists()
-                if original_name(name, library) is not None and (options.again or not done):
+                if has(name, library) and (options.again or not done):
                     pairs.append(pair)
     # A process a network: what a large one took is given back.
     with multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=1) as pool:

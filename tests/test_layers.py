@@ -27,6 +27,7 @@ LAYERS = [
         "predict",
         "inspect",
         "explain",
+        "export",
         "api",
         "bench",
         "report",

@@ -95,14 +95,18 @@ def make_parser() -> argparse.ArgumentParser:
     made["bench"].add_argument("--seconds", type=float, default=2.0, help="how long a round lasts at least")
     made["bench"].add_argument("--json", metavar="FILE", help="also write everything measured as JSON")
 
-    made["export"].add_argument("out", metavar="OUT", help="a .safetensors file, or a folder for weights and configs")
+    made["export"].add_argument(
+        "out", metavar="OUT", help="a .safetensors file, a folder for weights and configs, or .weights.h5"
+    )
     made["export"].add_argument("--workdir", required=True, help="folder of a run, or one of its checkpoints")
-    made["export"].add_argument("--to", default="timm", help="timm, torchvision, transformers, ..., or jaxft")
+    made["export"].add_argument("--to", default="timm", help="timm, torchvision, transformers, keras3, or jaxft")
     made["export"].add_argument("--step", type=int, default=None, help="which checkpoint; the best if not given")
     made["export"].add_argument("--overwrite", action="store_true")
 
     made["convert"].add_argument("src", metavar="SRC", help=".pth, .safetensors, .h5, .npz, or a URL, package: or hf: source")
-    made["convert"].add_argument("dst", metavar="DST", help="the .safetensors file to write")
+    made["convert"].add_argument(
+        "dst", metavar="DST", help="the .safetensors file to write, or with --to=keras3 the .weights.h5"
+    )
     made["convert"].add_argument("--model", help="the architecture; without it names stay as they are")
     made["convert"].add_argument("--to", default="jaxft", help="whose names to write: jaxft, torchvision, timm, ...")
     made["convert"].add_argument("--overwrite", action="store_true")

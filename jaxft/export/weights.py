@@ -1,4 +1,4 @@
-"""A fine-tuned network's weights, as torchvision, timm and Hugging Face's transformers load them."""
+"""A fine-tuned network's weights, as torchvision, timm, Hugging Face's transformers and Keras load them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from jaxft import tree
 from jaxft.errors import JaxftError, near
 from jaxft.files import write_whole
 from jaxft.weights import export, save_safetensors
+from jaxft.weights.convert import KERAS
+from jaxft.weights.keras_files import save_weights_h5
 from jaxft.weights.names import conventions, original_arguments, original_name, rules
 from jaxft.weights.repository import timm_config, transformers_files
 from jaxft.workdir import FineTuned, load_run
@@ -45,27 +47,32 @@ class Exported:
 def export_run(
     workdir: str | Path, out: str | Path, *, to: str = "timm", step: int | None = None, overwrite: bool = False
 ) -> Exported:
+    """Writes a run's network for another library: see `jaxft.load_run` and `export_network`."""
+    return export_network(load_run(workdir, step=step), out, to=to, overwrite=overwrite)
+
+
+def export_network(tuned: FineTuned, out: str | Path, *, to: str = "timm", overwrite: bool = False) -> Exported:
     """Writes a fine-tuned network, with its new head, for another library, which loads it with `strict=True`.
 
     Args:
-      workdir: see `jaxft.load_run`, as `step`: None is the best checkpoint.
-      out: a `.safetensors` file, or a folder: timm's and transformers' configs stand beside the weights there.
-      to: "timm", "torchvision", "transformers", or "jaxft".
+      tuned: of `jaxft.load_run`.
+      out: a `.safetensors` file; a folder, in which timm's and transformers' configs stand beside the weights; or what Keras 3
+        loads, `.weights.h5`.
+      to: "timm", "torchvision", "transformers", "keras3", or "jaxft".
       overwrite: replace files that are there.
 
     Raises:
-      JaxftError: no such run, a library that does not have the network, or has it with another kind of head.
+      JaxftError: a library that does not have the network, or has it with another kind of head; files that are there.
     """
-    tuned, out = load_run(workdir, step=step), Path(out)
-    model = tuned.model
-    known = ("jaxft", *conventions(model))
+    out, model = Path(out), tuned.model
+    known = ("jaxft", *(convention for convention in conventions(model) if convention != "keras"))
     if to not in known:
         raise JaxftError(f"{model.name} cannot be written for '{to}'{near(to, known)}; only for {', '.join(known)}")
     _check(tuned, to)
     variables = {"params": tuned.params, **tuned.model_state}
     arrays = tree.map_with_path(lambda _, leaf: np.asarray(leaf), variables)
     tensors = tree.flatten(arrays) if to == "jaxft" else export(arrays, rules(model, to))
-    single = out.suffix == ".safetensors"
+    single = out.name.endswith(".weights.h5" if to == KERAS else ".safetensors")
     files = {} if single else _configs(tuned, to)
     weights = out if single else out / _WEIGHTS
     there = [path for path in (weights, *(out / name for name in files)) if path.exists()]
@@ -73,7 +80,10 @@ def export_run(
         raise JaxftError(f"{there[0]} exists: give another name, or overwrite it with --overwrite")
     try:
         weights.parent.mkdir(parents=True, exist_ok=True)
-        save_safetensors(weights, tensors, _metadata(tuned, to))
+        if to == KERAS:
+            save_weights_h5(weights, tensors)
+        else:
+            save_safetensors(weights, tensors, _metadata(tuned, to))
         for name, content in files.items():
             write_whole(out / name, json.dumps(content, indent=1) + "\n")
     except OSError as error:
@@ -88,8 +98,8 @@ def _check(tuned: FineTuned, to: str) -> None:
         return
     if tuned.record["model"]["head"] != "linear":
         raise JaxftError(f"the head is an '{tuned.record['model']['head']}', which {to} does not have: write it for jaxft")
-    if to == "torchvision" and model.in_channels != 3:
-        raise JaxftError(f"the network takes {model.in_channels} channels, torchvision's 3: write it for timm or jaxft")
+    if to in ("torchvision", KERAS) and model.in_channels != 3:
+        raise JaxftError(f"the network takes {model.in_channels} channels, that of {to} 3: write it for timm or jaxft")
 
 
 def _configs(tuned: FineTuned, to: str) -> dict[str, dict[str, Any]]:
@@ -99,7 +109,8 @@ def _configs(tuned: FineTuned, to: str) -> dict[str, dict[str, Any]]:
         return {"config.json": {**config, "label_names": list(tuned.class_names)}}
     if to == "transformers":
         return transformers_files(model.name, model.preprocessing, model.num_classes, tuned.class_names)
-    raise JaxftError(f"'{to}' has no config of a network: give a file that ends in .safetensors")
+    ending = ".weights.h5" if to == KERAS else ".safetensors"
+    raise JaxftError(f"'{to}' has no config of a network: give a file that ends in {ending}")
 
 
 def _metadata(tuned: FineTuned, to: str) -> Mapping[str, str]:
@@ -125,9 +136,15 @@ def _loads(tuned: FineTuned, to: str, out: Path) -> str:
         return f"  timm.create_model({f'local-dir:{out}'!r}, pretrained=True)"
     if to == "transformers":
         return f"  transformers.AutoModelForImageClassification.from_pretrained({str(out)!r})"
-    theirs = original_name(model.name, to)
+    theirs = original_name(model.name, "keras" if to == KERAS else to)
     if theirs is None:
         return f"  {to} has no {model.name}: only the names are its"
+    if to == KERAS:
+        side = model.preprocessing.size
+        options = {"weights": None, "input_shape": (side, side, 3), "classes": model.num_classes}
+        given = ", ".join(f"{key}={value!r}" for key, value in (options | original_arguments(model, "keras")).items())
+        make = f"keras.applications.{theirs}({given})"
+        return f"  network = {make}\n  network.load_weights({str(out)!r})"
     options = {"num_classes": model.num_classes, **original_arguments(model, to)}
     if model.in_channels != 3:
         options["in_chans"] = model.in_channels

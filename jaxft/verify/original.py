@@ -55,8 +55,8 @@ class Original:
         return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
 
 
-def _chosen(key: str, size: int) -> np.ndarray:
-    """The entries of a tensor that are kept, as a function of its name."""
+def kept_entries(key: str, size: int) -> np.ndarray:
+    """Which entries of a tensor are kept, as a function of its name: int [min(size, KEPT)]."""
     if size <= KEPT:
         return np.arange(size)
     return seeded.generator(0, f"kept|{key}").integers(0, size, KEPT)
@@ -68,7 +68,7 @@ def write_reference(path: Path, original: Original, about: Mapping[str, Any]) ->
     for key, found in original.tensors.items():
         everything = np.empty(found.size)
         everything[found.indices] = found.values
-        values.append(everything[_chosen(key, found.size)])
+        values.append(everything[kept_entries(key, found.size)])
     index = {key: list(found.shape) for key, found in original.tensors.items()}
     header = json.dumps({"about": dict(about), "versions": dict(original.versions), "tensors": index})
     with open_whole(path) as file:
@@ -86,7 +86,7 @@ def read_reference(path: Path) -> tuple[Original, dict[str, Any]]:
             header, values = json.loads(str(file["header"])), file["values"]
         tensors, start = {}, 0
         for key, shape in header["tensors"].items():
-            indices = _chosen(key, math.prod(shape))
+            indices = kept_entries(key, math.prod(shape))
             tensors[key] = Theirs(tuple(shape), indices, values[start : start + indices.size])
             start += indices.size
         if start != values.size:

@@ -81,7 +81,7 @@ def verify(
     if weights is True and tag:
         weights = tag
     made = load_model(name, None, weights, size=size) if weights else None
-    model = made.model if made else _seeded(name, tag, size, bool(pictures))
+    model = made.model if made else seeded_model(name, tag, size, pictures=bool(pictures))
     tag = made.report.tag if made else tag
     if pictures and not tag:
         raise JaxftError(
@@ -187,7 +187,7 @@ def _agreement(ours: np.ndarray, theirs: Theirs) -> float:
     return float(np.mean(agree))
 
 
-def _seeded(name: str, tag: str, size: int | None, pictures: bool) -> Model:
+def seeded_model(name: str, tag: str = "", size: int | None = None, *, pictures: bool = False) -> Model:
     """A network for random weights: of few pixels, or as the weights `tag` want their images."""
     if not pictures:
         architecture = architecture_of(name)

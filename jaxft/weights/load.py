@@ -189,16 +189,9 @@ def load_model(
 
 def _asked_for(name: str, given: str | bool | None) -> tuple[str, Pretrained | None, str | None]:
     """(the network's name, the record of its weights where there is one, their source; None for random weights)."""
-    repository = name if is_repository(name) else given if isinstance(given, str) and is_repository(given) else None
-    if repository:
-        found = open_repository(repository)
-        if name not in (repository, found.network):
-            raise JaxftError(f"{repository} holds a {found.network}, not a {name}")
-        if given is True or given == repository:
-            return found.network, found.weights, found.weights.source
-        if given:
-            raise JaxftError(f"'{name}' names weights, and pretrained '{given}' others: give one of them")
-        return found.network, found.weights, None
+    for source in (name, given):
+        if isinstance(source, str) and is_repository(source):
+            return _of_repository(source, name, given)
     name, tag = split_tag(name)
     record = pretrained_record(name, tag) if tag else None
     if given is None or given is False:
@@ -215,6 +208,19 @@ def _asked_for(name: str, given: str | bool | None) -> tuple[str, Pretrained | N
     except JaxftError as error:
         raise JaxftError(f"{error} (or give a file)") from None
     return name, record, record.source
+
+
+def _of_repository(source: str, name: str, given: str | bool | None) -> tuple[str, Pretrained, str | None]:
+    """What `_asked_for` gives where the repository `source` is what is given, or the name."""
+    found = open_repository(source)
+    if name not in (source, found.network):
+        raise JaxftError(f"{source} holds a {found.network}, not a {name}")
+    if given is True or given == source:
+        weights = found.find_weights()
+        return found.network, found.record(weights), weights
+    if given:
+        raise JaxftError(f"'{name}' names weights, and pretrained '{given}' others: give one of them")
+    return found.network, found.record(), None
 
 
 def _prepared(model: Model, preprocessing: Preprocessing, size: int | None) -> Model:

@@ -35,28 +35,50 @@ _RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 @dataclasses.dataclass(frozen=True)
 class Repository:
-    """A network and its weights.
+    """What a repository says of itself.
 
     Attributes:
+      source: of the repository.
       network: its name in the registry.
-      weights: where they are, and what their images must be like.
+      convention: whose names the weights have.
+      preprocessing: what their images must be like.
       class_names: of the classifier; () where the config has none.
     """
 
+    source: str
     network: str
-    weights: Pretrained
+    convention: str
+    preprocessing: Preprocessing
     class_names: tuple[str, ...]
+
+    def record(self, weights: str = "") -> Pretrained:
+        """As the record of pretrained weights; `weights` is their file."""
+        return Pretrained("", weights, "", self.convention, 0, self.preprocessing, "", None, "")
+
+    def find_weights(self) -> str:
+        """The source of its weight file, which is downloaded.
+
+        Raises:
+          JaxftError: it has none that jaxft reads.
+        """
+        for file in _WEIGHTS:
+            try:
+                fetch(_within(self.source, file))
+            except MissingFileError:
+                continue
+            return _within(self.source, file)
+        raise JaxftError(f"{self.source} has none of {', '.join(_WEIGHTS)}; weights in several files are not read")
 
 
 def is_repository(text: str) -> bool:
-    """Whether a source is `hf:OWNER/REPO[@REVISION]`, or a folder with a `config.json`."""
+    """Whether a source is `hf:OWNER/REPO[@REVISION]`, or the path of a folder with a `config.json`, `./net`."""
     if text.startswith("hf:"):
         return text.partition("@")[0].count("/") == 1
-    return (Path(text).expanduser() / _CONFIG).is_file()
+    return "/" in text and (Path(text).expanduser() / _CONFIG).is_file()
 
 
 def open_repository(source: str) -> Repository:
-    """Reads what a repository says of itself; its weights are not read yet.
+    """Reads a repository's configs, not its weights.
 
     Raises:
       JaxftError: no such repository, or a network that jaxft does not have.
@@ -76,8 +98,7 @@ def open_repository(source: str) -> Repository:
         raise type(error)(f"{source}: {error}") from error
     except (TypeError, ValueError, KeyError, AttributeError, IndexError, ZeroDivisionError, OverflowError) as error:
         raise JaxftError(f"{source}: its configs cannot be read ({type(error).__name__}: {str(error)[:100]})") from error
-    file = _first_there(source)
-    return Repository(network, Pretrained("", file, "", convention, 0, preprocessing, "", None, ""), class_names)
+    return Repository(source, network, convention, preprocessing, class_names)
 
 
 def _within(source: str, file: str) -> str:
@@ -96,16 +117,6 @@ def _read_json(source: str, file: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise JaxftError(f"its {file} is no object")
     return found
-
-
-def _first_there(source: str) -> str:
-    for file in _WEIGHTS:
-        try:
-            fetch(_within(source, file))
-        except MissingFileError:
-            continue
-        return _within(source, file)
-    raise JaxftError(f"{source} has none of {', '.join(_WEIGHTS)}; weights in several files are not read")
 
 
 def _class_names(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -9,9 +9,9 @@ import pytest
 from jaxft import tree
 from jaxft.cli.main import main
 from jaxft.errors import JaxftError
-from jaxft.export import export_run
+from jaxft.export import export_network, export_run
 from jaxft.weights import create_model, open_repository, read_with_metadata
-from jaxft.workdir import load_run
+from jaxft.workdir import FineTuned, load_run
 
 CLASSES = ["circle", "cross", "dots"]
 
@@ -98,3 +98,47 @@ def test_a_run_is_continued_from_an_exported_folder(run, photos, tmp_path):
     config.model.pretrained = "lite"
     with pytest.raises(JaxftError, match="config.model.pretrained 'lite': give one of them"):
         make_plan(config)
+
+
+def tuned(name, **options):
+    model, params, state = create_model(name, 3, **options)
+    return FineTuned(model, params, state, tuple(CLASSES), "classify", 7, {"model": {"head": options.get("head", "linear")}})
+
+
+@pytest.mark.parametrize(
+    ("name", "to", "out", "loads"),
+    [
+        ("resnet18", "torchvision", "net.safetensors", "torchvision.models.get_model('resnet18', num_classes=3)"),
+        ("resnet18", "transformers", "net", "AutoModelForImageClassification.from_pretrained("),
+        ("vit_tiny_patch16_224", "timm", "net.safetensors", "create_model('vit_tiny_patch16_224', num_classes=3, img_size=64)"),
+        (
+            "keras_mobilenetv2_035",
+            "keras3",
+            "net.weights.h5",
+            "keras.applications.MobileNetV2(weights=None, input_shape=(64, 64, 3), classes=3, alpha=0.35)",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_written_for_a_library_is_read_back_bit_for_bit_and_says_how_it_is_loaded(name, to, out, loads, tmp_path):
+    network = tuned(name, size=64)
+    exported = export_network(network, tmp_path / out, to=to)
+    assert loads in exported.loads
+    source = str(tmp_path / out) + ("/" if out == "net" else "")
+    _, params, state = create_model(name, pretrained=source, size=64)
+    ours, found = leaves(network.params, network.model_state), leaves(params, state)
+    assert ours.keys() == found.keys()
+    for path, leaf in ours.items():
+        np.testing.assert_array_equal(leaf, found[path], err_msg=path)
+
+
+def test_a_head_or_channels_that_a_library_does_not_have_are_not_written_for_it(tmp_path):
+    with pytest.raises(JaxftError, match="the head is an 'mlp', which timm does not have: write it for jaxft"):
+        export_network(tuned("resnet18", head="mlp"), tmp_path / "net", to="timm")
+    with pytest.raises(JaxftError, match="takes 1 channels, that of torchvision 3"):
+        export_network(tuned("resnet18", in_channels=1), tmp_path / "net.safetensors", to="torchvision")
+    export_network(tuned("resnet18", in_channels=1), tmp_path / "net", to="timm")
+    assert json.loads((tmp_path / "net" / "config.json").read_text())["model_args"] == {"in_chans": 1}
+    with pytest.raises(JaxftError, match=r"a file that ends in \.weights\.h5"):
+        export_network(tuned("keras_mobilenetv2_035"), tmp_path / "net.safetensors", to="keras3")
+    with pytest.raises(JaxftError, match="only for jaxft, keras3"):
+        export_network(tuned("keras_mobilenetv2_035"), tmp_path / "net.h5", to="keras")

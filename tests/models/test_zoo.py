@@ -1,7 +1,8 @@
 """Every family against the libraries its weights come from, on the same weights: names and shapes, inference with every stage,
 one batch in train mode. Tiny networks; of those in full size, numbers of parameters, names and shapes.
 
-What they compute there stands in fixtures/zoo, written by scripts/make_zoo_fixtures.py.
+What they compute there stands in fixtures/zoo, written by scripts/make_zoo_fixtures.py. Of most in full size some logits stand
+there too, written by scripts/make_receipts.py.
 """
 
 import compared
@@ -11,6 +12,10 @@ import pytest
 
 from jaxft import tree
 from jaxft.models import build, list_models
+from jaxft.verify import seeded
+from jaxft.verify.compare import difference, run_layers
+from jaxft.verify.original import Theirs, kept_entries
+from jaxft.verify.verify import seeded_model, seeded_variables
 from jaxft.weights import export
 from jaxft.weights.names import conventions, foreign_shapes
 
@@ -68,3 +73,19 @@ def test_a_familys_smallest_network_has_the_originals_parameters_names_and_shape
 @pytest.mark.parametrize("name", [name for name in list_models() if name not in originals.smallest()])
 def test_every_network_has_the_originals_parameters_names_and_shapes(name):
     _assert_full(name)
+
+
+LOGITS = np.load(compared.FIXTURES / "full_logits.npz")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", LOGITS.files)
+def test_a_networks_logits_in_full_size_equal_the_originals(key):
+    """On weights and two images of seed 0, as in `jaxft verify`; without torch."""
+    name, _, library = key.rpartition(".")
+    model = seeded_model(name)
+    images = seeded.images(0, 2, model.preprocessing.size)
+    ours = run_layers(model, seeded_variables(model, library, 0), images)[0]["logits"]
+    assert ours.shape == (2, 1000)
+    theirs = Theirs(ours.shape, kept_entries("logits", ours.size), LOGITS[key])
+    assert difference("logits", ours, theirs).max_rel <= SINGLE

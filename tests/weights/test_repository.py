@@ -48,8 +48,8 @@ def test_every_network_that_timm_has_is_found_again_by_its_config(tmp_path):
             preprocessing = architecture_of(name).preprocessing
             found = open_repository(repository(tmp_path, timm_config(name, preprocessing, 10)))
             assert found.network == name
-            assert found.weights.preprocessing == preprocessing
-            assert found.weights.convention == "timm"
+            assert found.preprocessing == preprocessing
+            assert found.convention == "timm"
 
 
 def test_the_preprocessing_of_timms_weights_survives_its_config():
@@ -147,7 +147,7 @@ def test_the_configs_of_transformers_repositories_are_read_with_what_they_leave_
     config, processor, network, preprocessing = CASES[case]
     found = open_repository(repository(tmp_path, config, processor))
     assert found.network == network
-    own = found.weights.preprocessing
+    own = found.preprocessing
     assert (own.size, own.resize, own.interpolation, own.squash) == (
         preprocessing.size,
         preprocessing.resize,
@@ -201,20 +201,23 @@ def test_configs_that_are_damaged_or_missing_are_errors(tmp_path):
     folder = repository(tmp_path, VIT)
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(JaxftError, match="has none of model.safetensors"):
-        open_repository(folder)
+        open_repository(folder).find_weights()
     for text in ("{", "[1]", "[" * 100_000):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(JaxftError, match=r"config\.json"):
             open_repository(folder)
 
 
-def test_a_repository_is_told_from_a_tag_a_file_and_a_network(tmp_path):
+def test_a_repository_is_told_from_a_tag_a_file_and_a_network(tmp_path, monkeypatch):
     assert is_repository("hf:owner/name")
     assert is_repository("hf:owner/na.me@v1.0/x")
     assert not is_repository("hf:owner/name/model.safetensors")
     assert not is_repository("imagenet")
     assert not is_repository(str(tmp_path))
     assert is_repository(repository(tmp_path, VIT))
+    monkeypatch.chdir(tmp_path.parent)  # a folder called as a network is: a run's, say, which has a config.json too
+    assert not is_repository(tmp_path.name)
+    assert is_repository(f"./{tmp_path.name}")
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +264,7 @@ PROCESSORS = json.loads((FIXTURES / "processors.json").read_text())
 @pytest.mark.parametrize("case", PROCESSORS["cases"])
 def test_pictures_are_prepared_as_transformers_image_processors_prepare_them(case, tmp_path):
     expected = PROCESSORS["cases"][case]
-    found = open_repository(repository(tmp_path, VIT, expected["config"])).weights.preprocessing
+    found = open_repository(repository(tmp_path, VIT, expected["config"])).preprocessing
     pixels = eval_transform(pictures.picture(*PROCESSORS["picture"]), found)
     prepared = np.asarray(normalize(pixels, found), np.float64).transpose(2, 0, 1)
     assert list(prepared.shape) == expected["shape"]
