@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 import jaxft
-from jaxft.models import list_models
+from jaxft.models import build, list_models, size_of
 from jaxft.verify.original import read_reference
-from jaxft.weights.names import original_name
+from jaxft.weights.names import original_name, transformers_config
 
 ROOT = Path(__file__).parent.parent.parent
 RECEIPTS = sorted((ROOT / "docs" / "receipts").glob("*.json"))
@@ -28,10 +28,12 @@ def test_a_kept_receipt_says_that_the_network_equals_the_librarys(file):
     library, theirs = found["original"].split()
     name = found["network"].partition(".")[0]
     assert name in list_models()
-    assert original_name(name, library) == theirs
+    config = transformers_config(build(name))
+    assert theirs == (config and config.architecture if library == "transformers" else original_name(name, library))
     assert found["layers"] >= 8
     assert found["logits"]["max_rel"] <= found["tolerance"] == 1e-4
-    assert found["gradients"]["max_rel"] <= 1e-6
+    if size_of(name).parameters <= 320e6:  # TRAINED of scripts/make_receipts.py
+        assert found["gradients"]["max_rel"] <= 1e-6
     assert {library, "torch", "jax"} <= found["versions"].keys()
 
 
