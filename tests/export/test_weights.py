@@ -8,8 +8,11 @@ import pytest
 
 from jaxft import tree
 from jaxft.cli.main import main
+from jaxft.config import default_config
 from jaxft.errors import JaxftError
 from jaxft.export import export_network, export_run
+from jaxft.models import build
+from jaxft.plan import make_plan
 from jaxft.weights import create_model, open_repository, read_with_metadata
 from jaxft.workdir import FineTuned, load_run
 
@@ -82,9 +85,6 @@ def test_what_cannot_be_exported_says_what_can(run, tmp_path):
 
 def test_a_run_is_continued_from_an_exported_folder(run, photos, tmp_path):
     """What was fine-tuned is where the next fine-tuning starts: the folder's name says network and weights."""
-    from jaxft.config import default_config
-    from jaxft.plan import make_plan
-
     export_run(run, tmp_path / "net")
     config = default_config()
     config.data.source = str(photos)
@@ -142,3 +142,12 @@ def test_a_head_or_channels_that_a_library_does_not_have_are_not_written_for_it(
         export_network(tuned("keras_mobilenetv2_035"), tmp_path / "net.safetensors", to="keras3")
     with pytest.raises(JaxftError, match="only for jaxft, keras3"):
         export_network(tuned("keras_mobilenetv2_035"), tmp_path / "net.h5", to="keras")
+
+
+def test_what_a_run_keeps_of_a_tagged_network_builds_it_again(photos):
+    """The tag is of the weights it began with: a checkpoint is of the network alone."""
+    config = default_config()
+    config.data.source = str(photos)
+    config.model.name = "efficientnet_lite0.imagenet"
+    record = make_plan(config, weights=False).record
+    assert build(**record["model"]).name == "efficientnet_lite0"
