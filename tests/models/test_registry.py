@@ -129,7 +129,8 @@ def test_every_record_of_pretrained_weights_is_whole():
         assert len({record.tag for record in records}) == len(records)
         for record in records:
             assert record.source.startswith(("https://", "package:", "hf:"))
-            assert len(record.sha256) >= 8 or record.source.startswith("hf:")
+            # Neither timm nor, of most, Keras says it: the first download is kept to.
+            assert len(record.sha256) >= 8 or record.convention in ("timm", "keras")
             assert models.is_tag(record.tag)
             assert len(record.preprocessing.mean) == 3
             assert (record.accuracy is None) is (record.accuracy_source == "")

@@ -139,7 +139,7 @@ def test_a_damaged_reference_is_a_clear_error(content, tmp_path):
         ({"seed": 1}, "is a reference of something else: weights seeded 0, not seeded 1"),
         ({"size": 32}, r"images \[0, 2, 64, 64, 3\], not \[0, 2, 32, 32, 3\]"),
         ({"against": "timm"}, "original torchvision resnet18, not timm resnet18"),
-        ({"against": "keras"}, "keras has no resnet18; torchvision, timm has it"),
+        ({"against": "keras"}, "keras has no resnet18; torchvision, timm, transformers has it"),
     ],
 )
 def test_a_reference_of_something_else_is_refused(options, message):

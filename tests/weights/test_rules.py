@@ -196,7 +196,7 @@ def test_a_network_goes_to_other_names_and_back_bit_for_bit(name, convention, se
         ("resnet50", ("torchvision", "timm", "transformers")),
         ("resnext50_32x4d", ("torchvision", "timm")),
         ("resnet50d", ("timm",)),
-        ("convnext_tiny", ("timm", "torchvision", "transformers")),
+        ("convnext_tiny", ("timm", "torchvision", "transformers", "keras", "keras3")),
         ("convnextv2_tiny", ("timm", "transformers")),
         ("convnext_nano_ols", ("timm",)),
         ("efficientnet_b0", ("timm", "torchvision")),
