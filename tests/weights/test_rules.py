@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from jaxft import tree
 from jaxft.errors import JaxftError
-from jaxft.models import build
+from jaxft.models import architecture_of, build, list_models
 from jaxft.weights import CONV, DENSE, IDENTITY, Rule, convert, export, flatten_chw, names
 from jaxft.weights.rules import Op, destinations
 
@@ -212,3 +212,12 @@ def test_an_unknown_convention_is_said_with_the_known_ones():
         JaxftError, match=r"no names of 'torchvison' \(did you mean 'torchvision'\?\); it has torchvision, timm"
     ):
         names.rules(build("resnet18"), "torchvison")
+
+
+def test_what_libraries_call_our_networks_is_said_of_networks_that_there_are():
+    """RegNet's table once named its stages."""
+    for family, module in names._FAMILIES.items():
+        own = {name for name in list_models() if architecture_of(name).family == family}
+        for library, known in module.ORIGINALS.items():
+            assert known.keys() <= own, (family, library)
+            assert known
