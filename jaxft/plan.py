@@ -109,7 +109,7 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
         )
     # Abstract first: what does not fit is found before weights are downloaded, read or drawn.
     model = call(build, section, "config.model", num_classes=outputs)
-    abstract, abstract_state = jax.eval_shape(model.init, jax.random.key(0))
+    abstract, abstract_state = model.shapes
     plan = functools.partial(
         Plan,
         splits=splits,

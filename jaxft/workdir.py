@@ -124,7 +124,7 @@ def load_run(path: str | Path, *, step: int | None = None) -> FineTuned:
         sharding = replicated(data_mesh())
         abstract = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            jax.eval_shape(model.init, jax.random.key(0)),
+            model.shapes,
         )
         params, model_state = checkpoints.restore_weights(chosen, *abstract)
     finally:

@@ -14,6 +14,8 @@ def test_finetune_is_a_call_of_the_run_and_its_network_predicts(photos, tmp_path
     result = jaxft.finetune(
         photos,
         workdir=tmp_path / "run",
+        model="resnet10t",
+        pretrained=None,
         size=32,
         epochs=4,
         lr=1e-2,
@@ -48,11 +50,11 @@ def test_tables_train_several_labels_and_numbers(photos, tmp_path, capsys, task,
     (tmp_path / "table.csv").write_text("\n".join(["path,label", *rows]) + "\n")
     config = jaxft.default_config()
     config.data.update(source=f"csv:{tmp_path / 'table.csv'}", task=task)
-    config.model.update(size=32, **model)
+    config.model.update(name="resnet10t", pretrained="", size=32, **model)
     config.input.update(batch_size=8, augment="none")
     config.train.update(monitor="loss", mode="min")
     config.log.tensorboard = False
-    config.phases.phase1 = jaxft.phase(train="head", length="12 steps", lr=3e-2)
+    config.phases.phase1 = jaxft.phase(train="head", length="12 steps", lr=1e-2)
     result = train(config, tmp_path / "run")
     assert result.after.figures["loss"] < result.before.figures["loss"]
     assert "samples.png" not in capsys.readouterr().out

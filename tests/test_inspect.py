@@ -1,5 +1,6 @@
 from jaxft.cli.main import main
 
+LITE0 = ("--config.model.name=efficientnet_lite0", "--config.model.pretrained=imagenet")
 WHOLE = "3,374,851"  # Lite0's backbone and a head of three classes
 
 
@@ -7,7 +8,7 @@ def test_inspect_tells_what_would_train_its_cost_and_its_preprocessing_and_write
     recipe, capsys, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    assert main(["inspect", f"--config={recipe}", "--config.phases.phase2.length=0 steps"]) == 0
+    assert main(["inspect", f"--config={recipe}", *LITE0, "--config.phases.phase2.length=0 steps"]) == 0
     text = capsys.readouterr().out
     assert "24 train, 3 val, 3 test; 3 classes" in text
     assert f"efficientnet_lite0, {WHOLE} parameters" in text
@@ -27,7 +28,7 @@ def test_inspect_tells_what_would_train_its_cost_and_its_preprocessing_and_write
 
 
 def test_inspect_lists_every_parameter_if_asked(recipe, capsys):
-    assert main(["inspect", f"--config={recipe}", "--params", "--config.phases.phase2.length=0 steps"]) == 0
+    assert main(["inspect", f"--config={recipe}", *LITE0, "--params", "--config.phases.phase2.length=0 steps"]) == 0
     text = capsys.readouterr().out
     kernel = next(line for line in text.splitlines() if line.startswith("classifier/kernel"))
     assert kernel.split() == ["classifier/kernel", "1280x3", "3,840", "3,840", "1", "yes"]

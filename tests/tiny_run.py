@@ -10,7 +10,8 @@ from jaxft.config import default_config, phase
 def get_config(arg=""):
     config = default_config()
     config.data.source = "folder:{folder}"
-    config.model.name = "efficientnet_lite0"
+    config.model.name = "resnet10t"
+    config.model.pretrained = ""
     config.model.size = 32
     config.model.drop_path = 0.1
     config.input.batch_size = 16
@@ -25,7 +26,7 @@ def get_config(arg=""):
     config.log.tensorboard = False
     config.phases = ConfigDict()
     config.phases.phase1 = phase(train="head", length="2 steps", lr=1e-2)
-    config.phases.phase2 = phase(train="from:stage6", length="5 steps", lr=1e-2, name="sgd")
+    config.phases.phase2 = phase(train="from:stage4", length="4 steps", lr=1e-2, name="sgd")
     return config
 """
 

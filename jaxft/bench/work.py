@@ -113,7 +113,7 @@ def make_work(
     whole, split = replicated(mesh), batch_sharding(mesh)
     flops = count_flops(model, part, batch=batch, size=size, num_classes=num_classes, optimizer=optimizer)
     with _memory():
-        carried = jax.jit(begin, out_shardings=whole)(*replicate(_draw(_weights(net), seed), mesh))
+        carried = jax.jit(begin, out_shardings=whole)(*replicate(_draw(net.shapes, seed), mesh))
         images = jax.jit(functools.partial(_batch, net, batch, seed), out_shardings=split)()
         compiled, seconds, origin = _compile(jax.jit(step, donate_argnums=0), carried, images)
     wait_shares: list[float] = []
@@ -201,7 +201,7 @@ def count_flops(
     """
     net = build(model, num_classes, size=size)
     begin, step = _step(net, part, optimizer, 1)
-    carried = jax.eval_shape(begin, *_weights(net))
+    carried = jax.eval_shape(begin, *net.shapes)
     images = jax.eval_shape(functools.partial(_batch, net, batch, 0))
     with plain_ops():
         cost: Any = jax.jit(step).lower(carried, images).cost_analysis()
@@ -261,17 +261,12 @@ def _step(net: Model, part: str, optimizer: str, accum_steps: int) -> tuple[Call
         judge = make_eval_step(apply, task.loss, metrics=task.metrics)
         # Handing the donated weights back chains the calls: without it a backend may run several at once.
         return lambda params, model_state: (params, model_state), lambda held, batch: (held, judge(held[0], held[1], batch))
-    params, _ = _weights(net)
+    params, _ = net.shapes
     mask = make_mask(FreezeSpec.parse("full" if part == "train" else part), params, net.stages)
     # A small rate: random images teach nothing, and nothing may overflow however long the timing takes.
     tx, _ = make_optimizer(params, mask, name=optimizer, lr=1e-4, schedule="constant", total_steps=1)
     step = make_train_step(apply, task.loss, tx, mask, metrics=task.train_metrics, accum_steps=accum_steps)
     return functools.partial(create_state, tx=tx, mask=mask, rng=jax.random.key(0)), step
-
-
-def _weights(net: Model) -> tuple[Any, Any]:
-    """The shapes of `params` and `model_state`."""
-    return jax.eval_shape(net.init, jax.random.key(0))
 
 
 def _draw(shapes: Any, seed: int) -> Any:

@@ -39,7 +39,7 @@ def variant(plan: Plan, config: ConfigDict, name: str) -> tuple[Plan, Phase]:
     section = {key: value for key, value in config.model.to_dict().items() if key != "pretrained"}
     made = call(build, section, "config.model", num_classes=plan.model.num_classes)
     model = dataclasses.replace(made, preprocessing=plan.model.preprocessing)
-    params, model_state = jax.eval_shape(model.init, jax.random.key(0))
+    params, model_state = model.shapes
     phases = make_phases(config, plan.clock, params, model.stages)
     other = dataclasses.replace(plan, model=model, params=params, model_state=model_state, phases=tuple(phases))
     return other, next(phase for phase in phases if phase.name == name)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxft import tree
 from jaxft.errors import JaxftError, near
 from jaxft.models.architecture import Architecture, Stages
+from jaxft.ops import plain_ops
 from jaxft.preprocessing import Preprocessing
 from jaxft.typing import ModelState, Outputs, Params, Trains
 
@@ -48,13 +49,20 @@ class Model:
         """
         side = size or self.preprocessing.size
         image = jnp.zeros((1, side, side, self.in_channels), jnp.float32)
-        variables = self.module.init({"params": rng}, image, False)
+        with plain_ops():  # nothing of what is computed is kept, and these are traced sooner
+            variables = self.module.init({"params": rng}, image, False)
         return variables["params"], {key: value for key, value in variables.items() if key != "params"}
 
     @functools.cached_property
+    def shapes(self) -> tuple[Params, ModelState]:
+        """What `init` gives, as shape structs."""
+        params, state = jax.eval_shape(self.init, jax.random.key(0))
+        return params, state
+
+    @property
     def variables(self) -> dict[str, Any]:
         """`{"params": ..., "batch_stats": ...}` of shape structs."""
-        params, state = jax.eval_shape(self.init, jax.random.key(0))
+        params, state = self.shapes
         return {"params": params, **state}
 
     def apply(

@@ -166,7 +166,7 @@ def load_model(
         preprocessing = _preprocessing(metadata, path) or names.preprocessing(model, convention)
     model = _prepared(model, preprocessing, size)
     # Shapes first: a mismatch is found before any memory is spent.
-    params, model_state = jax.eval_shape(model.init, rng)
+    params, model_state = model.shapes
     new, old_head = _new_leaves(model, tensors, table, params)
     adapted = _adapt_first_convolution(fitted, table, model)
     found = convert(adapted, table, {"params": params, **model_state}, new=new, ignore=old_head)

@@ -185,9 +185,9 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_the_run_goes_on_when_there_
         pytest.skip("this machine allows no namespaces")
     settings = shlex.join(["--config.train.checkpoint_every=1 steps", *finished[1]])
     train = f"{sys.executable} -m jaxft train --config={recipe} --workdir={workdir} {settings}"
-    # Room for one checkpoint of 14 MB; then for all of them.
+    # Room for one checkpoint of 20 MB; then for all of them.
     script = f"""
-        mount -t tmpfs -o size=22m tmpfs {disk}
+        mount -t tmpfs -o size=29m tmpfs {disk}
         {train}; echo "exit $?"; ls {workdir}/checkpoints
         mount -o remount,size=200m {disk}
         {train} --resume; echo "exit $?"
@@ -196,7 +196,7 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_the_run_goes_on_when_there_
     assert f"exit {FAILED}\n" in done.stdout
     second = done.stdout.split(f"exit {FAILED}\n")[1]
     assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert "is full (needs 14 MB, has " in done.stderr
+    assert "is full (needs 20 MB, has " in done.stderr
     assert "checkpoint 2 was not saved; free space and use --resume" in done.stderr
     assert second.splitlines()[0] == "1"
     assert "resuming at step 1" in second

@@ -3,7 +3,6 @@
 import importlib.util
 from pathlib import Path
 
-import jax
 import pytest
 
 from jaxft import tree
@@ -23,7 +22,7 @@ def recipe(name, *argument):
 
 def trained(config, classes=10):
     model = build(config.model.name, classes)
-    params, _ = jax.eval_shape(model.init, jax.random.key(0))
+    params, _ = model.shapes
     phases = [config.phases[name] for name in sorted(config.phases)]
     masks = [make_mask(FreezeSpec.parse(phase.train, phase.freeze), params, model.stages) for phase in phases]
     return model, [tree.paths(tree.split(params, mask)[0]) for mask in masks]
@@ -52,7 +51,7 @@ def test_the_quickstart_trains_the_head_first_and_then_the_last_stages_at_a_lowe
     scratch = recipe("quickstart", "scratch")
     assert scratch.model.pretrained == ""
     assert scratch.phases.phase1.length == "4 epochs"
-    assert trained(scratch)[1][0] == tree.paths(jax.eval_shape(model.init, jax.random.key(0))[0])
+    assert trained(scratch)[1][0] == tree.paths(model.shapes[0])
 
 
 def test_the_head_only_quickstart_reads_features_of_fewer_views_than_epochs():

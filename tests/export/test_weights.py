@@ -41,10 +41,10 @@ def test_a_run_exported_for_timm_is_a_repository_that_is_read_back_bit_for_bit(r
     exported = export_run(run, tmp_path / "timm")
     assert sorted(path.name for path in (tmp_path / "timm").iterdir()) == ["config.json", "model.safetensors"]
     config = json.loads((tmp_path / "timm" / "config.json").read_text())
-    assert (config["architecture"], config["num_classes"], config["label_names"]) == ("tf_efficientnet_lite0", 3, CLASSES)
+    assert (config["architecture"], config["num_classes"], config["label_names"]) == ("resnet10t", 3, CLASSES)
     assert config["pretrained_cfg"]["input_size"] == [3, 32, 32]
     tensors, metadata = read_with_metadata(tmp_path / "timm" / "model.safetensors")
-    assert tensors["classifier.weight"].shape == (3, 1280)
+    assert tensors["fc.weight"].shape == (3, 512)
     assert json.loads(metadata["class_names"]) == CLASSES
     assert len(tensors) == exported.tensors
     assert f"timm.create_model('local-dir:{tmp_path / 'timm'}', pretrained=True)" in str(exported)
@@ -55,7 +55,7 @@ def test_a_run_exported_for_timm_is_a_repository_that_is_read_back_bit_for_bit(r
 def test_a_run_exported_as_a_file_is_read_back_bit_for_bit_in_both_conventions(run, tmp_path):
     for to in ("jaxft", "timm"):
         export_run(run, tmp_path / f"{to}.safetensors", to=to)
-        model, params, state = create_model("efficientnet_lite0", pretrained=str(tmp_path / f"{to}.safetensors"), size=32)
+        model, params, state = create_model("resnet10t", pretrained=str(tmp_path / f"{to}.safetensors"), size=32)
         assert_same(run, model, params, state)
 
 
@@ -90,7 +90,7 @@ def test_a_run_is_continued_from_an_exported_folder(run, photos, tmp_path):
     config.data.source = str(photos)
     config.model.name = str(tmp_path / "net")
     plan = make_plan(config)
-    assert plan.record["model"]["name"] == "efficientnet_lite0"
+    assert plan.record["model"]["name"] == "resnet10t"
     assert_same(run, plan.model, plan.params, plan.model_state)
     shapes = make_plan(config, weights=False)
     assert shapes.model.preprocessing == plan.model.preprocessing
@@ -133,10 +133,10 @@ def test_what_is_written_for_a_library_is_read_back_bit_for_bit_and_says_how_it_
 
 def test_a_head_or_channels_that_a_library_does_not_have_are_not_written_for_it(tmp_path):
     with pytest.raises(JaxftError, match="the head is an 'mlp', which timm does not have: write it for jaxft"):
-        export_network(tuned("resnet18", head="mlp"), tmp_path / "net", to="timm")
+        export_network(tuned("resnet10t", head="mlp"), tmp_path / "net", to="timm")
     with pytest.raises(JaxftError, match="takes 1 channels, that of torchvision 3"):
         export_network(tuned("resnet18", in_channels=1), tmp_path / "net.safetensors", to="torchvision")
-    export_network(tuned("resnet18", in_channels=1), tmp_path / "net", to="timm")
+    export_network(tuned("resnet10t", in_channels=1), tmp_path / "net", to="timm")
     assert json.loads((tmp_path / "net" / "config.json").read_text())["model_args"] == {"in_chans": 1}
     with pytest.raises(JaxftError, match=r"a file that ends in \.weights\.h5"):
         export_network(tuned("keras_mobilenetv2_035"), tmp_path / "net.safetensors", to="keras3")

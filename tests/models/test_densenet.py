@@ -27,7 +27,7 @@ def test_recomputed_a_block_keeps_memory_in_proportion_to_its_depth():
     def kept(depth, remat):
         """Bytes of what the backward pass is given, besides the parameters."""
         model = build(densenet.architecture(densenet.Config((depth,))), 5, size=64, remat=remat)
-        params, state = jax.eval_shape(model.init, jax.random.key(0))
+        params, state = model.shapes
         image = jax.ShapeDtypeStruct((16, 64, 64, 3), jnp.float32)
 
         def backward(params, state, image):

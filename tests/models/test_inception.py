@@ -49,7 +49,7 @@ def test_other_classes_make_the_auxiliary_heads_last_layers_new_too(file):
 def test_auxiliary_logits_are_outputs_of_the_stage_they_read():
     model = build("googlenet_aux", 4, size=32)
     image = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
-    params, state = jax.eval_shape(model.init, jax.random.key(0))
+    params, state = model.shapes
     outputs, _ = jax.eval_shape(lambda p, s, x: model.apply(p, s, x), params, state, image)
     assert {outputs[name].shape for name in ("aux1", "aux2", "logits")} == {(2, 4)}
     assert model.stage_of("aux1/conv/conv/kernel") == "stage2"

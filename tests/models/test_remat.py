@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import originals
 import pytest
 
 from jaxft import tree
@@ -13,11 +14,12 @@ from jaxft.tasks import get_task
 from jaxft.train import create_state, make_train_step, remat_options
 from jaxft.tuning import FreezeSpec, make_mask, trains
 
+#: Of tiny members: their options, and what is trained.
 NETWORKS = {
-    "vgg11_bn": ({}, "from:stage5"),
-    "resnet18": ({"drop_path": 0.5}, "from:stage4"),
-    "efficientnet_lite0": ({"drop_path": 0.5}, "from:stage7"),
-    "vit_tiny_patch16_224": ({"drop_path": 0.5}, "from:stage4"),
+    "vgg_bn": ({}, "from:stage5"),
+    "resnet_basic": ({"drop_path": 0.5}, "from:stage4"),
+    "efficientnet_timm": ({"drop_path": 0.5}, "from:stage3"),
+    "vit_patch8": ({"drop_path": 0.5}, "from:stage3"),
 }
 
 
@@ -32,9 +34,10 @@ def _gradients(model, on):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_outputs_gradients_and_statistics_are_the_same_also_where_a_part_is_frozen(name):
     options, part = NETWORKS[name]
-    plain, remat = (build(name, 5, size=32, remat=remat, **options) for remat in (False, True))
+    architecture = originals.cases()[name].architecture
+    plain, remat = (build(architecture, 5, size=32, remat=remat, **options) for remat in (False, True))
     params, state = jax.jit(plain.init)(jax.random.key(0))
-    same, _ = jax.eval_shape(remat.init, jax.random.key(0))
+    same, _ = remat.shapes
     assert tree.paths(same) == tree.paths(params)
     mask = make_mask(FreezeSpec.parse(part), params, plain.stages)
     trained, frozen = tree.split(params, mask)
@@ -44,7 +47,8 @@ def test_outputs_gradients_and_statistics_are_the_same_also_where_a_part_is_froz
     found = compiled(trained, frozen, state, image)
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     for value, other in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
-        np.testing.assert_allclose(other, value, rtol=1e-5, atol=1e-5 * np.abs(value).max())
+        # A bias whose sum the next BatchNorm takes off again has a gradient of zero but for rounding.
+        np.testing.assert_allclose(other, value, rtol=1e-5, atol=max(1e-5 * np.abs(value).max(), 1e-8))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vgg11", "efficientnet_lite0", "vit_tiny_patch16_224"])
@@ -52,7 +56,7 @@ def test_every_kind_of_network_keeps_less_for_its_backward_pass(name):
     def kept(remat):
         """Bytes of what the backward pass is given, besides the parameters."""
         model = build(name, 5, size=64, remat=remat)
-        params, state = jax.eval_shape(model.init, jax.random.key(0))
+        params, state = model.shapes
         image = jax.ShapeDtypeStruct((16, 64, 64, 3), jnp.float32)
 
         def backward(params, state, image):
@@ -66,8 +70,8 @@ def test_every_kind_of_network_keeps_less_for_its_backward_pass(name):
 
 def test_the_training_step_of_a_resnet_needs_less_memory():
     def temporary_bytes(remat):
-        model = build("resnet18", 5, size=64, remat=remat)
-        params, model_state = jax.eval_shape(model.init, jax.random.key(0))
+        model = build("resnet14t", 5, size=64, remat=remat)
+        params, model_state = model.shapes
         mask = jax.tree.map(lambda _: True, params)
         tx = optax.sgd(0.1)
         metrics = get_task("classify", 5).train_metrics

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import numpy as np
+import originals
 import pytest
 
 from jaxft import tree
@@ -12,17 +13,18 @@ from jaxft.models import build, list_models
 from jaxft.tuning import FreezeSpec, make_mask, trains
 
 KEY = jax.random.key(3)
+#: The options of tiny members.
 NETWORKS = {
-    "vgg11": {"dropout": 0.5, "head": "mlp"},
-    "resnet18": {"dropout": 0.2, "drop_path": 0.5},
-    "efficientnet_lite0": {"drop_path": 0.5},
-    "vit_tiny_patch16_224": {"dropout": 0.2, "drop_path": 0.5},
+    "vgg_plain": {"dropout": 0.5, "head": "mlp"},
+    "resnet_basic": {"dropout": 0.2, "drop_path": 0.5},
+    "efficientnet_timm": {"drop_path": 0.5},
+    "vit_patch8": {"dropout": 0.2, "drop_path": 0.5},
 }
 
 
 @functools.cache
 def _network(name):
-    model = build(name, 5, size=32, **NETWORKS[name])
+    model = build(originals.cases()[name].architecture, 5, size=32, **NETWORKS[name])
     params, state = jax.jit(model.init)(jax.random.key(0))
     return model, params, state, jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
 
@@ -46,11 +48,11 @@ def _measured(model, on, start=""):
 @pytest.mark.parametrize(
     ("name", "start"),
     [
-        ("vgg11", "neck"),
-        ("resnet18", "stage3"),
-        ("resnet18", "head"),
-        ("efficientnet_lite0", "neck"),
-        ("vit_tiny_patch16_224", "stage4"),
+        ("vgg_plain", "neck"),
+        ("resnet_basic", "stage3"),
+        ("resnet_basic", "head"),
+        ("efficientnet_timm", "neck"),
+        ("vit_patch8", "stage3"),
     ],
 )
 def test_started_at_a_stage_outputs_gradients_and_statistics_are_those_of_the_whole_network(name, start):
@@ -95,7 +97,7 @@ def test_started_at_a_stage_outputs_gradients_and_statistics_are_those_of_the_wh
 )
 def test_every_stage_can_be_the_start_and_what_lies_before_it_may_be_missing(name):
     model = build(name, 7, size=32)
-    params, state = jax.eval_shape(model.init, KEY)
+    params, state = model.shapes
     image = jax.ShapeDtypeStruct((2, 32, 32, 3), np.float32)
     whole, _ = jax.eval_shape(model.apply, params, state, image)
     for start in model.stages:
@@ -116,8 +118,8 @@ def test_the_input_of_the_first_stage_is_the_image_and_of_the_head_the_features(
 
 
 def test_an_unknown_stage_and_a_wrong_number_of_channels_are_clear_errors():
-    model, params, state, image = _network("resnet18")
-    with pytest.raises(JaxftError, match=r"resnet18 has no stage 'stage9' .did you mean 'stage.*; its stages are stem, stage1"):
+    model, params, state, image = _network("resnet_basic")
+    with pytest.raises(JaxftError, match=r" has no stage 'stage9' .did you mean 'stage.*; its stages are stem, stage1"):
         model.apply(params, state, image, start="stage9")
     for start in ("", "stem"):
         with pytest.raises(JaxftError, match="made for 3 channels, the image has 64"):

@@ -21,7 +21,7 @@ NAME = "vit_tiny_patch16_224"
 @pytest.mark.parametrize(("head", "channels", "size"), [("linear", 3, 64), ("mlp", 1, 48)])
 def test_every_stage_gives_the_class_token_and_one_token_a_patch(head, channels, size):
     model = build(NAME, 7, head=head, in_channels=channels, size=size)
-    params, state = jax.eval_shape(model.init, jax.random.key(0))
+    params, state = model.shapes
     image = jax.ShapeDtypeStruct((2, size, size, channels), jnp.float32)
     outputs, _ = jax.eval_shape(lambda p, s, x: model.apply(p, s, x), params, state, image)
     tokens = 1 + (size // 16) ** 2
@@ -35,7 +35,7 @@ def test_every_stage_gives_the_class_token_and_one_token_a_patch(head, channels,
 
 def test_bfloat16_computes_in_bfloat16_and_gives_float32_logits():
     model = build(NAME, 7, size=32, dtype="bfloat16")
-    params, state = jax.eval_shape(model.init, jax.random.key(0))
+    params, state = model.shapes
     image = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
     outputs, _ = jax.eval_shape(lambda p, s, x: model.apply(p, s, x), params, state, image)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}

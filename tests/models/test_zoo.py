@@ -20,6 +20,9 @@ from jaxft.weights import export
 from jaxft.weights.names import conventions, foreign_shapes
 
 CASES = originals.cases()
+#: A family's first; of the others the batch in train mode, which takes longest to compile, is slow.
+EVERY_RUN = {family.CASES[0].name for family in originals.families().values()}
+TRAINED = [pytest.param(name, marks=[] if name in EVERY_RUN else pytest.mark.slow) for name in CASES]
 SINGLE, DOUBLE = 1e-4, 1e-5  # relative; the fixtures hold float32 of float64 gradients
 
 
@@ -49,6 +52,7 @@ def test_logits_and_every_stage_equal_the_originals(network):
     assert max(errors.values()) <= SINGLE, errors
 
 
+@pytest.mark.parametrize("network", TRAINED, indirect=True)
 def test_a_batch_in_train_mode_equals_the_originals_in_loss_gradients_and_statistics(network):
     assert network.loss_error() <= DOUBLE
     for errors in (network.gradient_errors(), network.statistic_errors()):

@@ -18,7 +18,7 @@ from jaxft.config import to_json
 from jaxft.errors import JaxftError
 from jaxft.run import train
 
-STEPS = 7
+STEPS = 6
 SETTINGS = ("--config.loss.name=kill_loss:loss", "--config.train.checkpoint_every=1 steps")
 
 

@@ -18,6 +18,8 @@ from jaxft.weights.names import rules
 
 NAME = "resnet18"
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 def whole(array):
     return Theirs(array.shape, slice(None), np.asarray(array).ravel())

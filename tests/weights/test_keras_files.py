@@ -5,6 +5,7 @@ training leaves in them. They stand in fixtures/keras.zip, written by scripts/ma
 import io
 import zipfile
 
+import jax
 import numpy as np
 import pytest
 
@@ -40,6 +41,7 @@ def written(tmp_path_factory, fixtures):
     return folder
 
 
+@pytest.mark.usefixtures("quick_compiles")
 @pytest.mark.parametrize("name", FILES)
 def test_what_keras_saved_gives_its_logits(written, name):
     architecture, convention = FILES[name]
@@ -48,7 +50,7 @@ def test_what_keras_saved_gives_its_logits(written, name):
     assert convention_of(model, tensors) == convention
     found = convert(tensors, names.rules(model, convention), model.variables)
     state = {key: value for key, value in found.tree.items() if key != "params"}
-    logits = model.apply(found.tree["params"], state, images(1, 2, 32))[0]["logits"]
+    logits = jax.jit(model.apply)(found.tree["params"], state, images(1, 2, 32))[0]["logits"]
     expected = np.load(written / "logits.npz")[name]
     np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
     assert all("normalization" in ignored for ignored in found.ignored)
