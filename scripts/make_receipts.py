@@ -1,11 +1,11 @@
 """Writes docs/receipts: every network of the registry against each library that has it, on seeded weights; of the smallest
 network of each family the references in jaxft/verify/references; and of all some logits of the original, for the slow tests.
 
-    python scripts/make_receipts.py --torch-python PYTHON [--only "resnet*"] [--again] [--most 100e6] [--processes 2]
+    python scripts/make_receipts.py --torch-python PYTHON [--only "resnet*"] [--again] [--most 100e6] [--train 10e6] [--processes 2]
 
 PYTHON has torch, torchvision, timm and transformers. A receipt that is there is kept, so an interrupted run goes on; --again
-makes it anew. A batch in train mode, in float64, takes up to 40 bytes for each parameter: of networks with more than `TRAINED`
-it is left out.
+makes it anew. A batch in train mode, in float64, takes longer than all else, and up to 40 bytes for each parameter: it is part
+of the receipts of the smallest network of each family, and of those with up to --train parameters.
 """
 
 import argparse
@@ -28,16 +28,17 @@ from jaxft.weights.names import original_name, transformers_config
 ROOT = Path(__file__).parent.parent
 RECEIPTS, REFERENCES = ROOT / "docs" / "receipts", ROOT / "jaxft" / "verify" / "references"
 LOGITS = ROOT / "tests" / "models" / "fixtures" / "zoo" / "full_logits.npz"
-TRAINED = 320e6
 
 
 class Pair(NamedTuple):
-    """A network, a library that has it, the Python that has the library, and whether its reference comes with jaxft."""
+    """A network, a library that has it, the Python that has the library, whether its reference comes with jaxft, and whether a
+    batch in train mode is compared."""
 
     network: str
     library: str
     python: str
     keep: bool
+    train: bool
 
     @property
     def key(self) -> str:
@@ -65,9 +66,8 @@ def make(pair: Pair) -> tuple[str, np.ndarray | None, str]:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         kept = REFERENCES / f"{pair.key}.npz" if pair.keep else Path(folder) / "reference.npz"
-        train = size_of(pair.network).parameters <= TRAINED
         try:
-            receipt = verify(pair.network, None, against=pair.library, torch_python=pair.python, keep=kept, train=train)
+            receipt = verify(pair.network, None, against=pair.library, torch_python=pair.python, keep=kept, train=pair.train)
         except JaxftError as error:
             return pair.key, None, str(error)
         logits = read_reference(kept)[0].tensors["logits"].values
@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--torch-python", required=True)
     parser.add_argument("--only", default="*", help="glob over networks")
     parser.add_argument("--most", type=float, default=float("inf"), help="parameters of the largest")
+    parser.add_argument("--train", type=float, default=0, help="parameters of the largest whose batch in train mode is compared")
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
@@ -92,7 +93,8 @@ def main() -> None:
     for name in sorted(list_models(), key=lambda name: size_of(name).parameters):
         if fnmatch.fnmatchcase(name, options.only) and size_of(name).parameters <= options.most:
             for library in LIBRARIES:
-                pair = Pair(name, library, options.torch_python, name in small)
+                train = name in small or size_of(name).parameters <= options.train
+                pair = Pair(name, library, options.torch_python, name in small, train)
                 done = pair.key in known and (RECEIPTS / f"{pair.key}.json").exists()
                 if has(name, library) and (options.again or not done):
                     pairs.append(pair)
