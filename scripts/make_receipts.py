@@ -1,7 +1,8 @@
 """Writes docs/receipts: every network of the registry against each library that has it, on seeded weights; of the smallest
 network of each family the references in jaxft/verify/references; and of all some logits of the original, for the slow tests.
 
-    python scripts/make_receipts.py --torch-python PYTHON [--only "resnet*"] [--again] [--most 100e6] [--train 10e6] [--processes 2]
+    python scripts/make_receipts.py --torch-python PYTHON [--only "resnet*"] [--again] [--most 100e6] [--train 10e6]
+        [--processes 2]
 
 PYTHON has torch, torchvision, timm and transformers. A receipt that is there is kept, so an interrupted run goes on; --again
 makes it anew. A batch in train mode, in float64, takes longer than all else, and up to 40 bytes for each parameter: it is part
@@ -81,7 +82,7 @@ def main() -> None:
     parser.add_argument("--torch-python", required=True)
     parser.add_argument("--only", default="*", help="glob over networks")
     parser.add_argument("--most", type=float, default=float("inf"), help="parameters of the largest")
-    parser.add_argument("--train", type=float, default=0, help="parameters of the largest whose batch in train mode is compared")
+    parser.add_argument("--train", type=float, default=0, help="parameters of the largest that is trained")
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
