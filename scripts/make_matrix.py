@@ -17,6 +17,7 @@ import compared  # noqa: E402
 import originals  # noqa: E402
 
 from jaxft.models import architecture_of, list_models, pretrained_records, size_of  # noqa: E402
+from jaxft.verify.verify import LIBRARIES  # noqa: E402
 
 START = """# Networks
 
@@ -28,7 +29,10 @@ START = """# Networks
 Parameters with a head of 1,000 classes; operations of one image of the network's own size, a multiply-add being two, products
 with padding not counted. *Names* are the libraries whose files are read and written: of each, the number of parameters, all
 names and all shapes of the network in full size are those that the library itself makes (`tests/models/test_zoo.py`, the whole
-set with `pytest -m slow tests/models/test_zoo.py`).
+set with `pytest -m slow tests/models/test_zoo.py`). *Logits* is how far those of the network in full size are from each
+library's, on the same seeded weights and two images of mostly 64 pixels, in float32: the largest difference over the largest
+logit. The receipts in [`receipts/`](receipts) (`scripts/make_receipts.py`) tell it layer by layer; `jaxft verify NAME` makes
+one.
 
 `keras` are names in `.h5` files of keras.applications and of `model.save`, `keras3` those in `.weights.h5` and `.keras`.
 EfficientNet's images are taken to be normalised as ImageNet's are, whatever a file's own layer of that says; VGG and ResNet
@@ -54,13 +58,26 @@ def row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |\n"
 
 
+def receipts() -> dict[str, str]:
+    """Of each network what the receipts on seeded weights say of its logits, by library."""
+    found: dict[str, str] = {}
+    for library in LIBRARIES:
+        for file in sorted((ROOT / "docs" / "receipts").glob(f"*.{library}.json")):
+            receipt = json.loads(file.read_text())
+            if receipt["weights"].startswith("seeded"):
+                error = f"{library} {receipt['logits']['max_rel']:.0e}"
+                found[receipt["network"]] = ", ".join(filter(None, [found.get(receipt["network"]), error]))
+    return found
+
+
 def networks() -> str:
-    full = json.loads((compared.FIXTURES / "full.json").read_text())
-    text = row("network", "parameters", "GFLOP", "pixels", "names", "weights") + "|---|---:|---:|---:|---|---:|\n"
+    full, proved = json.loads((compared.FIXTURES / "full.json").read_text()), receipts()
+    titles = ("network", "parameters", "GFLOP", "pixels", "names", "weights", "logits")
+    text = row(*titles) + "|---|---:|---:|---:|---|---:|---|\n"
     for name in list_models():
         size, weights = size_of(name), len(pretrained_records(name))
         cells = f"{size.parameters / 1e6:,.1f} M", f"{size.flops / 1e9:,.2f}", str(size.size), ", ".join(full[name])
-        text += row(f"`{name}`", *cells, str(weights or "-"))
+        text += row(f"`{name}`", *cells, str(weights or "-"), proved.get(name, "-"))
     return text
 
 

@@ -12,7 +12,7 @@ def test_both_sides_of_a_run_are_timed_window_by_window(monkeypatch):
         return lambda *state_and_batch: calls.append(1) or step(*state_and_batch)
 
     monkeypatch.setattr(run, "checked", checked)  # put back after this test: other tests train in this process
-    found = loop_overhead.measure(loop_overhead.Case("resnet18", "head", 32, 8, 3), 2, decode=False)
+    found = loop_overhead.measure(loop_overhead.Case("resnet10t", "head", 32, 8, 3), 2, decode=False)
     assert len(calls) == 2 + 2 * 3  # the loop's: two to warm up, then two windows; the bare steps go past it
     assert min(found["bare_ms"], found["loop_ms"]) > 0
     assert run.checked is checked

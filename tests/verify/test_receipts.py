@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import jaxft
-from jaxft.models import build, list_models, size_of
+from jaxft.models import build, list_models
 from jaxft.verify.original import read_reference
 from jaxft.weights.names import original_name, transformers_config
 
@@ -32,8 +32,10 @@ def test_a_kept_receipt_says_that_the_network_equals_the_librarys(file):
     assert theirs == (config and config.architecture if library == "transformers" else original_name(name, library))
     assert found["layers"] >= 8
     assert found["logits"]["max_rel"] <= found["tolerance"] == 1e-4
-    if size_of(name).parameters <= 320e6:  # TRAINED of scripts/make_receipts.py
+    if found["gradients"]:
         assert found["gradients"]["max_rel"] <= 1e-6
+    else:  # a batch in train mode is compared of the small ones, and of these
+        assert file.stem not in {reference.stem for reference in REFERENCES}
     assert {library, "torch", "jax"} <= found["versions"].keys()
 
 
