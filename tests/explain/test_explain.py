@@ -13,14 +13,13 @@ from jaxft.explain.program import module_of, modules_of
 from jaxft.explain.step import judge_step, step_needs, step_ops
 from jaxft.plan import make_plan
 
-#: No weights of ResNet-18 are here: what is told is told without them.
-RESNET = ("--config.model.name=resnet18", "--config.train.accum_steps=1", "--config.phases.phase2.length=0 steps")
+ONE_PHASE = ("--config.train.accum_steps=1", "--config.phases.phase2.length=0 steps")
 
 
 @pytest.fixture(scope="module")
-def explained(recipe):
-    """The head of a ResNet-18 on eight devices that have next to no memory."""
-    return explain_step(read_config(str(recipe), RESNET), memory=1e6)
+def explained(recipe, quick_compiles):
+    """The head of a ResNet on eight devices that have next to no memory."""
+    return explain_step(read_config(str(recipe), ONE_PHASE), memory=1e6)
 
 
 def test_cost_and_what_freezing_saves_stand_beside_each_other(explained):
@@ -66,7 +65,7 @@ def test_what_does_not_fit_comes_with_changes_each_measured(explained):
 
 @pytest.mark.parametrize(("train", "stages"), [("head", 0), ("from:stage3", 2), ("full", 4)])
 def test_only_blocks_with_a_backward_pass_are_recomputed(recipe, train, stages):
-    config = read_config(str(recipe), (*RESNET, "--config.model.remat=True", f"--config.phases.phase1.train={train}"))
+    config = read_config(str(recipe), (*ONE_PHASE, "--config.model.remat=True", f"--config.phases.phase1.train={train}"))
     plan = make_plan(config, weights=False)
     ops, _ = step_ops(plan, plan.phases[0], config)
     modules = modules_of(tree.paths(plan.params))
@@ -83,7 +82,7 @@ def test_only_blocks_with_a_backward_pass_are_recomputed(recipe, train, stages):
 def test_the_table_says_all_of_it(explained):
     text = str(explained)
     (phase,) = explained.phases
-    assert "resnet18 at 32 pixels, float32, batch 16, 8 x cpu" in text
+    assert "resnet10t at 32 pixels, float32, batch 16, 8 x cpu" in text
     assert f"phase1: 1,539 of {phase.parameters:,} parameters trained" in text
     assert "frozen work    none is left in the backward pass" in text
     assert "of 1.00 MB on each device" in text
@@ -105,7 +104,7 @@ def test_json_holds_the_figures_and_what_follows_from_them(explained):
 def test_the_command_explains_one_phase_and_writes_json(recipe, tmp_path, capsys):
     file = tmp_path / "explained.json"
     steps = ["--config.phases.phase2.length=5 steps", "--config.phases.phase2.train=full", "--memory-gb=2", "--run"]
-    assert main(["explain-step", f"--config={recipe}", *RESNET, *steps, "--phase=phase2", f"--json={file}"]) == 0
+    assert main(["explain-step", f"--config={recipe}", *ONE_PHASE, *steps, "--phase=phase2", f"--json={file}"]) == 0
     text = capsys.readouterr().out
     assert "phase2: " in text
     assert "phase1: " not in text
@@ -119,7 +118,7 @@ def test_the_command_explains_one_phase_and_writes_json(recipe, tmp_path, capsys
 
 
 def test_an_unknown_phase_is_an_error_that_names_the_nearest(recipe, capsys):
-    assert main(["explain-step", f"--config={recipe}", *RESNET, "--phase=phase11"]) == 2
+    assert main(["explain-step", f"--config={recipe}", *ONE_PHASE, "--phase=phase11"]) == 2
     assert "no phase 'phase11'" in capsys.readouterr().err
 
 
