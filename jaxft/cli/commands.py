@@ -124,6 +124,7 @@ def verify(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         seed=options.seed,
         size=options.size,
         batch=options.batch,
+        dtype=options.dtype,
         train=not options.no_train,
         pictures=options.pictures,
         torch_python=options.torch_python,

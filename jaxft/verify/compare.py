@@ -77,13 +77,22 @@ def layer_names(table: Sequence[Rule]) -> dict[str, str]:
 def run_layers(
     model: Model, variables: Mapping[str, Any], images: np.ndarray
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """(outputs in inference, what each module gave by its '/' path), computed in the network's dtype."""
+    """(outputs in inference, what each module gave by its '/' path), computed in the network's dtype.
+
+    Args:
+      variables: of any float dtype; those of a network of dtype "float64" are widened.
+      images: f32 [B, H, W, C].
+    """
 
     def run(variables: Mapping[str, Any], images: jax.Array) -> tuple[Any, Any]:
         outputs, more = model.module.apply(variables, images, False, capture_intermediates=True, mutable=["intermediates"])
         return outputs, more["intermediates"]
 
-    outputs, inside = jax.jit(run)(variables, images)
+    double = model.module.dtype == jnp.float64
+    if double:
+        variables, images = jax.tree.map(lambda x: np.asarray(x, np.float64), (dict(variables), images))
+    with jax.enable_x64(double):
+        outputs, inside = jax.jit(run)(variables, images)
     layers = {}
     for path, given in tree.flatten(inside).items():
         module, _, method = path.rpartition("/")

@@ -104,6 +104,7 @@ def ask_original(
     images: np.ndarray,
     labels: np.ndarray,
     arguments: Mapping[str, Any] | None = None,
+    dtype: str = "float32",
     train: bool = True,
     files: Sequence[Path] = (),
     tag: str = "",
@@ -117,6 +118,7 @@ def ask_original(
       weights: a safetensors or `.pth` file in the library's names; loaded with `strict=True`.
       images: f32 [B, H, W, C], normalised.
       labels: int [B], for the batch in train mode.
+      dtype: of inference, "float32" or "float64".
       train: whether that is run too.
       files: pictures that the original pipeline of the weights `tag` prepares.
       python: an interpreter that has torch and the library; None is this one.
@@ -134,6 +136,7 @@ def ask_original(
             "arguments": dict(arguments or {}),
             "weights": str(weights.resolve()),
             "images": str(given),
+            "dtype": dtype,
             "labels": [int(label) for label in labels],
             "train": train,
             "files": [str(Path(file).resolve()) for file in files],

@@ -11,6 +11,7 @@ from jaxft.verify.compare import Difference, Parting
 
 #: Relative tolerances of what is computed in float32 and in float64.
 SINGLE, DOUBLE = 1e-4, 1e-6
+_DOUBT = "where errors grow from stage to stage it may be rounding, with random weights above all: --dtype=float64 tells"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Receipt:
 
     Attributes:
       network, original: ours, and "timm resnet50".
+      dtype: what inference was computed in.
       weights: their source and sha256; "seeded N" and "" for random ones.
       images: what the networks saw.
       stages: of each stage the layer that is furthest off.
@@ -28,12 +30,13 @@ class Receipt:
         None where it was not run.
       pixels: of pictures prepared by both pipelines; None where none was given.
       parting: where the networks part; None where they do not.
-      tolerance: of stages and logits, relative; of what is computed in float64 `DOUBLE`.
+      tolerance: of stages and logits, relative; of the batch in train mode `DOUBLE`.
       versions, date: of all that took part.
     """
 
     network: str
     original: str
+    dtype: str
     weights: str
     sha256: str
     images: str
@@ -71,10 +74,11 @@ class Receipt:
             [
                 f"{self.network} against {self.original}, weights {self.weights}"
                 + (f" (sha256 {self.sha256[:12]})" if self.sha256 else ""),
-                f"{self.images}; {self.layers} layers compared; {versions}; {self.date}",
+                f"{self.images}; {self.layers} layers compared in {self.dtype}; {versions}; {self.date}",
                 *aligned(rows, right=(1, 2, 3)),
                 f"the most likely class agrees for {self.agreement:.0%} of the images",
                 *([str(self.parting)] if self.parting else []),
+                *([_DOUBT] if self.parting and self.dtype == "float32" else []),
                 "equal within the tolerance" if self.equal else "NOT EQUAL",
             ]
         )

@@ -3,12 +3,12 @@
     python torch_side.py REQUEST.json
 
 The request's keys: `library` (torchvision, timm, transformers), `name` and `arguments` of the network there, `weights` (a
-safetensors or `.pth` file, loaded with strict=True), `images` (an `.npy` file, f32 [B, H, W, C], normalised), `labels`, `train`
-(whether a batch in train mode is run, in float64), `files` (picture files), `tag` (whose preprocessing they get), and `out`,
-the `.npz` that is written:
+safetensors or `.pth` file, loaded with strict=True), `images` (an `.npy` file, f32 [B, H, W, C], normalised), `dtype` (of
+inference), `labels`, `train` (whether a batch in train mode is run, in float64), `files` (picture files), `tag` (whose
+preprocessing they get), and `out`, the `.npz` that is written:
 
   layer|NAME     what the module gave, in the order in which modules were called
-  logits         f32 [B, K]
+  logits         [B, K]
   loss, grad|NAME, state|NAME   of a batch in train mode
   pixels|NUMBER  a picture as the original pipeline gives it to the network, [C, H, W]
   versions       JSON
@@ -138,8 +138,9 @@ def main(request: dict[str, Any]) -> None:
     weights = collections.OrderedDict(read(request["weights"]))
     weights._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]  # MNASNet wants the version of its modules
     network.load_state_dict(weights, strict=True)
-    network.eval()
-    images = torch.from_numpy(np.load(request["images"]).transpose(0, 3, 1, 2).copy())
+    dtype = getattr(torch, request["dtype"])
+    network.to(dtype).eval()
+    images = torch.from_numpy(np.load(request["images"]).transpose(0, 3, 1, 2).copy()).to(dtype)
     layers: dict[str, np.ndarray] = {}
     hooks = watch(network, layers)
     logits = tensor_of(network(images)).numpy()

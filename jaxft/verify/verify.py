@@ -32,13 +32,15 @@ from jaxft.verify.compare import (
     run_layers,
 )
 from jaxft.verify.original import Original, Theirs, ask_original, read_reference, write_reference
-from jaxft.verify.receipt import SINGLE, Receipt
+from jaxft.verify.receipt import DOUBLE, SINGLE, Receipt
 from jaxft.weights import convert, export, load_model, save_safetensors
 from jaxft.weights.names import foreign_shapes, original_arguments, original_name, rules, transformers_config
 from jaxft.weights.sources import file_sha256
 
 #: Whose networks ours are compared with.
 LIBRARIES = ("torchvision", "timm", "transformers")
+#: Of inference, relative, by what it is computed in.
+TOLERANCES = {"float32": SINGLE, "float64": DOUBLE}
 #: Pixels of seeded images for random weights, unless the network needs larger ones, whole patches or whole windows.
 SEEDED_SIZE = 64
 
@@ -51,12 +53,13 @@ def verify(
     seed: int = 0,
     size: int | None = None,
     batch: int = 2,
+    dtype: str = "float32",
     train: bool = True,
     pictures: Sequence[str | Path] = (),
     torch_python: str | None = None,
     reference: str | Path | None = None,
     keep: str | Path | None = None,
-    tolerance: float = SINGLE,
+    tolerance: float | None = None,
 ) -> Receipt:
     """Compares a network with its original, on the same weights and images.
 
@@ -66,17 +69,21 @@ def verify(
       against: of `LIBRARIES`; None is the one whose names the weights have, else the first that has the network.
       seed: of random weights, images and labels.
       size, batch: of the images: pixels, and how many. A size of None is that of the weights; for random ones `SEEDED_SIZE`.
+      dtype: of inference: "float32", or "float64", which tells a difference from rounding that grew from layer to layer.
       train: compare a batch in train mode too, in float64.
       pictures: files that both sides prepare as the weights of the tag want it, and classify in place of seeded images.
       torch_python: a Python that has torch and the library. None is this one, or, where that has no torch, the reference that
         comes with jaxft (see `packaged_reference`).
       reference: a file of `keep`, in place of the original: torch is not needed, and of each tensor some entries are compared.
       keep: a file to write with those entries, of the original.
-      tolerance: relative, for what is computed in float32.
+      tolerance: relative, of stages and logits; None is `SINGLE` in float32 and `DOUBLE` in float64.
 
     Raises:
-      JaxftError: no such network or weights, a library without the network, no torch.
+      JaxftError: no such network or weights, a library without the network, no torch, another dtype.
     """
+    if dtype not in TOLERANCES:
+        raise JaxftError(f"dtype is '{dtype}', not {' or '.join(TOLERANCES)}")
+    tolerance = TOLERANCES[dtype] if tolerance is None else tolerance
     name, tag = split_tag(name)
     if weights is True and tag:
         weights = tag
@@ -104,6 +111,7 @@ def verify(
         "weights": made.report.sha256 if made else f"seeded {seed}",
         "images": [seed, *images.shape],
         "pictures": [file_sha256(Path(file)) for file in pictures],
+        **({"dtype": dtype} if dtype != "float32" else {}),
     }
     if reference is None and torch_python is None and importlib.util.find_spec("torch") is None:
         reference = packaged_reference(model.name, library)
@@ -125,6 +133,7 @@ def verify(
                 images=images,
                 labels=labels,
                 arguments=arguments_of(model, library),
+                dtype=dtype,
                 train=train,
                 files=[Path(file) for file in pictures],
                 tag=tag,
@@ -132,14 +141,16 @@ def verify(
             )
     if keep is not None:
         write_reference(Path(keep), original, about)
-    outputs, layers = run_layers(model, variables, images)
+    double = in_float64(model)
+    outputs, layers = run_layers(double if dtype == "float64" else model, variables, images)
     stages, parting, count = compare_layers(model, layers, original, table, tolerance)
     train = train and "loss" in original.tensors
-    step = _train_step(model, variables, images, labels, table, original) if train else (None, None, None)
+    step = _train_step(double, variables, images, labels, table, original) if train else (None, None, None)
     logits = original.tensors["logits"]
     return Receipt(
         network=f"{name}.{tag}" if tag else name,
         original=f"{library} {theirs}",
+        dtype=dtype,
         weights=made.report.source if made else f"seeded {seed}",
         sha256=made.report.sha256 if made else "",
         images=_described(images, pictures),
@@ -171,7 +182,8 @@ def packaged_reference(name: str, library: str) -> Path | None:
 
 def _kept(path: Path, about: Mapping[str, Any]) -> Original:
     original, of = read_reference(path)
-    other = [f"{key} {of.get(key)}, not {value}" for key, value in about.items() if of.get(key) != value]
+    keys = sorted({*about, *of})
+    other = [f"{key} {of.get(key)}, not {about.get(key)}" for key in keys if of.get(key) != about.get(key)]
     if other:
         raise JaxftError(f"{path} is a reference of something else: {'; '.join(other)}")
     return original
@@ -256,6 +268,13 @@ def _described(images: np.ndarray, pictures: Sequence[str | Path]) -> str:
     return f"pictures: {size} ({names})" if pictures else f"seeded images: {size}"
 
 
+def in_float64(model: Model) -> Model:
+    """The network in float64, without dropout and stochastic depth."""
+    rates: dict[str, Any] = {option: 0.0 for option in ("dropout", "drop_path") if option in model.architecture.options}
+    with jax.enable_x64(True):
+        return build(model.name, model.num_classes, dtype="float64", size=model.preprocessing.size, **rates)
+
+
 def _train_step(
     model: Model,
     variables: Mapping[str, Any],
@@ -265,10 +284,7 @@ def _train_step(
     original: Original,
 ) -> tuple[Difference, Difference, Difference | None]:
     """Loss, gradient and statistic furthest off, of a batch in train mode in float64."""
-    rates: dict[str, Any] = {option: 0.0 for option in ("dropout", "drop_path") if option in model.architecture.options}
-    with jax.enable_x64(True):
-        double = build(model.name, model.num_classes, dtype="float64", size=model.preprocessing.size, **rates)
-    value, found = batch_in_train_mode(double, variables, images, labels, table)
+    value, found = batch_in_train_mode(model, variables, images, labels, table)
     gradients = original.part("grad|")
     largest = max(float(np.abs(theirs.values).max()) for theirs in gradients.values())
     worst = _furthest("gradients", found, gradients, floor=1e-9 * largest)
