@@ -54,9 +54,11 @@ def has(name: str, library: str) -> bool:
 
 
 def smallest() -> set[str]:
-    """The smallest network of each family, and the one of the documents."""
+    """The smallest network of each family that one of the libraries has, and the one of the documents."""
     found: dict[str, str] = {"": "resnet18"}
     for name in list_models():
+        if not any(has(name, library) for library in LIBRARIES):
+            continue
         family = architecture_of(name).family
         if family not in found or size_of(name).parameters < size_of(found[family]).parameters:
             found[family] = name

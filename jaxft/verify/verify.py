@@ -182,7 +182,7 @@ def packaged_reference(name: str, library: str) -> Path | None:
 
 def _kept(path: Path, about: Mapping[str, Any]) -> Original:
     original, of = read_reference(path)
-    keys = sorted({*about, *of})
+    keys = dict.fromkeys([*about, *of])
     other = [f"{key} {of.get(key)}, not {about.get(key)}" for key in keys if of.get(key) != about.get(key)]
     if other:
         raise JaxftError(f"{path} is a reference of something else: {'; '.join(other)}")

@@ -13,7 +13,7 @@ from jaxft.models import build
 from jaxft.verify import compare_layers, run_layers, seeded, verify
 from jaxft.verify.compare import Difference, difference, furthest
 from jaxft.verify.original import Original, Theirs, read_reference, write_reference
-from jaxft.verify.verify import packaged_reference, seeded_variables
+from jaxft.verify.verify import in_float64, packaged_reference, seeded_variables
 from jaxft.weights.names import rules
 
 NAME = "resnet18"
@@ -45,6 +45,22 @@ def test_a_network_equals_its_original_in_every_stage_the_logits_and_a_batch_in_
     found = json.loads(receipt.to_json())
     assert found["equal"] is True
     assert found["original"] == "torchvision resnet18"
+
+
+def test_in_float64_a_network_gives_what_it_gives_in_float32_but_for_rounding(resnet18):
+    model, variables, original, images = resnet18
+    outputs, layers = run_layers(in_float64(model), variables, images)
+    assert {layer.dtype for layer in layers.values()} == {np.dtype("float64")}
+    single, _ = run_layers(model, variables, images)
+    assert 1e-9 < difference("logits", single["logits"], whole(outputs["logits"])).max_rel < 1e-5
+    assert difference("logits", outputs["logits"], original.tensors["logits"]).max_rel < 1e-5
+
+
+def test_a_reference_of_another_dtype_and_an_unknown_dtype_are_refused():
+    with pytest.raises(JaxftError, match="is a reference of something else: dtype None, not float64"):
+        verify(NAME, None, dtype="float64", reference=packaged_reference(NAME, "torchvision"))
+    with pytest.raises(JaxftError, match="dtype is 'float16', not float32 or float64"):
+        verify(NAME, None, dtype="float16")
 
 
 @pytest.mark.parametrize(
