@@ -14,6 +14,7 @@ from jaxft.export import export_network, export_run
 from jaxft.models import build
 from jaxft.plan import make_plan
 from jaxft.weights import create_model, open_repository, read_with_metadata
+from jaxft.weights.names import original_arguments
 from jaxft.workdir import FineTuned, load_run
 
 CLASSES = ["circle", "cross", "dots"]
@@ -142,6 +143,16 @@ def test_a_head_or_channels_that_a_library_does_not_have_are_not_written_for_it(
         export_network(tuned("keras_mobilenetv2_035"), tmp_path / "net.safetensors", to="keras3")
     with pytest.raises(JaxftError, match="only for jaxft, keras3"):
         export_network(tuned("keras_mobilenetv2_035"), tmp_path / "net.h5", to="keras")
+
+
+def test_a_network_with_windows_is_written_for_timm_only_where_all_maps_are_whole_windows(tmp_path):
+    model = build("swin_tiny_patch4_window7_224", 3, size=64)
+    small = FineTuned(model, *model.shapes, tuple(CLASSES), "classify", 7, {"model": {"head": "linear"}})
+    for to in ("timm", "transformers"):
+        with pytest.raises(JaxftError, match=f"no whole windows, which {to} treats .* fine-tune at a multiple of 224 pixels"):
+            export_network(small, tmp_path / "net", to=to)
+    assert original_arguments(build(model.name, size=448), "timm") == {"img_size": 448}
+    assert original_arguments(build(model.name), "timm") == {}
 
 
 def test_what_a_run_keeps_of_a_tagged_network_builds_it_again(photos):
