@@ -152,7 +152,7 @@ def test_a_network_with_windows_is_written_for_timm_only_where_all_maps_are_whol
         with pytest.raises(JaxftError, match=f"no whole windows, which {to} treats .* fine-tune at a multiple of 224 pixels"):
             export_network(small, tmp_path / "net", to=to)
     assert original_arguments(build(model.name, size=448), "timm") == {"img_size": 448}
-    assert original_arguments(build(model.name), "timm") == {}
+    assert original_arguments(build(model.name, size=448), "torchvision") == {}
 
 
 def test_what_a_run_keeps_of_a_tagged_network_builds_it_again(photos):

@@ -148,9 +148,9 @@ def original_arguments(model: Model, library: str) -> dict[str, Any]:
     """What the network of "torchvision", "timm" or "keras" is made with, so that it is `model`; but for its classes."""
     known = getattr(_FAMILIES[model.architecture.family], "ARGUMENTS", {}) if library != "timm" else {}
     found = dict(known.get(model.name, {}))
-    side = model.preprocessing.size
-    if library != "keras" and "size" in model.architecture.options:
-        found["img_size" if library == "timm" else "image_size"] = side
-    if library == "timm" and hasattr(model.architecture.config, "windows") and side != model.architecture.preprocessing.size:
-        found["img_size"] = side
+    sized = "size" in model.architecture.options
+    if library == "timm" and (sized or hasattr(model.architecture.config, "windows")):
+        found["img_size"] = model.preprocessing.size
+    elif library != "keras" and sized:
+        found["image_size"] = model.preprocessing.size
     return found
