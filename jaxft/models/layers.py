@@ -26,9 +26,9 @@ Train = bool | Trains
 def he_out(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
     """He et al. (2015), over the outputs: what torchvision initialises convolutions with.
 
-    The numbers of `nn.initializers.variance_scaling(2.0, "fan_out", "normal")` but for rounding, drawn along one axis: XLA's CPU
-    backend unrolls the loops over a kernel's pixels (measured: `init` compiles 1.6 times faster of EfficientNet-Lite0, 1.8 of ResNet-50, 14
-    of a tiny VGG).
+    The numbers of `nn.initializers.variance_scaling(2.0, "fan_out", "normal")` but for rounding, drawn along one axis: XLA's
+    CPU backend unrolls the loops over a kernel's pixels (measured: `init` compiles 1.6 times faster of EfficientNet-Lite0, 1.8
+    of ResNet-50, 14 of a tiny VGG).
     """
     fan_out = math.prod(shape) // shape[-2]
     drawn = jax.random.normal(key, (math.prod(shape),), dtype) * jnp.sqrt(jnp.asarray(2 / fan_out, dtype))
