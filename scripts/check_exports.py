@@ -21,7 +21,6 @@ import numpy as np
 
 ROOT = Path(__file__).parent.parent
 FOUND = ROOT / "docs" / "exports.json"
-LIBRARIES = ("torchvision", "timm", "transformers")
 #: A multiple of every patch; cut out of pictures with an even overhang, at whose odd ones transformers' processors disagree.
 PIXELS, CLASSES = 112, ("circle", "cross", "dots")
 
@@ -43,29 +42,28 @@ def draw(root: Path) -> Path:
 def chosen() -> list[str]:
     """Of each family the smallest network that torchvision has, and timm; and the smallest of each class of transformers."""
     from jaxft.models import architecture_of, build, list_models, size_of
-    from jaxft.weights.names import original_name, transformers_config
+    from jaxft.verify.verify import originals
 
     found: dict[tuple[str, str], str] = {}
     for name in sorted(list_models(), key=lambda name: size_of(name).parameters):
-        family, config = architecture_of(name).family, transformers_config(build(name))
-        for library in ("torchvision", "timm"):
-            if original_name(name, library):
-                found.setdefault((family, library), name)
-        if config and "Classification" in config.architecture:
-            found.setdefault((family, config.architecture), name)
+        for library, theirs in originals(build(name)).items():
+            if library != "transformers" or "Classification" in theirs:
+                kind = theirs if library == "transformers" else library
+                found.setdefault((architecture_of(name).family, kind), name)
     return sorted(set(found.values()))
 
 
 def fine_tune(name: str, pictures: Path, folder: Path) -> None:
     """Of seeded weights, on which every layer shows in the logits; networks with windows in their own size."""
     import jaxft
-    from jaxft.verify.verify import seeded_model, seeded_variables
-    from jaxft.weights import save_safetensors
-    from jaxft.weights.names import conventions, rules
+    from jaxft.models import architecture_of
+    from jaxft.verify.verify import originals, seeded_model, seeded_variables
+    from jaxft.weights import export, save_safetensors
+    from jaxft.weights.names import rules
 
-    model = seeded_model(name, size=None if hasattr(jaxft.models.architecture_of(name).config, "windows") else PIXELS)
-    library = next(library for library in LIBRARIES if library in conventions(model))
-    start = jaxft.weights.export(seeded_variables(model, library, 0), rules(model, library))
+    model = seeded_model(name, size=None if architecture_of(name).window_pixels else PIXELS)
+    library = next(iter(originals(model)))
+    start = export(seeded_variables(model, library, 0), rules(model, library))
     save_safetensors(folder / "start.safetensors", start)
     jaxft.finetune(
         pictures, workdir=folder / "run", model=name, pretrained=str(folder / "start.safetensors"), train_part="head", epochs=1,
@@ -81,9 +79,8 @@ def check(name: str, folder: Path, pictures: Path, python: str) -> dict[str, Any
     from jaxft.data.transforms import eval_transform
     from jaxft.preprocessing import normalize
     from jaxft.verify import run_layers
-    from jaxft.verify.verify import in_float64
+    from jaxft.verify.verify import in_float64, originals
     from jaxft.weights import load_model
-    from jaxft.weights.names import conventions, original_name
 
     tuned = jaxft.load_run(folder / "run")
     files = sorted(pictures.rglob("0.png"))
@@ -94,9 +91,7 @@ def check(name: str, folder: Path, pictures: Path, python: str) -> dict[str, Any
     logits = run_layers(in_float64(tuned.model), variables, images)[0]["logits"]
     ours = tree.flatten(variables)
     found: dict[str, Any] = {}
-    for library in LIBRARIES:
-        if library not in conventions(tuned.model) or (library != "transformers" and not original_name(name, library)):
-            continue
+    for library in originals(tuned.model):
         out = folder / (f"{library}.safetensors" if library == "torchvision" else library)
         try:
             exported = jaxft.export_run(folder / "run", out, to=library)

@@ -24,8 +24,7 @@ from jaxft.errors import JaxftError
 from jaxft.models import architecture_of, build, list_models, size_of
 from jaxft.verify import verify
 from jaxft.verify.original import read_reference
-from jaxft.verify.verify import LIBRARIES, TOLERANCES
-from jaxft.weights.names import original_name, transformers_config
+from jaxft.verify.verify import DTYPES, originals
 
 ROOT = Path(__file__).parent.parent
 RECEIPTS, REFERENCES = ROOT / "docs" / "receipts", ROOT / "jaxft" / "verify" / "references"
@@ -47,17 +46,11 @@ class Pair(NamedTuple):
         return f"{self.network}.{self.library}"
 
 
-def has(name: str, library: str) -> bool:
-    if library == "transformers":
-        return transformers_config(build(name)) is not None
-    return original_name(name, library) is not None
-
-
 def smallest() -> set[str]:
     """The smallest network of each family that one of the libraries has, and the one of the documents."""
     found: dict[str, str] = {"": "resnet18"}
     for name in list_models():
-        if not any(has(name, library) for library in LIBRARIES):
+        if not originals(build(name)):
             continue
         family = architecture_of(name).family
         if family not in found or size_of(name).parameters < size_of(found[family]).parameters:
@@ -72,7 +65,7 @@ def make(pair: Pair) -> tuple[str, np.ndarray | None, str]:
         kept = REFERENCES / f"{pair.key}.npz" if pair.keep else Path(folder) / "reference.npz"
         given = {"against": pair.library, "torch_python": pair.python, "keep": kept, "train": pair.train}
         try:
-            for dtype in TOLERANCES:  # float64 where rounding grows too much in float32
+            for dtype in DTYPES:  # float64 where rounding grows too much in float32
                 receipt = verify(pair.network, None, dtype=dtype, **given)
                 if receipt.equal:
                     break
@@ -100,11 +93,11 @@ def main() -> None:
     pairs = []
     for name in sorted(list_models(), key=lambda name: size_of(name).parameters):
         if fnmatch.fnmatchcase(name, options.only) and size_of(name).parameters <= options.most:
-            for library in LIBRARIES:
+            for library in originals(build(name)):
                 train = name in small or size_of(name).parameters <= options.train
                 pair = Pair(name, library, options.torch_python, name in small, train)
                 done = pair.key in known and (RECEIPTS / f"{pair.key}.json").exists()
-                if has(name, library) and (options.again or not done):
+                if options.again or not done:
                     pairs.append(pair)
     # A process a network: what a large one took is given back.
     with multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=1) as pool:

@@ -14,8 +14,6 @@ def test_finetune_is_a_call_of_the_run_and_its_network_predicts(photos, tmp_path
     result = jaxft.finetune(
         photos,
         workdir=tmp_path / "run",
-        model="resnet10t",
-        pretrained=None,
         size=32,
         epochs=4,
         lr=1e-2,

@@ -13,7 +13,6 @@ import numpy as np
 from jaxft import tree
 from jaxft.errors import JaxftError, near
 from jaxft.files import write_whole
-from jaxft.models import build
 from jaxft.weights import export, save_safetensors
 from jaxft.weights.convert import KERAS
 from jaxft.weights.keras_files import save_weights_h5
@@ -99,11 +98,11 @@ def _check(tuned: FineTuned, to: str) -> None:
         return
     if tuned.record["model"]["head"] != "linear":
         raise JaxftError(f"the head is an '{tuned.record['model']['head']}', which {to} does not have: write it for jaxft")
-    windows, map_size = getattr(model.architecture.config, "windows", ()), model.preprocessing.size // 4
-    if to in ("timm", "transformers") and any((map_size >> stage) % window for stage, window in enumerate(windows)):
+    size, whole = model.preprocessing.size, model.architecture.window_pixels
+    if to in ("timm", "transformers") and whole and size % whole:
         raise JaxftError(
-            f"at {model.preprocessing.size} pixels the maps of {model.name} are no whole windows, which {to} treats in a "
-            f"way of its own: write it for jaxft, or fine-tune at a multiple of {build(model.name).preprocessing.size} pixels"
+            f"at {size} pixels the maps of {model.name} are no whole windows, which {to} treats in a way of its own: "
+            f"write it for jaxft, or fine-tune at a multiple of {whole} pixels"
         )
     if to in ("torchvision", KERAS) and model.in_channels != 3:
         raise JaxftError(f"the network takes {model.in_channels} channels, that of {to} 3: write it for timm or jaxft")

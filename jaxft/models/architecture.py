@@ -73,6 +73,7 @@ class Architecture:
       positions: its position embeddings; None where there are none.
       min_size: the smallest input in pixels.
       head_reads: the key of the outputs that the head takes.
+      window_pixels: a side of which is a multiple has whole windows in every stage; at others libraries differ. 0: no windows.
     """
 
     family: str
@@ -85,3 +86,4 @@ class Architecture:
     positions: Positions | None = None
     min_size: int = 32
     head_reads: str = "features"
+    window_pixels: int = 0

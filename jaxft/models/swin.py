@@ -282,7 +282,8 @@ def stages(config: Config) -> dict[str, tuple[str, ...]]:
 def architecture(config: Config, size: int = 224, resize: int = 248) -> Architecture:
     """`size`, `resize`: see `Preprocessing`."""
     family, preprocessing = "swinv2" if config.v2 else "swin", Preprocessing(size, resize, "bicubic")
-    return Architecture(family, config, Swin, stages, "patch_embed/proj/kernel", preprocessing)
+    whole = math.lcm(*(PATCH * 2**stage * window for stage, window in enumerate(config.windows)))
+    return Architecture(family, config, Swin, stages, "patch_embed/proj/kernel", preprocessing, window_pixels=whole)
 
 
 _SMALL, _LARGE = (2, 2, 6, 2), (2, 2, 18, 2)

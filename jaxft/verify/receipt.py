@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from jaxft.columns import aligned
 from jaxft.verify.compare import Difference, Parting
 
-#: Relative tolerances of what is computed in float32 and in float64.
+#: Relative tolerances of inference, and of a batch in train mode, which is in float64.
 SINGLE, DOUBLE = 1e-4, 1e-6
 _DOUBT = "where errors grow from stage to stage it may be rounding, with random weights above all: --dtype=float64 tells"
 

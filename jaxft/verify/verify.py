@@ -32,15 +32,15 @@ from jaxft.verify.compare import (
     run_layers,
 )
 from jaxft.verify.original import Original, Theirs, ask_original, read_reference, write_reference
-from jaxft.verify.receipt import DOUBLE, SINGLE, Receipt
+from jaxft.verify.receipt import SINGLE, Receipt
 from jaxft.weights import convert, export, load_model, save_safetensors
 from jaxft.weights.names import foreign_shapes, original_arguments, original_name, rules, transformers_config
 from jaxft.weights.sources import file_sha256
 
 #: Whose networks ours are compared with.
 LIBRARIES = ("torchvision", "timm", "transformers")
-#: Of inference, relative, by what it is computed in.
-TOLERANCES = {"float32": SINGLE, "float64": DOUBLE}
+#: What inference is compared in.
+DTYPES = ("float32", "float64")
 #: Pixels of seeded images for random weights, unless the network needs larger ones, whole patches or whole windows.
 SEEDED_SIZE = 64
 
@@ -59,7 +59,7 @@ def verify(
     torch_python: str | None = None,
     reference: str | Path | None = None,
     keep: str | Path | None = None,
-    tolerance: float | None = None,
+    tolerance: float = SINGLE,
 ) -> Receipt:
     """Compares a network with its original, on the same weights and images.
 
@@ -76,14 +76,13 @@ def verify(
         comes with jaxft (see `packaged_reference`).
       reference: a file of `keep`, in place of the original: torch is not needed, and of each tensor some entries are compared.
       keep: a file to write with those entries, of the original.
-      tolerance: relative, of stages and logits; None is `SINGLE` in float32 and `DOUBLE` in float64.
+      tolerance: relative, of stages and logits.
 
     Raises:
       JaxftError: no such network or weights, a library without the network, no torch, another dtype.
     """
-    if dtype not in TOLERANCES:
-        raise JaxftError(f"dtype is '{dtype}', not {' or '.join(TOLERANCES)}")
-    tolerance = TOLERANCES[dtype] if tolerance is None else tolerance
+    if dtype not in DTYPES:
+        raise JaxftError(f"dtype is '{dtype}', not {' or '.join(DTYPES)}")
     name, tag = split_tag(name)
     if weights is True and tag:
         weights = tag
@@ -203,7 +202,7 @@ def seeded_model(name: str, tag: str = "", size: int | None = None, *, pictures:
     """A network for random weights: of few pixels, or as the weights `tag` want their images."""
     if not pictures:
         architecture = architecture_of(name)
-        if size is None and not hasattr(architecture.config, "windows"):  # libraries shrink windows in ways of their own
+        if size is None and not architecture.window_pixels:
             patch = architecture.positions.patch if architecture.positions else 1
             size = max(-(-SEEDED_SIZE // patch) * patch, architecture.min_size)
         return build(name, size=size)
@@ -217,12 +216,17 @@ def seeded_variables(model: Model, library: str, seed: int) -> dict[str, Any]:
     return convert(seeded.state_dict(seed, foreign_shapes(model, library)), table, model.variables).tree
 
 
-def _original(model: Model, against: str | None, convention: str) -> tuple[str, str]:
-    """The library that is asked, and what the network is called there."""
+def originals(model: Model) -> dict[str, str]:
+    """Of `LIBRARIES` those that have the network -> what it is called there."""
     names = {library: original_name(model.name, library) for library in LIBRARIES[:2]}
     config = transformers_config(model)
     names["transformers"] = config.architecture if config else None
-    known = {library: name for library, name in names.items() if name}
+    return {library: name for library, name in names.items() if name}
+
+
+def _original(model: Model, against: str | None, convention: str) -> tuple[str, str]:
+    """The library that is asked, and what the network is called there."""
+    known = originals(model)
     library = against or (convention if convention in known else next(iter(known), ""))
     if library not in known:
         raise JaxftError(f"{library or ', '.join(LIBRARIES)} has no {model.name}; {', '.join(known) or 'nobody'} has it")

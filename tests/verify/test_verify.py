@@ -1,5 +1,6 @@
 """Networks are compared with their originals: what is equal is found equal, and what is not is found where it begins."""
 
+import dataclasses
 import json
 import sys
 
@@ -11,7 +12,7 @@ from jaxft.cli.main import FINISHED, USAGE, main
 from jaxft.errors import JaxftError
 from jaxft.models import build
 from jaxft.verify import compare_layers, run_layers, seeded, verify
-from jaxft.verify.compare import Difference, difference, furthest
+from jaxft.verify.compare import Difference, Parting, difference, furthest
 from jaxft.verify.original import Original, Theirs, read_reference, write_reference
 from jaxft.verify.verify import in_float64, packaged_reference, seeded_variables
 from jaxft.weights.names import rules
@@ -45,6 +46,9 @@ def test_a_network_equals_its_original_in_every_stage_the_logits_and_a_batch_in_
     found = json.loads(receipt.to_json())
     assert found["equal"] is True
     assert found["original"] == "torchvision resnet18"
+    parted = dataclasses.replace(receipt, parting=Parting("fc", "fc", "", "a hint"))
+    assert "it may be rounding" in str(parted)
+    assert "it may be rounding" not in str(dataclasses.replace(parted, dtype="float64"))
 
 
 def test_in_float64_a_network_gives_what_it_gives_in_float32_but_for_rounding(resnet18):

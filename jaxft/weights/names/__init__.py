@@ -149,7 +149,7 @@ def original_arguments(model: Model, library: str) -> dict[str, Any]:
     known = getattr(_FAMILIES[model.architecture.family], "ARGUMENTS", {}) if library != "timm" else {}
     found = dict(known.get(model.name, {}))
     sized = "size" in model.architecture.options
-    if library == "timm" and (sized or hasattr(model.architecture.config, "windows")):
+    if library == "timm" and (sized or model.architecture.window_pixels):
         found["img_size"] = model.preprocessing.size
     elif library != "keras" and sized:
         found["image_size"] = model.preprocessing.size
