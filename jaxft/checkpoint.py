@@ -71,7 +71,7 @@ class Checkpoints:
         self._saving, self._best = int(state.step), best_step
         try:
             self._check_space(sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
-            items = {name: ocp.args.StandardSave(part) for name, part in _parts(state).items()}
+            items = {name: ocp.args.StandardSave(jax.tree.map(_one_copy, part)) for name, part in _parts(state).items()}
             self._manager.save(self._saving, args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(meta)), force=True)
         except (OSError, ValueError, RuntimeError) as error:
             raise self._save_error(error) from error
@@ -191,6 +191,16 @@ def _parts(state: TrainState) -> dict[str, Any]:
     parts = {name: getattr(state, name) for name in _ITEMS if name != "clock"}
     parts["clock"] = {"step": state.step, "rng": state.rng}
     return {name: part for name, part in parts.items() if jax.tree.leaves(part)}
+
+
+def _one_copy(leaf: jax.Array) -> jax.Array:
+    """Where each device of this process, the only one, has all of an array: the first one's.
+
+    Of the others Orbax would take a slice each, and each slice of each shape would be compiled (12 s before the first save of
+    a ResNet-50 with Adam's moments on 8 devices, 2 s before each one after it).
+    """
+    whole = leaf.is_fully_replicated and leaf.is_fully_addressable
+    return leaf.addressable_shards[0].data if whole else leaf
 
 
 def _item(metadata: Any, name: str) -> Any:

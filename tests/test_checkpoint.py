@@ -61,6 +61,31 @@ def test_the_old_best_stays_until_a_better_one_is_complete(saved, monkeypatch):
     assert saved.steps() == [3, 6]
 
 
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_save_is_of_the_moment_it_was_asked_for_and_compiles_nothing(tmp_path, devices):
+    mesh = data_mesh(jax.devices()[:devices])
+    expected = jax.tree.map(np.asarray, make_state(5))
+    state = replicate(jax.tree.map(np.copy, expected), mesh)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    compiled = []
+
+    def listen(event, _, **labels):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(labels)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        checkpoints.save(state, META, best_step=None)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert not compiled
+    # The next step takes the memory of the state that is still being written.
+    jax.block_until_ready(jax.jit(lambda old: jax.tree.map(lambda leaf: leaf + 1, old), donate_argnums=0)(state))
+    checkpoints.finish(best_step=None)
+    assert_same(checkpoints.restore(5, abstract(expected, mesh)), expected)
+    checkpoints.close()
+
+
 def test_without_a_best_only_the_newest_is_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     for step in range(1, 5):

@@ -1,6 +1,5 @@
 """A run killed at every step and continued is the run that was never killed, bit for bit."""
 
-import json
 import os
 import shutil
 import signal
@@ -66,12 +65,12 @@ def unbroken(tmp_path_factory, recipe):
     return base / "run", base / "cache", _everything(base / "run")
 
 
-def test_a_run_killed_inside_every_step_and_continued_is_bit_equal(unbroken, recipe, tmp_path):
+# The loss runs once a microbatch, twice a step: killed inside the first step, maybe the second, then always inside the third
+# after a start, when the save of the first is surely complete. The long row kills every step once.
+@pytest.mark.parametrize("calls", ["155", pytest.param("13" + "5" * (STEPS - 2), marks=pytest.mark.slow)])
+def test_a_run_killed_inside_its_steps_and_continued_is_bit_equal(unbroken, recipe, tmp_path, calls):
     _, cache, expected = unbroken
     workdir = tmp_path / "run"
-    # The loss runs once a microbatch, twice a step: killed inside step 1, inside step 2, then always inside the third step
-    # after a start, when the save of the first is surely complete. So every step is killed once.
-    calls = ["1", "3", *["5"] * (STEPS - 2)]
     for after in calls:
         process = _start(recipe, workdir, cache, "--resume", *SETTINGS, KILL_AFTER=after)
         output, _ = process.communicate()
@@ -129,8 +128,7 @@ def test_a_checkpoint_of_one_device_continues_on_eight(unbroken, recipe, tmp_pat
     output, _ = process.communicate()
     assert process.returncode == 0, output
     assert f"resuming at step {start}" in output
-    shards = json.loads((workdir / "checkpoints" / str(STEPS) / "params" / "_sharding").read_text())
-    assert all('"shape": [8]' in shard for shard in shards.values())
+    assert "the loss is traced for 8 devices" in output
     _, found, _ = _everything(workdir)
     for name, value in expected.items():
         if np.issubdtype(value.dtype, np.floating):
