@@ -17,6 +17,8 @@ from jaxft.workdir import load_run
 
 CLASSES = ("circle", "cross", "dots")
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 @pytest.fixture(scope="module")
 def alone(finished, photos, tmp_path_factory):

@@ -19,6 +19,8 @@ from jaxft.workdir import FineTuned, load_run
 
 CLASSES = ["circle", "cross", "dots"]
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 @pytest.fixture(scope="module")
 def run(finished):
@@ -102,8 +104,17 @@ def test_a_run_is_continued_from_an_exported_folder(run, photos, tmp_path):
 
 
 def tuned(name, **options):
-    model, params, state = create_model(name, 3, **options)
-    return FineTuned(model, params, state, tuple(CLASSES), "classify", 7, {"model": {"head": options.get("head", "linear")}})
+    return _run_of(*create_model(name, 3, **options), **options)
+
+
+def untouched(name, **options):
+    """A run of zeros, for what does not look at its arrays: no network is drawn and compiled."""
+    model = build(name, 3, **{"size": 64, **options})
+    return _run_of(model, *jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), model.shapes), **options)
+
+
+def _run_of(model, params, state, head="linear", **_):
+    return FineTuned(model, params, state, tuple(CLASSES), "classify", 7, {"model": {"head": head}})
 
 
 @pytest.mark.parametrize(
@@ -134,25 +145,24 @@ def test_what_is_written_for_a_library_is_read_back_bit_for_bit_and_says_how_it_
 
 def test_a_head_or_channels_that_a_library_does_not_have_are_not_written_for_it(tmp_path):
     with pytest.raises(JaxftError, match="the head is an 'mlp', which timm does not have: write it for jaxft"):
-        export_network(tuned("resnet10t", head="mlp"), tmp_path / "net", to="timm")
+        export_network(untouched("resnet10t", head="mlp"), tmp_path / "net", to="timm")
     with pytest.raises(JaxftError, match="takes 1 channels, that of torchvision 3"):
-        export_network(tuned("resnet18", in_channels=1), tmp_path / "net.safetensors", to="torchvision")
+        export_network(untouched("resnet18", in_channels=1), tmp_path / "net.safetensors", to="torchvision")
     export_network(tuned("resnet10t", in_channels=1), tmp_path / "net", to="timm")
     assert json.loads((tmp_path / "net" / "config.json").read_text())["model_args"] == {"in_chans": 1}
     with pytest.raises(JaxftError, match=r"a file that ends in \.weights\.h5"):
-        export_network(tuned("keras_mobilenetv2_035"), tmp_path / "net.safetensors", to="keras3")
+        export_network(untouched("keras_mobilenetv2_035"), tmp_path / "net.safetensors", to="keras3")
     with pytest.raises(JaxftError, match="only for jaxft, keras3"):
-        export_network(tuned("keras_mobilenetv2_035"), tmp_path / "net.h5", to="keras")
+        export_network(untouched("keras_mobilenetv2_035"), tmp_path / "net.h5", to="keras")
 
 
 def test_a_network_with_windows_is_written_for_timm_only_where_all_maps_are_whole_windows(tmp_path):
-    model = build("swin_tiny_patch4_window7_224", 3, size=64)
-    small = FineTuned(model, *model.shapes, tuple(CLASSES), "classify", 7, {"model": {"head": "linear"}})
+    small = untouched("swin_tiny_patch4_window7_224")
     for to in ("timm", "transformers"):
         with pytest.raises(JaxftError, match=f"no whole windows, which {to} treats .* fine-tune at a multiple of 224 pixels"):
             export_network(small, tmp_path / "net", to=to)
-    assert original_arguments(build(model.name, size=448), "timm") == {"img_size": 448}
-    assert original_arguments(build(model.name, size=448), "torchvision") == {}
+    assert original_arguments(build(small.model.name, size=448), "timm") == {"img_size": 448}
+    assert original_arguments(build(small.model.name, size=448), "torchvision") == {}
 
 
 def test_what_a_run_keeps_of_a_tagged_network_builds_it_again(photos):

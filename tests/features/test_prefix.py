@@ -16,6 +16,8 @@ from jaxft.tuning import FreezeSpec, make_mask, trains
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 @functools.cache
 def network(name):
