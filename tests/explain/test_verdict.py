@@ -91,6 +91,7 @@ def test_a_backward_pass_through_a_frozen_prefix_is_caught(name):
     assert verdict.found >= verdict.forward * 0.9
 
 
+@pytest.mark.usefixtures("quick_compiles")
 def test_the_compiled_program_in_the_cpus_lowering_is_judged_by_the_names_in_it():
     good, _, _ = judged("vgg11", "head", compiled=True)
     assert good.clean

@@ -14,6 +14,8 @@ from jaxft.tasks import get_task
 from jaxft.train import create_state, make_train_step, remat_options
 from jaxft.tuning import FreezeSpec, make_mask, trains
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 #: Of tiny members: their options, and what is trained.
 NETWORKS = {
     "vgg_bn": ({}, "from:stage5"),
