@@ -122,6 +122,7 @@ def verify(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         None if options.seeded else options.weights or bool(models.split_tag(options.network)[1]),
         against=options.against,
         seed=options.seed,
+        gain=options.gain,
         size=options.size,
         batch=options.batch,
         dtype=options.dtype,

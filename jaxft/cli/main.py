@@ -119,6 +119,7 @@ def make_parser() -> argparse.ArgumentParser:
     made["verify"].add_argument("--size", type=int, default=None, help="pixels; 64 for random weights")
     made["verify"].add_argument("--batch", type=int, default=2, help="images")
     made["verify"].add_argument("--seed", type=int, default=0, help="of random weights and images")
+    made["verify"].add_argument("--gain", type=float, default=1.0, help="of random kernels; 0.7 keeps rounding small")
     made["verify"].add_argument("--dtype", default="float32", help="of inference; float64 tells a difference from rounding")
     made["verify"].add_argument("--no-train", action="store_true", help="leave out the batch in train mode")
     made["verify"].add_argument("--torch-python", default=None, metavar="PYTHON", help="a Python that has torch; or this one")

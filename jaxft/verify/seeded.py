@@ -16,8 +16,8 @@ def generator(seed: int, name: str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:8], "little")))
 
 
-def tensor(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """One tensor of a torch state dict, or of Keras, f32: He-scaled kernels, scales and variances near one."""
+def tensor(seed: int, name: str, shape: tuple[int, ...], gain: float = 1.0) -> np.ndarray:
+    """One tensor of a torch state dict, or of Keras, f32: kernels He-scaled and times `gain`, scales and variances near one."""
     rng = generator(seed, name)
     if name.endswith("num_batches_tracked"):
         return np.zeros(shape, np.int64)
@@ -31,12 +31,12 @@ def tensor(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
     if name.endswith(".kernel"):  # Keras': HWIO, or [h, w, C, 1] where it is depthwise
         inputs = shape[:-1] if shape[-1] > 1 else shape[:2]
     fan_in = int(np.prod(inputs))
-    return rng.standard_normal(shape, dtype=np.float32) * np.float32(np.sqrt(2.0 / fan_in))
+    return rng.standard_normal(shape, dtype=np.float32) * np.float32(gain * np.sqrt(2.0 / fan_in))
 
 
-def state_dict(seed: int, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+def state_dict(seed: int, shapes: Mapping[str, tuple[int, ...]], gain: float = 1.0) -> dict[str, np.ndarray]:
     """Tensors of these names and shapes, in torch's layouts, or in Keras' where the names are Keras'."""
-    found = {name: tensor(seed, name, shape) for name, shape in shapes.items()}
+    found = {name: tensor(seed, name, shape, gain) for name, shape in shapes.items()}
     for name in found:
         layer, _, leaf = name.rpartition(".")
         if leaf == "gamma" and f"{layer}.beta" in found:  # the scale of a normalisation in Keras; elsewhere a layer scale

@@ -51,6 +51,7 @@ def verify(
     *,
     against: str | None = None,
     seed: int = 0,
+    gain: float = 1.0,
     size: int | None = None,
     batch: int = 2,
     dtype: str = "float32",
@@ -68,6 +69,8 @@ def verify(
       weights: as `pretrained` of `create_model`; None or False: weights and images from a seed.
       against: of `LIBRARIES`; None is the one whose names the weights have, else the first that has the network.
       seed: of random weights, images and labels.
+      gain: random kernels are He-scaled (He et al. 2015, arXiv:1502.01852), times this. Where many blocks add up what they
+        compute, or gates open by it, rounding grows ten million times and more; with 0.7 it does not.
       size, batch: of the images: pixels, and how many. A size of None is that of the weights; for random ones `SEEDED_SIZE`.
       dtype: of inference: "float32", or "float64", which tells a difference from rounding that grew from layer to layer.
       train: compare a batch in train mode too, in float64.
@@ -99,15 +102,16 @@ def verify(
     if made:
         variables: Mapping[str, Any] = {"params": made.params, **made.model_state}
     else:
-        variables = seeded_variables(model, library, seed)
+        variables = seeded_variables(model, library, seed, gain)
     images = seeded.images(seed, batch, model.preprocessing.size)
     if pictures:
         images = np.stack([_prepared(Path(file), model) for file in pictures])
     labels = seeded.labels(seed, len(images), model.num_classes)
+    drawn = f"seeded {seed}" + (f", gain {gain:g}" if gain != 1 else "")
     about = {
         "network": model.name,
         "original": f"{library} {theirs}",
-        "weights": made.report.sha256 if made else f"seeded {seed}",
+        "weights": made.report.sha256 if made else drawn,
         "images": [seed, *images.shape],
         "pictures": [file_sha256(Path(file)) for file in pictures],
         **({"dtype": dtype} if dtype != "float32" else {}),
@@ -150,7 +154,7 @@ def verify(
         network=f"{name}.{tag}" if tag else name,
         original=f"{library} {theirs}",
         dtype=dtype,
-        weights=made.report.source if made else f"seeded {seed}",
+        weights=made.report.source if made else drawn,
         sha256=made.report.sha256 if made else "",
         images=_described(images, pictures),
         stages=stages,
@@ -210,10 +214,10 @@ def seeded_model(name: str, tag: str = "", size: int | None = None, *, pictures:
     return dataclasses.replace(build(name, size=preprocessing.size), preprocessing=preprocessing)
 
 
-def seeded_variables(model: Model, library: str, seed: int) -> dict[str, Any]:
+def seeded_variables(model: Model, library: str, seed: int, gain: float = 1.0) -> dict[str, Any]:
     """Variables made of the seeded state dict that the network has in a library's names."""
     table = rules(model, library)
-    return convert(seeded.state_dict(seed, foreign_shapes(model, library)), table, model.variables).tree
+    return convert(seeded.state_dict(seed, foreign_shapes(model, library), gain), table, model.variables).tree
 
 
 def originals(model: Model) -> dict[str, str]:

@@ -60,6 +60,16 @@ def test_in_float64_a_network_gives_what_it_gives_in_float32_but_for_rounding(re
     assert difference("logits", outputs["logits"], original.tensors["logits"]).max_rel < 1e-5
 
 
+def test_a_gain_scales_random_kernels_alone_and_is_said():
+    shapes = {"conv.weight": (4, 3, 3, 3), "bn.weight": (4,), "bn.running_mean": (4,)}
+    whole, half = seeded.state_dict(0, shapes), seeded.state_dict(0, shapes, 0.5)
+    np.testing.assert_array_equal(half["conv.weight"], whole["conv.weight"] / 2)
+    for name in ("bn.weight", "bn.running_mean"):
+        np.testing.assert_array_equal(half[name], whole[name])
+    with pytest.raises(JaxftError, match="of something else: weights seeded 0, not seeded 0, gain 0.5"):
+        verify(NAME, None, gain=0.5, reference=packaged_reference(NAME, "torchvision"))
+
+
 def test_a_reference_of_another_dtype_and_an_unknown_dtype_are_refused():
     with pytest.raises(JaxftError, match="is a reference of something else: dtype None, not float64"):
         verify(NAME, None, dtype="float64", reference=packaged_reference(NAME, "torchvision"))
