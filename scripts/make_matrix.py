@@ -32,8 +32,9 @@ names and all shapes of the network in full size are those that the library itse
 set with `pytest -m slow tests/models/test_zoo.py`). *Logits* is how far those of the network in full size are from each
 library's, on the same seeded weights and two images of mostly 64 pixels, in float32: the largest difference over the largest
 logit. In deep EfficientNets rounding grows ten million times and more on such weights, whose blocks add up what trained ones
-hold in bounds: these are compared on kernels times 0.7 (*). The receipts in [`receipts/`](receipts)
-(`scripts/make_receipts.py`) tell it layer by layer; `jaxft verify NAME` makes one.
+hold in bounds: these are compared on kernels times 0.7 (*), and the deepest BiT, which normalises its kernels anyway, in
+float64 (f64). The receipts in [`receipts/`](receipts) (`scripts/make_receipts.py`) tell it layer by layer; `jaxft verify NAME`
+makes one.
 
 `keras` are names in `.h5` files of keras.applications and of `model.save`, `keras3` those in `.weights.h5` and `.keras`.
 EfficientNet's images are taken to be normalised as ImageNet's are, whatever a file's own layer of that says; VGG and ResNet
@@ -66,7 +67,8 @@ def receipts() -> dict[str, str]:
         for file in sorted((ROOT / "docs" / "receipts").glob(f"*.{library}.json")):
             receipt = json.loads(file.read_text())
             if receipt["weights"].startswith("seeded"):
-                error = f"{library} {receipt['logits']['max_rel']:.0e}" + (" (*)" if "gain" in receipt["weights"] else "")
+                mark = " (f64)" if receipt["dtype"] == "float64" else " (*)" if "gain" in receipt["weights"] else ""
+                error = f"{library} {receipt['logits']['max_rel']:.0e}{mark}"
                 found[receipt["network"]] = ", ".join(filter(None, [found.get(receipt["network"]), error]))
     return found
 

@@ -18,7 +18,7 @@ from jaxft.models import build, list_models
 from jaxft.verify import seeded
 from jaxft.verify.compare import difference, run_layers
 from jaxft.verify.original import Theirs, kept_entries
-from jaxft.verify.verify import seeded_model, seeded_variables
+from jaxft.verify.verify import in_float64, seeded_model, seeded_variables
 from jaxft.weights import export
 from jaxft.weights.names import conventions, foreign_shapes
 
@@ -89,13 +89,13 @@ RECEIPTS = Path(__file__).parent.parent.parent / "docs" / "receipts"
 @pytest.mark.slow
 @pytest.mark.parametrize("key", LOGITS.files)
 def test_a_networks_logits_in_full_size_equal_the_originals(key):
-    """On the weights of the receipt and two images of seed 0, as in `jaxft verify`; without torch."""
+    """On the weights and in the dtype of the receipt, and two images of seed 0, as in `jaxft verify`; without torch."""
     name, _, library = key.rpartition(".")
-    drawn = json.loads((RECEIPTS / f"{key}.json").read_text())["weights"]
-    gain = float(drawn.removeprefix("seeded 0, gain ")) if "gain" in drawn else 1.0
+    receipt = json.loads((RECEIPTS / f"{key}.json").read_text())
+    gain = float(receipt["weights"].removeprefix("seeded 0, gain ")) if "gain" in receipt["weights"] else 1.0
     model = seeded_model(name)
     variables, images = seeded_variables(model, library, 0, gain), seeded.images(0, 2, model.preprocessing.size)
-    ours = run_layers(model, variables, images)[0]["logits"]
+    ours = run_layers(in_float64(model) if receipt["dtype"] == "float64" else model, variables, images)[0]["logits"]
     assert ours.shape == (2, 1000)
     theirs = Theirs(ours.shape, kept_entries("logits", ours.size), LOGITS[key])
     assert difference("logits", ours, theirs).max_rel <= SINGLE
