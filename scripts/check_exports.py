@@ -119,6 +119,8 @@ def check(name: str, folder: Path, pictures: Path, python: str) -> dict[str, Any
 
 def torch_side(request: dict[str, Any]) -> None:
     """In the Python that has torch: loads what was exported by the lines that `jaxft export` prints."""
+    import collections
+
     import safetensors.torch
     import timm
     import torch
@@ -128,6 +130,7 @@ def torch_side(request: dict[str, Any]) -> None:
 
     torch.set_grad_enabled(False)
     scope = {"timm": timm, "torchvision": torchvision, "transformers": transformers, "safetensors": safetensors}
+    scope["collections"] = collections
     lines = [line.strip() for line in request["loads"].strip().splitlines()]
     if len(lines) == 1:
         network = eval(lines[0], scope)  # the line as printed

@@ -41,8 +41,8 @@ EfficientNet's images are taken to be normalised as ImageNet's are, whatever a f
 files read blue, green, red, which the names see to.
 
 Not strictly loaded, or not whole: torchvision's MNASNet wants the `_metadata` of a state dict, which no file but torch's own
-has; torchvision's Swin V2 wants buffers that are not written; transformers has no classifier like ours for CLIP, SigLIP and
-DINOv3, so that their head keeps our name.
+has (`jaxft export` prints the lines that add it); torchvision's Swin V2 wants buffers that are not written; transformers has
+no classifier like ours for CLIP, SigLIP and DINOv3, so that their head keeps our name.
 
 """
 MIDDLE = """

@@ -78,11 +78,12 @@ def record(case):
     maps = {stage: maps[stage] for stage in case.stages}
     network = load(network.double()).train()
     labels = torch.from_numpy(seeded.labels(1, case.batch, originals.CLASSES)).long()
-    output = network(nchw(images, torch.float64))
-    loss = torch.nn.functional.cross_entropy(logits_of(case, output), labels)
-    for find in case.aux.values():
-        loss = loss + 0.3 * torch.nn.functional.cross_entropy(find(output), labels)
-    loss.backward()
+    with torch.enable_grad():  # torch_side has it off
+        output = network(nchw(images, torch.float64))
+        loss = torch.nn.functional.cross_entropy(logits_of(case, output), labels)
+        for find in case.aux.values():
+            loss = loss + 0.3 * torch.nn.functional.cross_entropy(find(output), labels)
+        loss.backward()
     # A parameter that has no part in the logits has no gradient.
     grads = {name: p.grad if p.grad is not None else torch.zeros_like(p) for name, p in network.named_parameters()}
     statistics = {name: value for name, value in network.state_dict().items() if name.endswith(("running_mean", "running_var"))}
@@ -121,7 +122,9 @@ def full(pattern):
         kept = {library: entry for library, entry in found.get(name, {}).items() if library.startswith("keras")}
         found[name] = {}
         for library, network in originals_of(name):
-            count = sum(parameter.numel() for parameter in network.parameters())
+            # DINOv2's classifier has a token that only pretraining uses.
+            counted = [value for key, value in network.named_parameters() if not key.endswith("mask_token")]
+            count = sum(value.numel() for value in counted)
             found[name][library] = {"parameters": count, "names": originals.names_hash(shapes_of(network))}
         found[name] |= kept
         print(name, {library: entry["parameters"] for library, entry in found[name].items()}, flush=True)

@@ -16,7 +16,7 @@ from jaxft.files import write_whole
 from jaxft.weights import export, save_safetensors
 from jaxft.weights.convert import KERAS
 from jaxft.weights.keras_files import save_weights_h5
-from jaxft.weights.names import conventions, original_arguments, original_name, rules
+from jaxft.weights.names import conventions, original_arguments, original_name, rules, transformers_config
 from jaxft.weights.repository import timm_config, transformers_files
 from jaxft.workdir import FineTuned, load_run
 
@@ -104,6 +104,12 @@ def _check(tuned: FineTuned, to: str) -> None:
             f"at {size} pixels the maps of {model.name} are no whole windows, which {to} treats in a way of its own: "
             f"write it for jaxft, or fine-tune at a multiple of {whole} pixels"
         )
+    config = transformers_config(model) if to == "transformers" else None
+    if config and size % config.multiple:
+        raise JaxftError(
+            f"at {size} pixels transformers pads the maps of {model.name} in a way of its own: write it for timm or jaxft, or "
+            f"fine-tune at a multiple of {config.multiple} pixels"
+        )
     if to in ("torchvision", KERAS) and model.in_channels != 3:
         raise JaxftError(f"the network takes {model.in_channels} channels, that of {to} 3: write it for timm or jaxft")
 
@@ -156,4 +162,8 @@ def _loads(tuned: FineTuned, to: str, out: Path) -> str:
         options["in_chans"] = model.in_channels
     given = ", ".join(f"{key}={value!r}" for key, value in options.items())
     make = "timm.create_model" if to == "timm" else "torchvision.models.get_model"
-    return f"  network = {make}({theirs!r}, {given})\n  network.load_state_dict(safetensors.torch.load_file({str(out)!r}))"
+    network, weights = f"  network = {make}({theirs!r}, {given})\n", f"safetensors.torch.load_file({str(out)!r})"
+    if to == "torchvision" and theirs.startswith("mnasnet"):  # wants the version of its modules, which only torch's files hold
+        weights = f"  weights = collections.OrderedDict({weights})\n  weights._metadata = network.state_dict()._metadata\n"
+        return f"{network}{weights}  network.load_state_dict(weights)"
+    return f"{network}  network.load_state_dict({weights})"

@@ -39,7 +39,7 @@ def classified(network: Any, base: str, head: str, width: int, classes: int) -> 
 
 
 def of_transformers(name: str, arguments: dict[str, Any]) -> Any:
-    """The network `name`, a classifier or not, without what only pretraining needs."""
+    """The network `name`; where it is no classifier, without what only pretraining needs, and with a head."""
     import transformers
 
     config = transformers.AutoConfig.for_model(
@@ -47,11 +47,12 @@ def of_transformers(name: str, arguments: dict[str, Any]) -> Any:
     )
     network = getattr(transformers, name)(config)
     for module in network.modules():
-        module._parameters.pop("mask_token", None)
         if isinstance(module, torch.nn.BatchNorm2d) and module.momentum > 0.5:
             module.momentum = 1 - module.momentum  # TensorFlow's, the weight of the old value, given to torch as it is
     if "Classification" in name:
         return network
+    for module in network.modules():
+        module._parameters.pop("mask_token", None)
     return classified(network, arguments["base"], arguments["head"], config.hidden_size, arguments["num_classes"])
 
 

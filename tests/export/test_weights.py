@@ -14,7 +14,7 @@ from jaxft.export import export_network, export_run
 from jaxft.models import build
 from jaxft.plan import make_plan
 from jaxft.weights import create_model, open_repository, read_with_metadata
-from jaxft.weights.names import original_arguments
+from jaxft.weights.names import original_arguments, transformers_config
 from jaxft.workdir import FineTuned, load_run
 
 CLASSES = ["circle", "cross", "dots"]
@@ -163,6 +163,26 @@ def test_a_network_with_windows_is_written_for_timm_only_where_all_maps_are_whol
             export_network(small, tmp_path / "net", to=to)
     assert original_arguments(build(small.model.name, size=448), "timm") == {"img_size": 448}
     assert original_arguments(build(small.model.name, size=448), "torchvision") == {}
+
+
+def test_transformers_is_told_which_maps_of_an_efficientnet_have_odd_sides_and_gets_none_of_an_odd_image():
+    # What transformers' own conversion of the authors' files writes for B0 to B7.
+    published = ([], [16], [5, 8, 16], [5, 18], [6], [13, 27], [31], [18])
+    sizes = (224, 240, 260, 300, 380, 456, 528, 600)
+    for number, (size, listed) in enumerate(zip(sizes, published, strict=True)):
+        config = transformers_config(build(f"tf_efficientnet_b{number}", size=size))
+        assert config.others["depthwise_padding"] == listed
+    odd = untouched("tf_efficientnet_b0", size=63)
+    with pytest.raises(JaxftError, match="at 63 pixels transformers pads .* fine-tune at a multiple of 2 pixels"):
+        export_network(odd, odd.model.name, to="transformers")
+
+
+def test_what_libraries_want_to_find_beside_the_weights_is_written(tmp_path):
+    exported = export_network(untouched("mnasnet0_5"), tmp_path / "net.safetensors", to="torchvision")
+    assert "weights._metadata = network.state_dict()._metadata" in exported.loads
+    export_network(untouched("vit_small_patch14_dinov2_lc", size=56), tmp_path / "net", to="transformers")
+    tensors, _ = read_with_metadata(tmp_path / "net" / "model.safetensors")
+    assert tensors["dinov2.embeddings.mask_token"].shape == (1, 384)
 
 
 def test_what_a_run_keeps_of_a_tagged_network_builds_it_again(photos):

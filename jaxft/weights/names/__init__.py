@@ -135,8 +135,8 @@ def transformers_config(model: Model) -> TransformersConfig | None:
     """What Hugging Face's transformers makes the same network of, for images of its size; None where that has none."""
     known = getattr(_FAMILIES[model.architecture.family], "transformers_config", None)
     found = known(model.architecture.config) if known and "transformers" in conventions(model) else None
-    size = {"image_size": model.preprocessing.size}
-    return dataclasses.replace(found, others={**found.others, **size}) if found else None
+    size = model.preprocessing.size
+    return dataclasses.replace(found, others={**found.others, "image_size": size, **found.sized(size)}) if found else None
 
 
 def original_name(name: str, library: str) -> str | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from jaxft.models.dinov2 import ARCHITECTURES
 from jaxft.models.vit import Config
 from jaxft.weights.names import vit
@@ -40,8 +42,12 @@ def _transformers(config: Config) -> Names | None:
     also = [_parts(f"{base}.", swiglu, former=True), _parts("", swiglu, former=False), _parts("", swiglu, former=True)]
     if config.registers:
         also.append({**_SWIGLU, **_AUTHORS} if swiglu else _AUTHORS)
-    ignored = ("mask_token", "embeddings.mask_token", f"{base}.embeddings.mask_token")
-    return Names({**_parts(f"{base}.", swiglu, former=False), "head": "classifier"}, tuple(also), ignored=ignored)
+    parts, masked = {**_parts(f"{base}.", swiglu, former=False), "head": "classifier"}, f"{base}.embeddings.mask_token"
+    if config.pool == "token":  # a network without a classifier there
+        return Names(parts, tuple(also), ignored=("mask_token", "embeddings.mask_token", masked))
+    # A part of the classifier too, though only pretraining masks patches.
+    constants = {masked: np.zeros((1, config.width), np.float32)}
+    return Names(parts, tuple(also), ignored=("mask_token", "embeddings.mask_token"), constants=constants)
 
 
 def _parts(base: str, swiglu: bool, former: bool) -> Parts:

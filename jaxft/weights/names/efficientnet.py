@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from jaxft.models.efficientnet import ARCHITECTURES, SCALES
 from jaxft.models.mbconv import Config
 from jaxft.preprocessing import Preprocessing
@@ -48,8 +50,20 @@ def transformers_config(config: Config) -> TransformersConfig | None:
             width, depth, _ = SCALES[number]
             fields = {"width_coefficient": width, "depth_coefficient": depth, "hidden_dim": config.neck}
             momentum = {"batch_norm_momentum": config.momentum}
-            return TransformersConfig("efficientnet", "EfficientNetForImageClassification", fields, momentum)
+            kind = ("efficientnet", "EfficientNetForImageClassification")
+            return TransformersConfig(*kind, fields, momentum, functools.partial(_padding, config), multiple=2)
     return None
+
+
+def _padding(config: Config, size: int) -> dict[str, list[int]]:
+    """SAME padding depends on the map's side; there it is that of even ones, but for blocks that the config lists."""
+    listed, side = [], -(-size // 2)
+    for _, block, _, number in mbconv.blocks(config):
+        if block.strides == 2:
+            if side % 2:
+                listed.append(number)
+            side = -(-side // 2)
+    return {"depthwise_padding": listed}
 
 
 def keras_layers(config: Config, depthwise: str = "dwconv") -> list[keras.Layer]:

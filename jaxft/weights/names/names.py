@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -56,12 +56,16 @@ class TransformersConfig:
       model_type, architecture: the kind of network, and the class that it is.
       fields: what tells it apart from others of its kind.
       others: what is written too, but not compared when a config is read: it acts in training only, or hardly at all.
+      sized: pixels of an image's side -> what is written too for these.
+      multiple: of which the side must be a multiple, else the network there computes something else.
     """
 
     model_type: str
     architecture: str
     fields: Mapping[str, Any]
     others: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    sized: Callable[[int], Mapping[str, Any]] = lambda _: {}
+    multiple: int = 1
 
 
 @functools.lru_cache(maxsize=1024)
