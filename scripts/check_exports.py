@@ -8,6 +8,7 @@ PYTHON has torch, torchvision, timm and transformers. Writes docs/exports.json.
 """
 
 import argparse
+import collections
 import datetime
 import fnmatch
 import json
@@ -119,8 +120,6 @@ def check(name: str, folder: Path, pictures: Path, python: str) -> dict[str, Any
 
 def torch_side(request: dict[str, Any]) -> None:
     """In the Python that has torch: loads what was exported by the lines that `jaxft export` prints."""
-    import collections
-
     import safetensors.torch
     import timm
     import torch
@@ -129,8 +128,8 @@ def torch_side(request: dict[str, Any]) -> None:
     from PIL import Image
 
     torch.set_grad_enabled(False)
-    scope = {"timm": timm, "torchvision": torchvision, "transformers": transformers, "safetensors": safetensors}
-    scope["collections"] = collections
+    modules = (collections, safetensors, timm, torchvision, transformers)
+    scope = {module.__name__: module for module in modules}
     lines = [line.strip() for line in request["loads"].strip().splitlines()]
     if len(lines) == 1:
         network = eval(lines[0], scope)  # the line as printed

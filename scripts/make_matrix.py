@@ -31,10 +31,10 @@ with padding not counted. *Names* are the libraries whose files are read and wri
 names and all shapes of the network in full size are those that the library itself makes (`tests/models/test_zoo.py`, the whole
 set with `pytest -m slow tests/models/test_zoo.py`). *Logits* is how far those of the network in full size are from each
 library's, on the same seeded weights and two images of mostly 64 pixels, in float32: the largest difference over the largest
-logit. In deep EfficientNets rounding grows ten million times and more on such weights, whose blocks add up what trained ones
-hold in bounds: these are compared on kernels times 0.7 (*), and the deepest BiT, which normalises its kernels anyway, in
-float64 (f64). The receipts in [`receipts/`](receipts) (`scripts/make_receipts.py`) tell it layer by layer; `jaxft verify NAME`
-makes one.
+logit. In deep networks with gates (EfficientNet, RegNet Y, SE-ResNeXt) rounding grows ten million times and more on such
+weights, whose blocks add up what trained ones hold in bounds: these are compared on kernels times 0.7 (*), and the deepest BiT,
+which normalises its kernels anyway, in float64 (f64). The receipts in [`receipts/`](receipts) (`scripts/make_receipts.py`) tell
+it layer by layer; `jaxft verify NAME` makes one.
 
 `keras` are names in `.h5` files of keras.applications and of `model.save`, `keras3` those in `.weights.h5` and `.keras`.
 EfficientNet's images are taken to be normalised as ImageNet's are, whatever a file's own layer of that says; VGG and ResNet
@@ -42,7 +42,7 @@ files read blue, green, red, which the names see to.
 
 Not strictly loaded, or not whole: torchvision's MNASNet wants the `_metadata` of a state dict, which no file but torch's own
 has (`jaxft export` prints the lines that add it); torchvision's Swin V2 wants buffers that are not written; transformers has
-no classifier like ours for CLIP, SigLIP and DINOv3, so that their head keeps our name.
+no classifier like ours for CLIP, SigLIP, DINOv3 and DINOv2 but for `_lc`, so that their head keeps our name.
 
 """
 MIDDLE = """

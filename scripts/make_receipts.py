@@ -7,7 +7,7 @@ network of each family the references in jaxft/verify/references; and of all som
 PYTHON has torch, torchvision, timm and transformers. A receipt that is there is kept, so an interrupted run goes on; --again
 makes it anew. A batch in train mode, in float64, takes longer than all else, and up to 40 bytes for each parameter: it is part
 of the receipts of the smallest network of each family, and of those with up to --train parameters. Where float32 is not equal,
-kernels drawn smaller decide (in deep EfficientNets, whose gates random weights throw open, rounding grows to all there is), or
+kernels drawn smaller decide (in deep networks with gates, which random weights throw open, rounding grows to all there is), or
 float64.
 """
 

@@ -82,10 +82,12 @@ def verify(
       tolerance: relative, of stages and logits.
 
     Raises:
-      JaxftError: no such network or weights, a library without the network, no torch, another dtype.
+      JaxftError: no such network or weights, a library without the network, no torch, another dtype, no gain.
     """
     if dtype not in DTYPES:
         raise JaxftError(f"dtype is '{dtype}', not {' or '.join(DTYPES)}")
+    if gain <= 0:
+        raise JaxftError(f"gain is {gain:g}: it must be above zero, or all kernels would be zero and any two networks equal")
     name, tag = split_tag(name)
     if weights is True and tag:
         weights = tag

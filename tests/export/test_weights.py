@@ -165,8 +165,8 @@ def test_a_network_with_windows_is_written_for_timm_only_where_all_maps_are_whol
     assert original_arguments(build(small.model.name, size=448), "torchvision") == {}
 
 
-def test_transformers_is_told_which_maps_of_an_efficientnet_have_odd_sides_and_gets_none_of_an_odd_image():
-    # What transformers' own conversion of the authors' files writes for B0 to B7.
+def test_transformers_is_told_which_maps_of_an_efficientnet_have_odd_sides_and_gets_none_of_an_odd_image(tmp_path):
+    # Of B0 to B7 what transformers' convert_efficientnet_to_pytorch.py gave the authors' files.
     published = ([], [16], [5, 8, 16], [5, 18], [6], [13, 27], [31], [18])
     sizes = (224, 240, 260, 300, 380, 456, 528, 600)
     for number, (size, listed) in enumerate(zip(sizes, published, strict=True)):
@@ -174,7 +174,7 @@ def test_transformers_is_told_which_maps_of_an_efficientnet_have_odd_sides_and_g
         assert config.others["depthwise_padding"] == listed
     odd = untouched("tf_efficientnet_b0", size=63)
     with pytest.raises(JaxftError, match="at 63 pixels transformers pads .* fine-tune at a multiple of 2 pixels"):
-        export_network(odd, odd.model.name, to="transformers")
+        export_network(odd, tmp_path / "net", to="transformers")
 
 
 def test_what_libraries_want_to_find_beside_the_weights_is_written(tmp_path):

@@ -10,6 +10,5 @@ from jaxft.models.layers import he_out
 def test_kernels_drawn_along_one_axis_are_those_of_flaxs_initializer(shape):
     key = jax.random.key(7)
     expected = nn.initializers.variance_scaling(2.0, "fan_out", "normal")(key, shape)
-    np.testing.assert_allclose(
-        he_out(key, shape), expected, rtol=3e-7
-    )  # of one version of JAX equal, of others but for rounding
+    # Of one version of JAX equal, of others but for rounding.
+    np.testing.assert_allclose(he_out(key, shape), expected, rtol=3e-7)

@@ -12,9 +12,9 @@ from jaxft.errors import JaxftError
 from jaxft.models import build, list_models
 from jaxft.tuning import FreezeSpec, make_mask, trains
 
-KEY = jax.random.key(3)
-
 pytestmark = pytest.mark.usefixtures("quick_compiles")
+
+KEY = jax.random.key(3)
 #: The options of tiny members.
 NETWORKS = {
     "vgg_plain": {"dropout": 0.5, "head": "mlp"},

@@ -70,6 +70,11 @@ def test_a_gain_scales_random_kernels_alone_and_is_said():
         verify(NAME, None, gain=0.5, reference=packaged_reference(NAME, "torchvision"))
 
 
+def test_kernels_of_zero_are_no_proof():
+    with pytest.raises(JaxftError, match="gain is 0: it must be above zero"):
+        verify(NAME, None, gain=0.0, reference=packaged_reference(NAME, "torchvision"))
+
+
 def test_a_reference_of_another_dtype_and_an_unknown_dtype_are_refused():
     with pytest.raises(JaxftError, match="is a reference of something else: dtype None, not float64"):
         verify(NAME, None, dtype="float64", reference=packaged_reference(NAME, "torchvision"))
