@@ -5,6 +5,7 @@ What they compute there stands in fixtures/zoo, written by scripts/make_zoo_fixt
 there too, written by scripts/make_receipts.py.
 """
 
+import fcntl
 import json
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import originals
 import pytest
 
 from jaxft import tree
-from jaxft.models import build, list_models
+from jaxft.models import build, list_models, size_of
 from jaxft.verify import seeded
 from jaxft.verify.compare import difference, run_layers
 from jaxft.verify.original import Theirs, kept_entries
@@ -86,7 +87,19 @@ LOGITS = np.load(compared.FIXTURES / "full_logits.npz")
 RECEIPTS = Path(__file__).parent.parent.parent / "docs" / "receipts"
 
 
+@pytest.fixture
+def one_at_a_time(request, tmp_path_factory):
+    """Of networks with over 300 M parameters, whose tests take 5 to 20 GB, only one worker computes one."""
+    if size_of(request.getfixturevalue("key").rpartition(".")[0]).parameters < 300e6:
+        yield
+        return
+    with (tmp_path_factory.getbasetemp().parent / "large-networks.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_at_a_time")
 @pytest.mark.parametrize("key", LOGITS.files)
 def test_a_networks_logits_in_full_size_equal_the_originals(key):
     """On the weights and in the dtype of the receipt, and two images of seed 0, as in `jaxft verify`; without torch."""
