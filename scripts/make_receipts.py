@@ -12,6 +12,7 @@ float64.
 """
 
 import argparse
+import concurrent.futures
 import fnmatch
 import multiprocessing
 import tempfile
@@ -103,9 +104,11 @@ def main() -> None:
                 done = pair.key in known and (RECEIPTS / f"{pair.key}.json").exists()
                 if options.again or not done:
                     pairs.append(pair)
-    # A process a network: what a large one took is given back.
-    with multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=1) as pool:
-        for number, (key, logits, said) in enumerate(pool.imap_unordered(make, pairs), start=1):
+    # A process a network: what a large one took is given back. One that is killed, for want of memory, ends the script.
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(options.processes, context, max_tasks_per_child=1) as pool:
+        made = concurrent.futures.as_completed([pool.submit(make, pair) for pair in pairs])
+        for number, (key, logits, said) in enumerate((future.result() for future in made), start=1):
             print(f"{number} of {len(pairs)}: {key}: {said}", flush=True)
             if logits is not None:
                 known[key] = logits

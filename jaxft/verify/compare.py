@@ -83,16 +83,16 @@ def run_layers(
       variables: of any float dtype; those of a network of dtype "float64" are widened.
       images: f32 [B, H, W, C].
     """
+    double = model.module.dtype == jnp.float64
 
     def run(variables: Mapping[str, Any], images: jax.Array) -> tuple[Any, Any]:
+        if double:  # in the program: what is widened outside is held twice
+            variables, images = jax.tree.map(lambda x: x.astype(jnp.float64), (variables, images))
         outputs, more = model.module.apply(variables, images, False, capture_intermediates=True, mutable=["intermediates"])
         return outputs, more["intermediates"]
 
-    double = model.module.dtype == jnp.float64
-    if double:
-        variables, images = jax.tree.map(lambda x: np.asarray(x, np.float64), (dict(variables), images))
     with jax.enable_x64(double):
-        outputs, inside = jax.jit(run)(variables, images)
+        outputs, inside = jax.jit(run)(dict(variables), images)
     layers = {}
     for path, given in tree.flatten(inside).items():
         module, _, method = path.rpartition("/")

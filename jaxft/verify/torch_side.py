@@ -139,6 +139,7 @@ def main(request: dict[str, Any]) -> None:
     weights = collections.OrderedDict(read(request["weights"]))
     weights._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]  # MNASNet wants the version of its modules
     network.load_state_dict(weights, strict=True)
+    del weights  # gigabytes
     dtype = getattr(torch, request["dtype"])
     network.to(dtype).eval()
     images = torch.from_numpy(np.load(request["images"]).transpose(0, 3, 1, 2).copy()).to(dtype)
