@@ -13,7 +13,6 @@ from jaxft.models import build, pretrained
 from jaxft.preprocessing import Preprocessing
 from jaxft.weights import create_model, export, fetch, load_model, names, read, save_safetensors
 
-
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
