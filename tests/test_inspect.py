@@ -1,4 +1,8 @@
+import pytest
+
 from jaxft.cli.main import main
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 LITE0 = ("--config.model.name=efficientnet_lite0", "--config.model.pretrained=imagenet")
 WHOLE = "3,374,851"  # Lite0's backbone and a head of three classes

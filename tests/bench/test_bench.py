@@ -7,6 +7,8 @@ import jaxft.bench.bench as bench
 from jaxft.bench import OutOfMemory, Row, Work, format_table, run_bench, to_json
 from jaxft.cli.main import USAGE, main
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 QUICK = ("--model=resnet10t", "--size=32", "--rounds=2", "--seconds=0.01")
 
 

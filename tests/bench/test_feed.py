@@ -7,6 +7,8 @@ from PIL import Image
 from jaxft.bench import draw_photos, make_input_work, make_work, open_source
 from jaxft.errors import JaxftError
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):

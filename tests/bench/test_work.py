@@ -7,6 +7,8 @@ from jaxft.bench import OutOfMemory, count_flops, make_work
 from jaxft.bench.work import _memory
 from jaxft.errors import JaxftError
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 TINY = {"batch": 4, "size": 32}
 
 

@@ -104,6 +104,7 @@ def test_the_spread_is_median_and_quartiles():
     assert alternate.spread([1.0, 2.0]) == {"median": 1.5, "q1": 1.25, "q3": 1.75}
 
 
+@pytest.mark.slow
 def test_jaxft_and_plain_flax_are_timed_on_the_same_work(monkeypatch):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # the workers compile for long, and what they run is short
     workload = Workload("resnet50", 32, 1, classes=10)

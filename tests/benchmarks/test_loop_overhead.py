@@ -1,8 +1,11 @@
 """The loop's overhead is measured on a real run, which the meter must leave as it found it."""
 
 import loop_overhead
+import pytest
 
 from jaxft import run
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
 def test_both_sides_of_a_run_are_timed_window_by_window(monkeypatch):

@@ -108,7 +108,8 @@ def test_one_training_step_equals_the_original_in_gradients_parameters_and_stati
         seeded.assert_digest(name, after[name], fixture[f"after|{name}"], TOLERANCE)
 
 
-@pytest.mark.parametrize("name", [pytest.param("vgg16_bn", marks=pytest.mark.slow), "resnet18"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vgg16_bn", "resnet18"])
 def test_twenty_steps_of_sgd_give_the_originals_loss_curve(name):
     fixture = np.load(FIXTURES / f"{name}_curve.npz")
     model, params, state, _ = made.seeded_network(name, "torchvision", seed=2, size=32, make=seeded.trained_state_dict)

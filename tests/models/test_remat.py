@@ -72,7 +72,7 @@ def test_every_kind_of_network_keeps_less_for_its_backward_pass(name):
 
 def test_the_training_step_of_a_resnet_needs_less_memory():
     def temporary_bytes(remat):
-        model = build("resnet14t", 5, size=64, remat=remat)
+        model = build("resnet10t", 5, size=64, remat=remat)
         params, model_state = model.shapes
         mask = jax.tree.map(lambda _: True, params)
         tx = optax.sgd(0.1)

@@ -15,6 +15,8 @@ from jaxft.preprocessing import Preprocessing, normalize
 from jaxft.weights import create_model, export, is_repository, names, open_repository, save_safetensors
 from jaxft.weights.repository import timm_config, timm_preprocessing, transformers_files
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 FIXTURES = Path(__file__).parent / "fixtures"
 DESCRIBED = {name: found for name in list_models() if (found := names.transformers_config(build(name)))}
 
