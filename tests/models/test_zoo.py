@@ -90,8 +90,8 @@ RECEIPTS = Path(__file__).parent.parent.parent / "docs" / "receipts"
 
 @pytest.fixture
 def one_at_a_time(request, tmp_path_factory):
-    """Of networks with over 300 M parameters, whose tests take 5 to 20 GB, only one worker computes one."""
-    if size_of(request.getfixturevalue("key").rpartition(".")[0]).parameters < 300e6:
+    """Of networks with over 600 M parameters, whose tests take 8 to 20 GB, only one worker computes one."""
+    if size_of(request.getfixturevalue("key").rpartition(".")[0]).parameters < 600e6:
         yield
         return
     with (tmp_path_factory.getbasetemp().parent / "large-networks.lock").open("w") as lock:
