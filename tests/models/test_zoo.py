@@ -1,7 +1,7 @@
 """Every family against the libraries its weights come from, on the same weights: names and shapes, inference with every stage,
 one batch in train mode. Tiny networks; of those in full size, numbers of parameters, names and shapes.
 
-What they compute there stands in fixtures/zoo, written by scripts/make_zoo_fixtures.py. Of most in full size some logits stand
+What they compute there stands in fixtures/zoo, written by scripts/make_zoo_fixtures.py. Of all in full size some logits stand
 there too, written by scripts/make_receipts.py.
 """
 
@@ -24,9 +24,8 @@ from jaxft.weights import export
 from jaxft.weights.names import conventions, foreign_shapes
 
 CASES = originals.cases()
-#: A family's first; of the others the batch in train mode, which takes longest to compile, is slow. Inception has no
-#: tiny member.
-EVERY_RUN = {family.CASES[0].name for family in originals.families().values() if family.CASES} - {"inception_v3"}
+#: A family's first; of the others the batch in train mode, which takes longest to compile, is slow.
+EVERY_RUN = {family.CASES[0].name for family in originals.families().values() if family.CASES}
 TRAINED = [pytest.param(name, marks=[] if name in EVERY_RUN else pytest.mark.slow) for name in CASES]
 SINGLE, DOUBLE = 1e-4, 1e-5  # relative; the fixtures hold float32 of float64 gradients
 
