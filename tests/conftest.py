@@ -20,9 +20,11 @@ sys.path[:0] = [str(_TESTS), str(_TESTS / "models"), str(_TESTS / "data")]
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from compiled import choose_generator  # noqa: E402
 from tiny_run import draw_folder, write_recipe  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
+choose_generator()
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import originals
 import pytest
+from compiled import USERS_GENERATOR
 
 from jaxft import tree
 from jaxft.losses import softmax_cross_entropy
@@ -44,8 +45,8 @@ def test_outputs_gradients_and_statistics_are_the_same_also_where_a_part_is_froz
     mask = make_mask(FreezeSpec.parse(part), params, plain.stages)
     trained, frozen = tree.split(params, mask)
     image = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
-    expected = jax.jit(_gradients(plain, trains(mask)))(trained, frozen, state, image)
-    compiled = jax.jit(_gradients(remat, trains(mask)), compiler_options=remat_options())
+    expected = jax.jit(_gradients(plain, trains(mask)), compiler_options=USERS_GENERATOR)(trained, frozen, state, image)
+    compiled = jax.jit(_gradients(remat, trains(mask)), compiler_options=remat_options() | USERS_GENERATOR)
     found = compiled(trained, frozen, state, image)
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     for value, other in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import originals
 import pytest
+from compiled import USERS_GENERATOR
 
 from jaxft import tree
 from jaxft.errors import JaxftError
@@ -44,7 +45,7 @@ def _measured(model, on, start=""):
         grads, (outputs, new) = jax.grad(loss, has_aux=True)(trained, frozen, state, image)
         return inferred, outputs, new, grads
 
-    return jax.jit(run)
+    return jax.jit(run, compiler_options=USERS_GENERATOR)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from jaxft.ops.geometry import Geometry, pair, resolve_padding
 from jaxft.ops.winograd import blocks, filtering
 from jaxft.parallel import batch_sharding, data_mesh, replicated
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 CASES = {
     "plain 3x3": ((2, 6, 5, 3), (3, 3, 3, 4), {"padding": 1}),
     "strided 3x3 on an odd map": ((2, 7, 5, 3), (3, 3, 3, 2), {"padding": 1, "strides": 2}),

@@ -7,6 +7,8 @@ import pytest
 
 from jaxft import ops
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 def weighted(y):
     """A sum in which no gradient vanishes."""

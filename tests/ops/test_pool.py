@@ -10,6 +10,8 @@ import pytest
 from jaxft import ops
 from jaxft.errors import JaxftError
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 FIXTURES = np.load(Path(__file__).parent / "fixtures" / "pool.npz")
 CASES = sorted({key.split("|")[0] for key in FIXTURES.files})
 

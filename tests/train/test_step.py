@@ -8,6 +8,7 @@ import nets
 import numpy as np
 import optax
 import pytest
+from compiled import USERS_GENERATOR
 
 from jaxft import losses, models, tree
 from jaxft.errors import JaxftError
@@ -106,7 +107,7 @@ def test_the_optax_masked_road_and_the_partitioned_road_are_bit_equal(name):
     apply, on = nets.make_apply(), trains(mask)
     masked = freeze_updates(tx, mask)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=USERS_GENERATOR)
     def plain_optax_step(params, model_state, opt_state, batch, number):
         rng = jax.random.fold_in(KEY, number)
 
@@ -119,7 +120,7 @@ def test_the_optax_masked_road_and_the_partitioned_road_are_bit_equal(name):
         return optax.apply_updates(params, updates), new, opt_state
 
     params, model_state, opt_state = PARAMS, STATE, masked.init(PARAMS)
-    own = jax.jit(step)
+    own = jax.jit(step, compiler_options=USERS_GENERATOR)
     for number in range(4):
         batch = nets.make_batch(number)
         params, model_state, opt_state = plain_optax_step(params, model_state, opt_state, batch, number)
