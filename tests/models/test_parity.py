@@ -11,6 +11,7 @@ import optax
 import pytest
 import seeded
 import seeded_networks as made
+from compiled import USERS_GENERATOR
 
 from jaxft.losses import softmax_cross_entropy
 from jaxft.models import build
@@ -72,7 +73,8 @@ def case(request):
 
 def test_logits_and_every_stage_equal_the_original(case):
     fixture, case, (model, params, state, _) = case
-    outputs, same = jax.jit(lambda p, s, x: model.apply(p, s, x))(params, state, seeded.images(1, case.batch, case.size))
+    apply = jax.jit(lambda p, s, x: model.apply(p, s, x), compiler_options=USERS_GENERATOR)
+    outputs, same = apply(params, state, seeded.images(1, case.batch, case.size))
     assert same.keys() == state.keys()
     expected = fixture["logits"]
     assert np.abs(outputs["logits"] - expected).max() <= TOLERANCE * np.abs(expected).max()
@@ -90,7 +92,7 @@ def test_one_training_step_equals_the_original_in_gradients_parameters_and_stati
     with jax.enable_x64(case.dtype == "float64"):
         model = build(model.name, 10, dropout=0.0, dtype=case.dtype, size=case.step_size)
         params, state, images = jax.tree.map(lambda x: jnp.asarray(x, case.dtype), (params, state, images))
-        step = jax.jit(_step(model, tx), donate_argnums=(0, 1, 2))
+        step = jax.jit(_step(model, tx), donate_argnums=(0, 1, 2), compiler_options=USERS_GENERATOR)
         after, new, _, loss, grads = step(params, state, tx.init(params), images, labels)
         assert {leaf.dtype for leaf in jax.tree.leaves((after, new, grads))} == {jnp.dtype(case.dtype)}
         grads, after = export({"params": grads}, table), export({"params": after, **new}, table)
@@ -114,7 +116,7 @@ def test_twenty_steps_of_sgd_give_the_originals_loss_curve(name):
     fixture = np.load(FIXTURES / f"{name}_curve.npz")
     model, params, state, _ = made.seeded_network(name, "torchvision", seed=2, size=32, make=seeded.trained_state_dict)
     tx = torch_sgd(float(fixture["rate"]))
-    step = jax.jit(_step(model, tx), donate_argnums=(0, 1, 2))
+    step = jax.jit(_step(model, tx), donate_argnums=(0, 1, 2), compiler_options=USERS_GENERATOR)
     params, state = jax.tree.map(jnp.array, (params, state))
     opt_state, found = tx.init(params), []
     for number in range(20):
