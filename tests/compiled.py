@@ -8,8 +8,9 @@ import jax
 #: without most optimisations, 4.4 instead of 6.8 with all (two x86-64 cores, other work beside, 2026-11-26). `XLA_FLAGS=`
 #: in the environment does without it.
 _OLDER = "XLA_FLAGS" not in os.environ and jax.__version_info__[:2] == (0, 10)
-#: `compiler_options` for the generator that users get, where networks in full size are compared with their originals, and where
-#: two programs are held against each other to the last bits: the older one rounds a sum by what it is fused with.
+#: `compiler_options` for the generator that users get, where networks in full size are compared with their originals, where our
+#: own forms of the convolution are compared with float64, and where two programs are held against each other to the last bits:
+#: the older one rounds a sum by what it is fused with.
 USERS_GENERATOR: dict[str, str | bool] = {"xla_cpu_use_fusion_emitters": True} if _OLDER else {}
 
 

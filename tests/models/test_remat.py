@@ -46,7 +46,7 @@ def test_outputs_gradients_and_statistics_are_the_same_also_where_a_part_is_froz
     trained, frozen = tree.split(params, mask)
     image = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
     expected = jax.jit(_gradients(plain, trains(mask)), compiler_options=USERS_GENERATOR)(trained, frozen, state, image)
-    compiled = jax.jit(_gradients(remat, trains(mask)), compiler_options=remat_options() | USERS_GENERATOR)
+    compiled = jax.jit(_gradients(remat, trains(mask)), compiler_options={**(remat_options() or {}), **USERS_GENERATOR})
     found = compiled(trained, frozen, state, image)
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     for value, other in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
