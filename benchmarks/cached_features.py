@@ -30,9 +30,9 @@ from jaxft import models
 from jaxft.data import Arrays, find_augment, train_batches
 from jaxft.features import Rows, feature_batches, fill, frozen_prefix, views_of
 from jaxft.losses import softmax_cross_entropy
-from jaxft.metrics import classification_metrics, with_grad_norm
+from jaxft.metrics import classification_metrics, training_metrics
 from jaxft.optim import make_optimizer
-from jaxft.parallel import data_mesh, put_batch, replicate
+from jaxft.parallel import make_mesh, put_batch, replicate
 from jaxft.preprocessing import on_pixels
 from jaxft.train import create_state, make_train_step
 from jaxft.tuning import FreezeSpec, make_mask
@@ -44,12 +44,12 @@ CASES = [("vgg16", 32, 64, 640, "pad_flip", 32), ("efficientnet_lite0", 224, 64,
 def measure(
     name: str, size: int, batch: int, examples: int, augment: str, side: int, steps: int, rounds: int
 ) -> dict[str, Any]:
-    mesh = data_mesh()
+    mesh = make_mesh()
     model = models.build(name, 10, size=size)
     params, model_state = jax.jit(model.init)(jax.random.key(0))
     mask = make_mask(FreezeSpec.parse("head"), params, model.stages)
     tx, _ = make_optimizer(params, mask, name="adamw", lr=1e-3, total_steps=1000)
-    metrics = with_grad_norm(classification_metrics(10))
+    metrics = training_metrics(classification_metrics(10))
     prefix = frozen_prefix(model, mask, params, model_state)
     assert prefix is not None
     rng = np.random.default_rng(0)

@@ -32,7 +32,7 @@ from ml_collections import ConfigDict
 
 from jaxft import run
 from jaxft.config import default_config, phase
-from jaxft.parallel import data_mesh, put_batch
+from jaxft.parallel import make_mesh, put_batch
 
 BATCHES = 4  # different ones in a window, over and over
 
@@ -92,7 +92,7 @@ class Meter:
     def _batches(self, with_decoding: Generator[Any, None, None]) -> Generator[Any, None, None]:
         """The training's batches; between two windows of the loop it runs the bare steps."""
         held = [next(with_decoding) for _ in range(BATCHES)]
-        placed = [put_batch(batch, data_mesh()) for batch in held]
+        placed = [put_batch(batch, make_mesh()) for batch in held]
         source = with_decoding if self._decode else itertools.cycle(held)
         yield next(source)  # compiles
         yield next(source)

@@ -29,7 +29,6 @@ def finetune(
     seed: int = 0,
     loss: str | Callable[..., jax.Array] = "",
     phases: dict[str, ConfigDict] | None = None,
-    resume: bool = False,
     strict: bool = False,
     **sections: dict[str, Any],
 ) -> Result:
@@ -37,7 +36,7 @@ def finetune(
 
     Args:
       source: a folder of class folders, `csv:FILE`, `tfds:NAME`.
-      workdir: folder of the run.
+      workdir: folder of the run; one that was begun there with the same arguments is continued.
       model: a name of `jaxft.list_models()`.
       pretrained: a tag, file, URL, `package:` or `hf:` source; None starts from random weights.
       train_part: "head", "full", "from:STAGE", stage names or globs; see `jaxft.FreezeSpec`.
@@ -46,7 +45,6 @@ def finetune(
       seed: of the new head, the order of the data and everything random.
       loss: "" for the task's own, a name of `jaxft.losses`, "module:function" or an importable function.
       phases: name -> `jaxft.phase(...)`, instead of `train_part`, `epochs` and `lr`.
-      resume: continue the run in `workdir`.
       strict: a step that is compiled twice is an error, not only reported.
       **sections: further keys of a config section, e.g. `optim={"name": "sgd"}`, `train={"patience": 3}`.
 
@@ -73,7 +71,7 @@ def finetune(
             if key not in config[name]:
                 raise JaxftError(f"config.{name} has no key '{key}'{near(key, config[name])}")
             config[name][key] = value
-    return train(config, workdir, resume=resume, strict=strict)
+    return train(config, workdir, strict=strict)
 
 
 def _import_name(function: Callable[..., Any]) -> str:

@@ -1,8 +1,9 @@
 """Checkpoints through Orbax: the newest and the best are kept, each whole, each loadable without a config.
 
-A checkpoint of step n is the folder `checkpoints/n` with one Orbax item for each part of the `TrainState` and `meta`, a JSON
-record that says what the run is (model, classes, preprocessing, config) and where it stands. Saving is asynchronous; the
-folder appears under its final name only when it is complete, so a kill at any moment leaves the one before it usable.
+A checkpoint of step n is the folder `checkpoints/n` with one Orbax item for each part of the `TrainState`; `meta`, a JSON
+record that says what the run is (model, classes, preprocessing, config) and where it stands; and `MANIFEST`, the hashes of all
+files, which are compared before any is read. Saving is asynchronous; the folder appears under its final name only when it is
+complete, so a kill at any moment leaves the one before it usable. What is found damaged is moved to `checkpoints/damaged-n`.
 """
 
 from __future__ import annotations
@@ -10,39 +11,67 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxft import tree
 from jaxft.errors import JaxftError, SaveError
+from jaxft.manifest import find_damage, write_manifest
+from jaxft.parallel import everyone, from_first, is_first
 from jaxft.train import TrainState
 
 # Orbax reports each save and each handler it tries through absl, and a failure, which is raised too, with a traceback a thread.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 _ITEMS = ("clock", "params", "model_state", "opt_state", "ema")
+_TEMPORARY = ".orbax-checkpoint-tmp"
+#: What Orbax writes as the very last, after the hashes were taken: they come onto the list when it is done.
+_LATER = ("_CHECKPOINT_METADATA", "commit_success.txt")
+#: Seconds in which all processes must have written their part of a checkpoint.
+_SAVE_SECONDS = 1200
 
 
 class Checkpoints:
-    """The checkpoints of one run. Keeps the newest and the best, and never deletes one for the sake of the other."""
+    """The checkpoints of one run. Keeps the newest and the best, and never deletes one for the sake of the other.
 
-    def __init__(self, directory: Path, *, read_only: bool = False):
-        self._directory = directory
-        self._saving = 0  # the step saved last, and which step it calls the best
-        self._best: int | None = None
+    Args:
+      directory: of the run's checkpoints.
+      read_only: nothing is written; the folder must be there.
+
+    Attributes:
+      failed: is told of a save that failed: (step, error). The run can go on, and so can later saves.
+    """
+
+    def __init__(self, directory: Path, *, read_only: bool = False) -> None:
+        self._directory = directory.absolute()
+        self.failed: Callable[[int, SaveError], None] = lambda step, error: None
+        self._saving: int | None = None  # the step whose save was begun last, until it is known how it ended
+        self._well = True  # how the last one ended
+        self._best: int | None = None  # what that checkpoint calls the best
+        self._unsealed: OSError | None = None
+        if not read_only:
+            self._directory.mkdir(parents=True, exist_ok=True)
+        writing = ocp.AsyncOptions(timeout_secs=_SAVE_SECONDS, post_finalization_callback=self._seal)
         options = ocp.CheckpointManagerOptions(
-            create=not read_only, read_only=read_only, enable_async_checkpointing=not read_only
+            create=False,
+            read_only=read_only,
+            enable_async_checkpointing=not read_only,
+            cleanup_tmp_directories=not read_only,
+            async_options=None if read_only else writing,
+            multiprocessing_options=_processes(),
         )
         # Handlers, not only names: else a manager that has saved nothing gives no metadata, and nothing could be checked.
         handlers: dict[str, Any] = {name: ocp.StandardCheckpointHandler() for name in _ITEMS}
         handlers["meta"] = ocp.JsonCheckpointHandler()
-        self._manager = ocp.CheckpointManager(directory.absolute(), item_handlers=handlers, options=options)
+        self._manager = ocp.CheckpointManager(self._directory, item_handlers=handlers, options=options)
 
     def steps(self) -> list[int]:
         """Steps of all complete checkpoints, oldest first."""
@@ -52,45 +81,119 @@ class Checkpoints:
         """Step of the newest complete checkpoint."""
         return max(self.steps(), default=None)
 
+    def newest_whole(self, say: Callable[[str], None] = lambda line: None) -> int | None:
+        """Step of the newest checkpoint whose files are what was written; None where there is none.
+
+        Damaged ones that are newer are moved out of the way.
+
+        Args:
+          say: is given a line for each.
+
+        Raises:
+          JaxftError: there are checkpoints, but none is whole.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            damage = self.damage(step)
+            if not damage:
+                return step
+            where = from_first(functools.partial(self._set_aside, step))
+            self._manager.reload()  # else it would count as there, and not be saved again
+            say(f"checkpoint {step} is damaged ({damage}); it was moved to {where}")
+        if steps:
+            raise JaxftError(f"no checkpoint in {self._directory} is whole: start anew in another --workdir")
+        return None
+
+    def damage(self, step: int) -> str:
+        """What is wrong with a checkpoint's files, as one line; "" where nothing is. The first process looks."""
+        found: str = from_first(lambda: find_damage(self._directory / str(step), later=_LATER))
+        return found
+
+    def _set_aside(self, step: int) -> str:
+        aside = self._directory / f"damaged-{step}"
+        number = 1
+        while aside.exists():
+            number += 1
+            aside = self._directory / f"damaged-{step}-{number}"
+        (self._directory / str(step)).rename(aside)
+        return str(aside)
+
     def save(self, state: TrainState, meta: dict[str, Any], *, best_step: int | None) -> None:
         """Starts saving `state`; returns when the arrays are copied, not when they are written.
+
+        A failure, of this save or the one before, is told to `failed`; nothing that was saved is lost by it.
 
         Args:
           state: saved under its own step.
           meta: JSON data.
           best_step: the step that must be kept beside the newest.
-
-        Raises:
-          SaveError: this save cannot start, or the one before it did not end well.
         """
-        self._wait()
-        # The one before is complete now, and older ones may go, but not what it calls the best: if this save never ends, a
-        # resumed run starts from it. A process that has saved nothing yet does not know, and leaves all.
-        if self._saving:
-            self._prune(self._best)
-        self._saving, self._best = int(state.step), best_step
+        self.wait()
+        step = int(state.step)
+        self._well = True
+        if step in self.steps():  # begun from here: it is there already
+            return
+        self._saving, self._best, self._unsealed = step, best_step, None
+        failure: Exception | None = None
         try:
-            self._check_space(sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
+            from_first(lambda: self._check_space(sum(leaf.nbytes for leaf in jax.tree.leaves(state))))
             items = {name: ocp.args.StandardSave(jax.tree.map(_one_copy, part)) for name, part in _parts(state).items()}
-            self._manager.save(self._saving, args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(meta)), force=True)
+            self._manager.save(step, args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(meta)), force=True)
         except (OSError, ValueError, RuntimeError) as error:
-            raise self._save_error(error) from error
+            failure = error
+        if not everyone(failure is None):
+            self._fail(failure)
 
-    def finish(self, *, best_step: int | None) -> None:
-        """Waits for the last save and leaves only the newest and the best."""
-        self._wait()
-        self._prune(best_step)
+    def wait(self) -> bool:
+        """Waits for the last save. Where it ended well, older checkpoints go, but what it calls the best stays: if the next
+        save never ends, a resumed run starts from it.
 
-    def _wait(self) -> None:
+        Returns:
+          Whether it ended well, or there was none.
+        """
+        if self._saving is None:
+            return self._well
+        failure: Exception | None = None
         try:
             self._manager.wait_until_finished()
         except (OSError, ValueError, RuntimeError) as error:
-            raise self._save_error(error) from error
+            failure = error
+        if everyone(failure is None):
+            try:
+                from_first(self._complete)
+            except OSError as error:  # in all processes
+                failure = error
+            else:
+                self._saving = None
+                self.prune(self._best)
+                return True
+        self._fail(failure)
+        return False
 
-    def _prune(self, best_step: int | None) -> None:
+    def _complete(self) -> None:
+        if self._unsealed is not None:
+            raise self._unsealed
+        write_manifest(self._directory / str(self._saving))
+
+    def _fail(self, failure: Exception | None) -> None:
+        """The save failed, in this process or in another."""
+        step, self._saving, self._well = self._saving, None, False
+        assert step is not None
+        self.failed(step, self._save_error(step, failure or OSError(errno.EIO, "another process could not write its part")))
+
+    def prune(self, best_step: int | None) -> None:
+        """Leaves only the newest and the best."""
         for old in self.steps()[:-1]:
             if old != best_step:
                 self._manager.delete(old)
+
+    def _seal(self) -> None:
+        """Lists the hashes of what was written. Orbax calls it in the first process, before the folder gets its final name."""
+        try:
+            (folder,) = self._directory.glob(f"{self._saving}{_TEMPORARY}*")
+            write_manifest(folder, leave_out=_LATER)
+        except (OSError, ValueError) as error:  # raised here, it would leave the other processes waiting
+            self._unsealed = error if isinstance(error, OSError) else OSError(errno.EIO, str(error))
 
     def _check_space(self, needed: int) -> None:
         """A disk that cannot hold the checkpoint is said before it is filled up."""
@@ -98,19 +201,22 @@ class Checkpoints:
         if free < needed:
             raise OSError(errno.ENOSPC, f"needs {needed / 1e6:.0f} MB, has {free / 1e6:.0f} MB")
 
-    def _save_error(self, error: Exception) -> SaveError:
+    def _save_error(self, step: int, error: Exception) -> SaveError:
         """Says why a save failed. What it left behind is removed: on a full disk above all that is in the way."""
-        for leftover in self._directory.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        if is_first():
+            for leftover in (*self._directory.glob(f"{step}{_TEMPORARY}*"), self._directory / str(step)):
+                shutil.rmtree(leftover, ignore_errors=True)
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
+            self._manager.reload()
         text = str(error).splitlines()[0][:200] if str(error) else repr(error)
         chain: list[BaseException] = [error]
         while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
             chain.append(cause)
         full = any(isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT) for cause in chain)
-        where = f"checkpoint {self._saving} was not saved"
+        where = f"checkpoint {step} was not saved"
         if full or "RESOURCE_EXHAUSTED" in text or "No space left" in text:
             size = f" ({error.strerror})" if isinstance(error, OSError) else ""
-            return SaveError(f"the disk of {self._directory} is full{size}: {where}; free space and use --resume")
+            return SaveError(f"the disk of {self._directory} is full{size}: {where}; make room")
         return SaveError(f"{where} in {self._directory}: {text}")
 
     def close(self) -> None:
@@ -128,7 +234,7 @@ class Checkpoints:
           target: abstract state: `jax.ShapeDtypeStruct` leaves with the shardings wanted, on any mesh.
 
         Raises:
-          JaxftError: other names, shapes or dtypes than `target`'s, or a damaged checkpoint.
+          JaxftError: other names, shapes or dtypes than `target`'s, or a checkpoint that cannot be read.
         """
         parts = _parts(target)
         self._check(step, parts)
@@ -142,7 +248,12 @@ class Checkpoints:
         Args:
           step: which checkpoint.
           params, model_state: abstract trees with the shardings wanted.
+
+        Raises:
+          JaxftError: the checkpoint is damaged, or of another network.
         """
+        if damage := self.damage(step):
+            raise JaxftError(f"checkpoint {step} in {self._directory} is damaged ({damage}){self._hint(step)}")
         parts = {"params": params, "model_state": model_state}
         parts = {name: part for name, part in parts.items() if jax.tree.leaves(part)}
         self._check(step, parts)
@@ -181,9 +292,19 @@ class Checkpoints:
             yield
         except Exception as error:  # what Orbax and tensorstore raise on damaged bytes is no closed list
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            others = [other for other in self.steps() if other != step]
-            hint = f"; step {others[-1]} is kept too: remove {self._directory / str(step)} to go on from it" if others else ""
-            raise JaxftError(f"checkpoint {step} in {self._directory} cannot be read ({reason}){hint}") from error
+            raise JaxftError(f"checkpoint {step} in {self._directory} cannot be read ({reason}){self._hint(step)}") from error
+
+    def _hint(self, step: int) -> str:
+        others = [other for other in self.steps() if other != step]
+        return f"; step {others[-1]} is kept too: {self._directory / str(others[-1])}" if others else ""
+
+
+def _processes() -> Any:
+    """Barriers between processes through the distributed runtime: Orbax's collectives would not end with a lost process."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    everyone = set(range(jax.process_count()))
+    return ocp.options.MultiprocessingOptions(primary_host=0, active_processes=everyone, barrier_sync_key_prefix="jaxft")
 
 
 def _parts(state: TrainState) -> dict[str, Any]:
@@ -193,13 +314,18 @@ def _parts(state: TrainState) -> dict[str, Any]:
     return {name: part for name, part in parts.items() if jax.tree.leaves(part)}
 
 
-def _one_copy(leaf: jax.Array) -> jax.Array:
-    """The first device's copy of an array that all devices of the only process have whole.
+def _one_copy(leaf: jax.Array) -> jax.Array | np.ndarray:
+    """Of an array that all devices have whole, the first one's copy, which the first process writes.
 
     Given all, Orbax saves a slice of each copy, and every slice of every shape is a program that is compiled and run first.
     """
-    whole = leaf.is_fully_replicated and leaf.is_fully_addressable
-    return leaf.addressable_shards[0].data if whole else leaf
+    if not leaf.is_fully_replicated:
+        return leaf
+    first = leaf.addressable_shards[0].data
+    if leaf.is_fully_addressable:
+        return first
+    # Only the first process writes it; the copy is not the device's own memory, which the next step takes.
+    return np.array(first) if jax.process_index() == 0 else np.asarray(first)
 
 
 def _item(metadata: Any, name: str) -> Any:

@@ -21,6 +21,7 @@ from jaxft.weights import cache_folder
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 #: Beyond this the least recently used executables are removed. The step of a ResNet-50 takes one megabyte.
 CACHE_BYTES = 4 << 30
+_DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
 
 def keep_compiled() -> str:
@@ -49,6 +50,24 @@ def keep_compiled() -> str:
     config.update("jax_compilation_cache_max_size", CACHE_BYTES)
     config.update("jax_compilation_cache_dir", str(folder))
     return ""
+
+
+def deterministic() -> str:
+    """Makes what is compiled from now on give the same bits in every run, also on GPUs. To be called before JAX computes.
+
+    CPUs and TPUs do so anyway. On GPUs XLA else sums with atomic operations, in any order, and takes the kernels that happen
+    to be the fastest when it tries them.
+
+    Returns:
+      One line that says what was set and what it costs.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _DETERMINISTIC not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {_DETERMINISTIC}".strip()
+    return (
+        f"deterministic: {_DETERMINISTIC}. On GPUs that costs the trying out of kernels and all atomic sums; how much is for "
+        "`jaxft bench` to say, with XLA_FLAGS set so and without"
+    )
 
 
 def _remove_torn(folder: Path) -> None:

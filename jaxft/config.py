@@ -98,6 +98,17 @@ def default_config() -> ConfigDict:
     config.train.patience = config_dict.placeholder(int)  # evaluations without a gain before a phase ends early
     config.train.min_delta = 0.0
 
+    config.train.nonfinite = "stop"  # a step whose loss or gradient is NaN or infinite ends the run; or "skip", "rollback"
+
+    # jaxft.parallel: which device holds what. Nothing here but batch_norm and frozen_dtype changes what is computed.
+    config.parallel = ConfigDict()
+    config.parallel.mesh = ""  # "data=4,fsdp=2,tensor=1" or "4x2x1", * for what is left; "": all devices on data
+    config.parallel.rules = ""  # "GLOB:ACTION, ..." before jaxft.parallel.DEFAULT_RULES
+    config.parallel.frozen = "shard"  # frozen parameters by the rules, as trained ones; or "replicate": whole everywhere
+    config.parallel.frozen_dtype = "float32"  # or "bfloat16": kernels that no phase trains are kept in half the room
+    config.parallel.batch_norm = "global"  # statistics of the whole batch; or "replica": of each part, as torch's DDP
+    config.parallel.lost_after = 60.0  # seconds without a sign of life after which a process is lost and the others end
+
     config.log = ConfigDict()
     config.log.tensorboard = True
     config.log.wandb_project = ""
@@ -188,11 +199,17 @@ def to_json(config: ConfigDict) -> str:
     return json.dumps(json.loads(config.to_json_best_effort()), indent=2, sort_keys=True)
 
 
+#: Keys that a continued run may change: where things lie, not what is computed.
+PLACEMENT = ("config.parallel.mesh", "config.parallel.rules", "config.parallel.frozen", "config.parallel.lost_after")
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "config") -> list[str]:
-    """One line for each key whose value differs between two configurations (as plain dicts)."""
+    """One line for each key whose value differs between two configurations (as plain dicts), but for `PLACEMENT`."""
     lines = []
     for key in sorted({*old, *new}):
         before, after = old.get(key), new.get(key)
+        if f"{where}.{key}" in PLACEMENT:
+            continue
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             lines += differences(before, after, f"{where}.{key}")
         elif before != after:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib.metadata
 import importlib.util
 import os
+import pkgutil
+from pathlib import Path
 
 import jax
 
@@ -40,12 +43,35 @@ def keep_heap() -> int:
     return _keep() if wanted == "on" and _only_cpu() else 0
 
 
-def _only_cpu() -> bool:
-    """Whether JAX will compute on the CPU, without starting it."""
+def _only_cpu(devices: Path = Path("/dev")) -> bool:
+    """Whether JAX will compute on the CPU, without starting it: no other platform is installed, or its hardware is not here."""
     platforms: str | None = getattr(jax.config, "jax_platforms", None)
     if platforms:
         return platforms.split(",")[0] == "cpu"
-    return not any(importlib.util.find_spec(name) for name in ("libtpu", "jax_plugins"))
+    return not any(_is_here(name, devices) for name in _plugins())
+
+
+#: Files of devices, by how the plugins' names begin. TPUs are behind either of two drivers; /dev/dxg is a GPU under WSL.
+_DEVICES = {
+    "libtpu": ("accel*", "accel/accel*", "vfio/[0-9]*"),
+    "xla_cuda": ("nvidia[0-9]*", "nvidiactl", "dxg"),
+    "xla_rocm": ("kfd",),
+}
+
+
+def _is_here(plugin: str, devices: Path) -> bool:
+    """Whether a plugin has hardware. Compilers for hardware elsewhere (`jaxft compile`) are plugins too."""
+    patterns = next((found for name, found in _DEVICES.items() if plugin.startswith(name)), None)
+    return patterns is None or any(any(devices.glob(pattern)) for pattern in patterns)
+
+
+def _plugins() -> set[str]:
+    """What is installed that JAX computes with, by the names of its modules."""
+    found = {"libtpu"} if importlib.util.find_spec("libtpu") else set()
+    spec = importlib.util.find_spec("jax_plugins")
+    if spec is not None and spec.submodule_search_locations is not None:
+        found |= {module.name for module in pkgutil.iter_modules(spec.submodule_search_locations)}
+    return found | {point.name for point in importlib.metadata.entry_points(group="jax_plugins")}
 
 
 @functools.cache

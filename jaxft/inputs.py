@@ -29,7 +29,7 @@ from jaxft.features import (
     views_of,
 )
 from jaxft.losses import wants_forward
-from jaxft.parallel import put_batch
+from jaxft.parallel import batch_parts, process_rows, put_batch
 from jaxft.plan import Phase, Plan
 from jaxft.train import make_eval_step
 from jaxft.typing import ApplyFn, ModelState, Params
@@ -89,8 +89,7 @@ def pictures(plan: Plan, config: ConfigDict, mesh: Mesh, eval_step: Callable[...
             channels=plan.model.in_channels,
             seed=config.seed,
             start_step=step,
-            host=jax.process_index(),
-            hosts=jax.process_count(),
+            rows=process_rows(mesh, config.input.batch_size),
         )
 
     def judge(params: Params, model_state: ModelState) -> Evaluation:
@@ -161,7 +160,8 @@ def phase_input(
         return pictures(plan, config, mesh, eval_step)
     folder = Path(config.features.dir).expanduser() if config.features.dir else workdir / "features"
     say(f"{line} in {folder}")
-    prefix, seed, size = found.prefix, config.seed, -(-config.input.eval_batch_size // mesh.size) * mesh.size
+    prefix, seed, parts = found.prefix, config.seed, batch_parts(mesh)
+    size = -(-config.input.eval_batch_size // parts) * parts
 
     compute = watch(jax.jit(prefix.run(DTYPES[found.dtype])), "the frozen stages")
 

@@ -11,6 +11,10 @@ from ml_collections import ConfigDict
 from jaxft import tree
 from jaxft.config import check_config
 from jaxft.explain import compile_step
+from jaxft.explain.collectives import collectives
+from jaxft.explain.holdings import describe as who_holds_what
+from jaxft.explain.step import missing_devices, sizes_of_mesh
+from jaxft.explain.table import sent
 from jaxft.inputs import features_of
 from jaxft.parallel import peak_bytes
 from jaxft.plan import Phase, Plan, make_plan
@@ -21,8 +25,8 @@ def inspect_config(config: ConfigDict, *, every_parameter: bool = False) -> str:
     """Describes a run without training: nothing is written.
 
     Returns:
-      Text: data, network, preprocessing; for each phase what trains, the optimizer's memory, and FLOPs and bytes of the
-      compiled training step on the devices present.
+      Text: data, network, preprocessing; for each phase what trains, the optimizer's memory, which part of it all a device of
+      the config's mesh holds, and FLOPs, bytes and collectives of the compiled training step on the devices present.
     """
     check_config(config)
     plan = make_plan(config)
@@ -51,19 +55,30 @@ def _few(values: tuple[float, ...]) -> str:
 def _describe(plan: Plan, phase: Phase, config: ConfigDict, every_parameter: bool) -> list[str]:
     trainable, _ = tree.split(plan.params, phase.mask)
     share = tree.count(trainable) / tree.count(plan.params)
-    compiled = compile_step(plan, phase, config)
     opt_state = jax.eval_shape(phase.tx.init, trainable)
     opt_bytes = sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(opt_state))
-    cost: Any = compiled.cost_analysis() or {}
-    memory = peak_bytes(compiled)
-    lines = [
+    mesh = sizes_of_mesh(config.parallel.mesh)
+    return [
         f"{phase.name}: steps {phase.start} to {phase.stop}",
         *([line] if (line := features_of(plan, phase, config)[1]) else []),
         f"trained        {tree.count(trainable):,} parameters ({share:.2%})",
         f"optimizer      {opt_bytes / 1e6:.2f} MB of state",
-        f"step           {cost.get('flops', 0) / 1e9:.2f} GFLOP, {_bytes(memory)} on each device",
+        *_step(plan, phase, config),
+        *parameter_table(plan.params, phase.mask, phase.groups, plan.model.stages, by_stage=not every_parameter).splitlines(),
+        *(["", *who_holds_what(plan, phase, config, mesh, every_parameter=every_parameter)] if mesh.size > 1 else []),
     ]
-    return [*lines, parameter_table(plan.params, phase.mask, phase.groups, plan.model.stages, by_stage=not every_parameter)]
+
+
+def _step(plan: Plan, phase: Phase, config: ConfigDict) -> list[str]:
+    if line := missing_devices(config.parallel.mesh):
+        return [f"step           not compiled: {line}"]
+    compiled = compile_step(plan, phase, config)
+    cost: Any = compiled.cost_analysis() or {}
+    found = collectives(compiled.as_text())
+    return [
+        f"step           {cost.get('flops', 0) / 1e9:.2f} GFLOP, {_bytes(peak_bytes(compiled))} on each device",
+        *([f"collectives    {sent(found)} on each device, in a step"] if found else []),
+    ]
 
 
 def _bytes(count: int | None) -> str:

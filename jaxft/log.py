@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,19 +24,38 @@ class ScalarWriter(Protocol):
 
 
 class JsonLines:
-    """One JSON object a line, `step` first. Lines after `resume_step` are cut off: those steps will be run again."""
+    """One JSON object a line, `step` first. Lines after `resume_step` are cut off: those steps will be run again.
 
-    def __init__(self, path: Path, resume_step: int | None = None):
+    A line that cannot be written is kept and written with the next.
+    """
+
+    def __init__(self, path: Path, resume_step: int | None = None, say: Callable[[str], None] = print):
         lines = path.read_text().splitlines() if resume_step is not None and path.exists() else []
         kept = [line for line in lines if _step_of(line, path) <= (resume_step or 0)]
         write_whole(path, "".join(line + "\n" for line in kept))
-        self._file = path.open("a")
+        self._path, self._say, self._waiting = path, say, b""
+        self._last = kept[-1] if kept else ""  # a run that is started again at its end says its last line again
+        self._file = path.open("ab", buffering=0)
 
     def write(self, step: int, **values: Any) -> None:
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        line, last, self._last = json.dumps({"step": step, **values}), self._last, ""
+        if line == last:
+            return
+        failing = bool(self._waiting)
+        self._waiting += f"{line}\n".encode()
+        self._flush(failing)
+
+    def _flush(self, failing: bool) -> None:
+        try:
+            # Of a line that is written half, the rest comes next time.
+            while self._waiting:
+                self._waiting = self._waiting[self._file.write(self._waiting) :]
+        except OSError as error:
+            if not failing:
+                self._say(f"WARNING: {self._path} cannot be written ({error.strerror}): its lines are kept for later")
 
     def close(self) -> None:
+        self._flush(failing=False)
         self._file.close()
 
 
@@ -118,20 +137,33 @@ class WeightsAndBiases:
 
 
 class RunLog:
-    """All of a run's logs. With `resume_step` set, what was logged after that step is forgotten."""
+    """All of a run's logs. With `resume_step` set, what was logged after that step is forgotten.
+
+    Args:
+      workdir: of the run; None: nothing is logged, as in all processes but the first.
+      resume_step: the run goes on from there.
+      tensorboard: write event files.
+      wandb_project: of Weights & Biases; "" is none.
+      config: is told to Weights & Biases.
+      say: is given a line when a log cannot be written.
+    """
 
     def __init__(
         self,
-        workdir: Path,
+        workdir: Path | None,
         *,
         resume_step: int | None = None,
         tensorboard: bool = True,
         wandb_project: str = "",
         config: Mapping[str, Any] | None = None,
+        say: Callable[[str], None] = print,
     ):
-        self._metrics = JsonLines(workdir / "metrics.jsonl", resume_step)
-        self._timing = JsonLines(workdir / "timing.jsonl", resume_step)
+        self._files: dict[str, JsonLines] = {}
         self._writers: list[ScalarWriter] = []
+        self._say, self._lost = say, False
+        if workdir is None:
+            return
+        self._files = {name: JsonLines(workdir / f"{name}.jsonl", resume_step, say) for name in ("metrics", "timing")}
         if tensorboard:
             whole = all(importlib.util.find_spec(name) is not None for name in ("tensorflow", "tensorboard"))
             directory = workdir / "tensorboard"
@@ -141,18 +173,25 @@ class RunLog:
 
     def metrics(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Logs `values` of `split` ("train", "val", "test") after `step` steps."""
-        self._metrics.write(step, split=split, **values)
-        for writer in self._writers:
-            writer.write_scalars(step, {f"{split}/{name}": value for name, value in values.items()})
+        self._write("metrics", step, {"split": split, **values}, {f"{split}/{name}": value for name, value in values.items()})
 
     def timing(self, step: int, values: Mapping[str, float]) -> None:
         """Logs what depends on the clock: images a second, share of time waiting for data."""
-        self._timing.write(step, **values)
+        self._write("timing", step, values, {f"timing/{name}": value for name, value in values.items()})
+
+    def _write(self, name: str, step: int, line: Mapping[str, Any], scalars: Mapping[str, float]) -> None:
+        if name in self._files:
+            self._files[name].write(step, **line)
         for writer in self._writers:
-            writer.write_scalars(step, {f"timing/{name}": value for name, value in values.items()})
+            try:
+                writer.write_scalars(step, scalars)
+            except OSError as error:
+                if not self._lost:
+                    self._say(f"WARNING: {type(writer).__name__} cannot log ({error.strerror}); training goes on")
+                self._lost = True
 
     def close(self) -> None:
-        self._metrics.close()
-        self._timing.close()
+        for file in self._files.values():
+            file.close()
         for writer in self._writers:
             writer.close()

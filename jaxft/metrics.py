@@ -49,9 +49,47 @@ def regression_metrics() -> type[clu_metrics.Collection]:
     return clu_metrics.Collection.create(loss=_weighted("loss"), mae=_weighted("absolute_error"))
 
 
-def with_grad_norm(collection: type[clu_metrics.Collection]) -> type[clu_metrics.Collection]:
-    """Adds `grad_norm`, the average over steps of the trainable gradient's norm before clipping."""
-    return clu_metrics.Collection.create(**collection.__annotations__, grad_norm=clu_metrics.Average.from_output("grad_norm"))
+@flax.struct.dataclass
+class NonFinite(clu_metrics.Metric):
+    """Steps whose loss or gradient held a NaN or an infinity. It is no figure: what reads it is the loop.
+
+    Attributes:
+      steps: how many.
+      first: of the first of them, what was not finite first: 0 is the loss, 1 + i the gradient of the i-th trained leaf.
+      leaves: of the first of them, how many of those were not finite.
+    """
+
+    steps: jax.Array
+    first: jax.Array
+    leaves: jax.Array
+
+    @classmethod
+    def empty(cls) -> NonFinite:
+        return cls(*(jnp.zeros((), jnp.int32) for _ in range(3)))
+
+    @classmethod
+    def from_model_output(cls, *, finite: jax.Array, **outputs: jax.Array) -> NonFinite:
+        """`finite` is bool [1 + number of trained leaves]."""
+        bad = ~finite
+        return cls(bad.any().astype(jnp.int32), bad.argmax().astype(jnp.int32), bad.sum(dtype=jnp.int32))
+
+    def merge(self, other: NonFinite) -> NonFinite:
+        earlier = self.steps > 0  # as a factor: works on NumPy's arrays, on the host, and on traced ones
+        return NonFinite(
+            self.steps + other.steps,
+            earlier * self.first + (1 - earlier) * other.first,
+            earlier * self.leaves + (1 - earlier) * other.leaves,
+        )
+
+    def compute(self) -> None:
+        return None
+
+
+def training_metrics(collection: type[clu_metrics.Collection]) -> type[clu_metrics.Collection]:
+    """Adds `grad_norm`, the average over steps of the trainable gradient's norm before clipping, and `nonfinite`."""
+    return clu_metrics.Collection.create(
+        **collection.__annotations__, grad_norm=clu_metrics.Average.from_output("grad_norm"), nonfinite=NonFinite
+    )
 
 
 def model_outputs(logits: jax.Array, label: jax.Array, loss: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
@@ -83,7 +121,7 @@ def model_outputs(logits: jax.Array, label: jax.Array, loss: jax.Array, mask: ja
 
 def to_floats(collection: Any) -> dict[str, float]:
     """Computes a collection's figures as Python floats."""
-    return {name: float(np.asarray(value)) for name, value in collection.compute().items()}
+    return {name: float(np.asarray(value)) for name, value in collection.compute().items() if value is not None}
 
 
 def merge(collections: list[Any]) -> Any:

@@ -13,7 +13,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from jaxft import losses
+from jaxft import losses, tree
 from jaxft.config import Clock, call, to_json
 from jaxft.data import Source, Splits, find_augment, open_data
 from jaxft.errors import JaxftError, near
@@ -21,11 +21,22 @@ from jaxft.features import DTYPES
 from jaxft.models import IMAGENET, Model, build, is_tag, split_tag
 from jaxft.models import pretrained as pretrained_record
 from jaxft.optim import Schedule, make_optimizer
+from jaxft.parallel import parse_rules, put
 from jaxft.preprocessing import on_pixels
 from jaxft.tasks import Task, get_task
 from jaxft.tuning import FreezeSpec, Group, make_mask
 from jaxft.typing import ApplyFn, LossFn, Mask, ModelState, Params
 from jaxft.weights import is_repository, load_model, open_repository
+
+#: Keys that take one of a few words.
+CHOICES = {
+    "features.dtype": tuple(DTYPES),
+    "train.mode": ("max", "min"),
+    "train.nonfinite": ("stop", "skip", "rollback"),
+    "parallel.frozen": ("shard", "replicate"),
+    "parallel.frozen_dtype": ("float32", "bfloat16"),
+    "parallel.batch_norm": ("global", "replica"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +51,17 @@ class Phase:
     schedule: Schedule
     groups: tuple[Group, ...] | None
 
+    @property
+    def trained(self) -> list[str]:
+        """'/' paths of the trained leaves, in the order of `jax.tree.leaves`."""
+        flat, _ = jax.tree_util.tree_flatten_with_path(self.mask)
+        return [jax.tree_util.keystr(path, simple=True, separator="/") for path, trained in flat if trained]
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A run, ready to go. `params` and `model_state` are the network before the first step.
+    """A run, ready to go. `params` and `model_state` are the network before the first step, on the host; shapes where they are
+    drawn from `seed`, or were not read. `begin` puts them on devices.
 
     `record` says in JSON all that is needed to use a checkpoint without the config; `eval_every` and its like are in steps;
     `selection` is how `Standing.judge` finds the best step.
@@ -55,6 +73,7 @@ class Plan:
     params: Params
     model_state: ModelState
     weights: str
+    seed: int
     task: Task
     loss: LossFn
     phases: tuple[Phase, ...]
@@ -73,6 +92,17 @@ class Plan:
     @property
     def total_steps(self) -> int:
         return self.phases[-1].stop
+
+    def begin(self, shardings: Any) -> tuple[Params, ModelState]:
+        """The network before the first step, placed: read weights from the host, random ones drawn where they are to lie.
+
+        Args:
+          shardings: of (params, model_state).
+        """
+        if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(self.params)):
+            params, model_state = jax.jit(self.model.init, out_shardings=shardings)(jax.random.key(self.seed))
+            return params, model_state
+        return put((dict(self.params), dict(self.model_state)), shardings)
 
 
 def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool = True) -> Plan:
@@ -110,10 +140,12 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
     # Abstract first: what does not fit is found before weights are downloaded, read or drawn.
     model = call(build, section, "config.model", num_classes=outputs)
     abstract, abstract_state = model.shapes
+    parse_rules(config.parallel.rules, tree.paths(abstract))
     plan = functools.partial(
         Plan,
         splits=splits,
         val=splits.val,
+        seed=config.seed,
         task=task,
         loss=task.loss,
         phases=tuple(make_phases(config, clock, abstract, model.stages)),
@@ -127,7 +159,7 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
         model = _expecting(model, pretrained, config.model.size)
         record = _record(config, splits, model)
         return plan(model=model, params=abstract, model_state=abstract_state, weights="not read", record=record)
-    made = call(load_model, section, "config.model", num_classes=outputs, pretrained=pretrained, seed=config.seed)
+    made = call(load_model, section, "config.model", num_classes=outputs, pretrained=pretrained, seed=config.seed, draw=False)
     return plan(
         model=made.model,
         params=made.params,
@@ -165,10 +197,13 @@ def _check_numbers(config: ConfigDict) -> None:
             f"config.train.accum_steps ({config.train.accum_steps}) does not divide config.input.batch_size "
             f"({config.input.batch_size})"
         )
-    if config.features.dtype not in DTYPES:
-        raise JaxftError(f"config.features.dtype is '{config.features.dtype}', not {' or '.join(map(repr, DTYPES))}")
     if config.features.cache and jax.process_count() > 1:
         raise JaxftError(f"config.features.cache works in one process, not in {jax.process_count()}: set it to False")
+    for key, allowed in CHOICES.items():
+        section, name = key.split(".")
+        value = config[section][name]
+        if value not in allowed:
+            raise JaxftError(f"config.{key} is '{value}', not {' or '.join(map(repr, allowed))}")
     decay = config.train.ema_decay
     if decay is not None and not 0 < decay < 1:
         raise JaxftError(f"config.train.ema_decay is {decay}: it must lie between 0 and 1")
@@ -180,8 +215,6 @@ def _selection(config: ConfigDict, task: Task) -> dict[str, Any]:
         raise JaxftError(
             f"config.train.monitor is '{monitor}'{near(monitor, figures)}; the validation figures are {', '.join(figures)}"
         )
-    if mode not in ("max", "min"):
-        raise JaxftError(f"config.train.mode is '{mode}', not 'max' or 'min'")
     return {"monitor": monitor, "mode": mode, "min_delta": config.train.min_delta}
 
 

@@ -18,7 +18,7 @@ from jaxft.config import call
 from jaxft.data import eval_batches, open_data, predict_source
 from jaxft.errors import JaxftError
 from jaxft.evaluate import evaluate_source, scores
-from jaxft.parallel import data_mesh, one_late, put_batch
+from jaxft.parallel import make_mesh, one_late, put_batch
 from jaxft.report import Judged, judge
 from jaxft.tasks import get_task
 from jaxft.train import make_eval_step
@@ -94,7 +94,7 @@ def evaluate_run(
     source = there[split]
     task = get_task(tuned.task, tuned.model.num_classes)
     step = jax.jit(make_eval_step(tuned.apply, task.loss, metrics=task.metrics))
-    found = evaluate_source(step, tuned.params, tuned.model_state, source, tuned.model, batch_size=batch_size, mesh=data_mesh())
+    found = evaluate_source(step, tuned.params, tuned.model_state, source, tuned.model, batch_size=batch_size, mesh=make_mesh())
     return RunEvaluation(split, tuned.step, judge(found, task, tuned.class_names), len(source))
 
 
@@ -107,7 +107,7 @@ def predict_files(tuned: FineTuned, paths: Sequence[str | Path], *, batch_size: 
     source, bad = predict_source(paths, channels=tuned.model.in_channels)
     if not len(source):
         raise JaxftError(f"none of the {len(bad)} pictures can be read; {bad[0][0]}: {bad[0][1]}")
-    mesh = data_mesh()
+    mesh = make_mesh()
     batch_size = -(-min(batch_size, len(source)) // mesh.size) * mesh.size
 
     @jax.jit

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import FrameType
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 
 class Progress:
     """A progress bar on a terminal, plain lines otherwise. Silent on every process but the first."""
 
-    def __init__(self, total: int, *, done: int = 0, show: bool = True):
+    def __init__(self, total: int, *, show: bool = True):
         self._show = show
         self._total = total
         self._bar: Any = None
-        if show and sys.stdout.isatty():
-            self._bar = tqdm(total=total, initial=done, unit="step", file=sys.stdout, dynamic_ncols=True, smoothing=0.05)
+
+    def begin(self, done: int) -> None:
+        """The steps begin, `done` of them made before."""
+        if self._show and sys.stdout.isatty():
+            self._bar = tqdm(total=self._total, initial=done, unit="step", file=sys.stdout, dynamic_ncols=True, smoothing=0.05)
 
     def say(self, line: str) -> None:
         """Prints a line, above the bar where there is one."""
@@ -114,25 +119,45 @@ def _ready_at(running: Any) -> float:
     return time.perf_counter()
 
 
-@contextlib.contextmanager
-def catch_stop_signals() -> Iterator[Callable[[], bool]]:
-    """Turns the first Ctrl-C or SIGTERM into a question the loop asks after each step; a second one ends at once.
+class StopSignals:
+    """Turns the first Ctrl-C or SIGTERM into a question the loop asks after each step; a second Ctrl-C ends at once.
 
+    In several processes a signal to any of them stops all, at the same step: JAX's distributed runtime takes SIGTERM itself,
+    and agrees on a step that none of them has reached yet (`multihost_utils.reached_preemption_sync_point`).
     Outside the main thread, where Python allows no handlers, nothing is caught.
+
+    Args:
+      step: steps made so far.
     """
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
+    def __init__(self, step: int) -> None:
+        self._asked = threading.Event()
+        self._agreed, self._step = jax.process_count() > 1, step
+        self._before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            # A handler of Python's for SIGTERM would take the place of the runtime's.
+            caught = (signal.SIGINT,) if self._agreed else (signal.SIGINT, signal.SIGTERM)
+            self._before = {number: signal.signal(number, self._handle) for number in caught}
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._asked.is_set():
             raise KeyboardInterrupt
-        asked.set()
+        self._asked.set()
+        if self._agreed:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
+    def asked(self) -> bool:
+        """Whether this process was asked to stop."""
+        return self._asked.is_set()
+
+    def asked_at(self, step: int) -> bool:
+        """Whether to stop after `step` steps: in several processes it is the same in all."""
+        if not self._agreed:
+            return self.asked()
+        # The step agreed on may be one that was jumped over.
+        passed, self._step = range(self._step + 1, step + 1), step
+        return any(multihost_utils.reached_preemption_sync_point(number) for number in passed)
+
+    def close(self) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,22 +20,30 @@ from jaxft import tree
 from jaxft.checkpoint import Checkpoints
 from jaxft.compiling import Compiles, keep_compiled
 from jaxft.config import call, check_config
-from jaxft.errors import JaxftError
+from jaxft.data import batch_examples
+from jaxft.errors import JaxftError, SaveError
 from jaxft.figures import Figures
 from jaxft.heap import keep_heap
 from jaxft.inputs import evaluate_pictures, phase_input
 from jaxft.log import RunLog
-from jaxft.parallel import check_batch_size, checked, data_mesh, put_batch, replicate, replicated
+from jaxft.parallel import (
+    check_batch_size,
+    check_same,
+    checked,
+    explained_shortage,
+    is_first,
+    make_mesh,
+    put_batch,
+    replicate,
+    start,
+)
 from jaxft.plan import Phase, Plan, make_plan
-from jaxft.progress import Progress, Stopwatch, catch_stop_signals
+from jaxft.progress import Progress, StopSignals, Stopwatch
 from jaxft.report import Judged, judge, write_report, write_samples
 from jaxft.standing import Standing
-from jaxft.train import TrainState, create_state, eval_params, make_eval_step, make_train_step, remat_options
-from jaxft.typing import ApplyFn, ModelState, Params
-from jaxft.workdir import check_workdir, claim_workdir
-
-#: `(state, batch) -> (state, metrics)`, under `jax.jit`.
-JittedStep = Any
+from jaxft.states import abstract_state, enter, first_state, first_weights, jit_train_step, restore_state, roll_back
+from jaxft.train import eval_params, make_eval_step
+from jaxft.workdir import open_workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,64 +68,70 @@ class Result:
     after: Judged | None = None
 
 
-def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False, strict: bool = False) -> Result:
-    """Runs a config in `workdir`, or continues what was begun there.
+def train(config: ConfigDict, workdir: str | Path, *, strict: bool = False) -> Result:
+    """Runs a config in `workdir`, or continues what was begun there, on whatever devices and processes there are now.
 
     Args:
       config: see `jaxft.config.default_config`.
-      workdir: made if absent; must not hold a run unless `resume`.
-      resume: continue from the newest checkpoint; begin afresh where there is none yet.
+      workdir: made if absent; must not hold a run of another config.
       strict: a step that is compiled again ends the run with an error, once all is saved; else it is only reported.
 
     Raises:
       JaxftError: something the user gave does not fit; nothing was lost.
-      SaveError: a checkpoint could not be written.
+      SaveError: the end of the run could not be saved.
     """
     check_config(config)
     keep_heap()  # before the devices are asked for
-    workdir, mesh = Path(workdir), data_mesh()
+    processes = start(lost_after=config.parallel.lost_after)
+    workdir, mesh = Path(workdir), make_mesh(config.parallel.mesh)
     uncached = keep_compiled()
-    plan = make_plan(config, manifest=check_workdir(workdir, config, resume=resume))
-    check_batch_size(config.input.batch_size // config.train.accum_steps, mesh, "batch_size / accum_steps")
-    claim_workdir(workdir, config, plan.splits)
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack, explained_shortage():
+        folder = stack.enter_context(open_workdir(workdir, config))
+        plan = make_plan(config, manifest=folder.manifest)
+        check_same("the data", plan.splits.fingerprint)
+        check_batch_size(config.input.batch_size // config.train.accum_steps, mesh, "batch_size / accum_steps")
+        folder.claim(config, plan.splits)
+        progress = stack.enter_context(contextlib.closing(Progress(plan.total_steps, show=is_first())))
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir / "checkpoints")))
-        state, standing = _restore(config, plan, mesh, checkpoints) or (
-            _enter(config, plan.phases[0], mesh, plan.params, plan.model_state, 0),
+        state, standing = restore_state(plan, config, mesh, checkpoints, progress.say) or (
+            first_state(plan, config, mesh),
             Standing(plan.phases[0].name),
         )
         step = int(state.step)
-        log = stack.enter_context(contextlib.closing(_open_log(config, workdir, step)))
-        progress = stack.enter_context(contextlib.closing(Progress(plan.total_steps, done=step, show=jax.process_index() == 0)))
+        checkpoints.failed = lambda lost, error: _not_saved(lost, error, standing, progress, checkpoints)
+        log = stack.enter_context(contextlib.closing(_open_log(config, workdir, step, progress.say)))
         compiles = stack.enter_context(contextlib.closing(Compiles()))
         watch = stack.enter_context(contextlib.closing(Stopwatch(config.input.batch_size)))
-        figures = Figures(log, progress, watch, compiles, checkpoints.newest)
+        figures = Figures(
+            log, progress, watch, compiles, nonfinite=config.train.nonfinite, newest=checkpoints.newest,
+            examples=lambda at: batch_examples(at - 1, config.input.batch_size, config.seed, len(plan.splits.train)),
+        )  # fmt: skip
         stack.callback(figures.settle)  # whatever ends the run: a line that was due is written
-        stop_asked = stack.enter_context(catch_stop_signals())
+        stop = stack.enter_context(contextlib.closing(StopSignals(step)))
         eval_step = compiles.watch(
             jax.jit(make_eval_step(plan.apply, plan.loss, metrics=plan.task.metrics)), "the evaluation step"
         )
-        for line in (uncached, plan.weights, *plan.splits.notes, f"resuming at step {step}" if step else ""):
+        progress.begin(step)
+        for line in (processes, uncached, plan.weights, *plan.splits.notes, f"resuming at step {step}" if step else ""):
             progress.say(line)
 
         for phase in plan.phases:
             if step >= phase.stop:
                 continue
             if standing.phase != phase.name:
-                state = _enter(config, phase, mesh, state.params, state.model_state, step)
-                standing = dataclasses.replace(standing, phase=phase.name, stale=0)
+                state = enter(plan, phase, config, mesh, state.params, state.model_state, step)
+                standing.enter(phase.name)
             progress.say(_describe(phase, plan))
             given = phase_input(
                 plan, phase, config, mesh, eval_step, state.params, state.model_state,
-                workdir=workdir, say=progress.say, stop=stop_asked, watch=compiles.watch,
+                workdir=workdir, say=progress.say, stop=stop.asked, watch=compiles.watch,
             )  # fmt: skip
             if given is None:
-                progress.say(f"stopped at step {step}; everything is saved: go on with --resume")
-                return Result("interrupted", workdir, step, standing.best_step)
+                return _interrupted(workdir, step, standing, progress)
             batches = stack.enter_context(contextlib.closing(given.batches(step)))
-            train_step = checked(jit_train_step(plan, phase, config, given.apply), progress.say, where=phase.name)
+            train_step = checked(jit_train_step(plan, phase, config, mesh, given.apply), progress.say, where=phase.name)
             train_step = compiles.watch(train_step, "the training step")
-            figures.collected = standing.collection(plan.task.train_metrics)
+            figures.begin(phase.trained, standing.collection(plan.task.train_metrics))
             watch.restart()
             running = None
             while step < phase.stop:
@@ -127,15 +140,24 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False, stri
                     batch = put_batch(next(batches), mesh)
                 state, metrics = train_step(state, batch)
                 figures.settle()  # the line of the step before; the device has work meanwhile
-                figures.add(metrics)
-                running = jax.tree.leaves(metrics)[0]
                 step += 1
+                figures.add(step, metrics)
+                running = jax.tree.leaves(metrics)[0]
                 watch.step()
 
-                judging = (step - phase.start) % plan.eval_every == 0 or step == phase.stop
+                stopping = stop.asked_at(step) and step < plan.total_steps
+                if stopping or any(_due(step, phase, plan)):
+                    figures.look()  # before anything is judged or saved; the training's own time ends here
+                if figures.bad is not None:
+                    progress.say(f"{figures.bad}; going back to the newest checkpoint, and on after that step")
+                    step = figures.bad.step
+                    state = roll_back(plan, phase, config, mesh, checkpoints, step)
+                    figures.begin(phase.trained, [])
+                    batches.close()
+                    batches = stack.enter_context(contextlib.closing(given.batches(step)))
+                judging, due = _due(step, phase, plan)
                 over = step == phase.stop
                 if judging:
-                    jax.block_until_ready(state.step)  # the training's own time ends here
                     with watch.paused():
                         found = given.evaluate(eval_params(state), state.model_state)
                     log.metrics(step, "val", found.metrics)
@@ -158,31 +180,25 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False, stri
                     state = dataclasses.replace(state, step=replicate(jnp.int32(step), mesh))
 
                 # Before the next batch is pulled: what is saved is what exactly `step` steps made.
-                stopping = stop_asked() and step < plan.total_steps
-                due = plan.checkpoint_every is not None and step % plan.checkpoint_every == 0
                 refused = strict and bool(recompiles)
                 if judging or due or stopping or refused:
-                    figures.settle()  # first: a loss that is not finite is not saved
+                    figures.settle()
+                    checkpoints.wait()  # what failed is forgotten before the record is made
                     standing.collect(figures.collected)
                     meta = {"run": plan.record, "standing": dataclasses.asdict(standing)}
                     checkpoints.save(state, meta, best_step=standing.best_step)
                 if stopping or refused:
-                    checkpoints.finish(best_step=standing.best_step)
+                    _finish_saving(checkpoints, workdir)
                 if refused:
-                    raise JaxftError(
-                        f"{recompiles[0]}; with --strict that is an error; step {step} is saved: go on with --resume"
-                    )
+                    raise JaxftError(f"{recompiles[0]}; with --strict that is an error; step {step} is saved: start it again")
                 if stopping:
-                    progress.say(f"stopped at step {step}; everything is saved: go on with --resume")
-                    return Result("interrupted", workdir, step, standing.best_step)
+                    return _interrupted(workdir, step, standing, progress)
             batches.close()
             standing.collected = None
 
-        checkpoints.finish(best_step=standing.best_step)
+        _finish_saving(checkpoints, workdir)
         progress.close()
-        if standing.best_step is None:
-            raise AssertionError("every phase ends with an evaluation")
-        result = _finish(eval_step, state, plan, config, mesh, checkpoints, standing.best_step, workdir, log)
+        result = _finish(eval_step, plan, config, mesh, checkpoints, standing, workdir, step, log)
         for recompile in compiles.again():
             if strict:
                 raise JaxftError(f"{recompile}; with --strict that is an error; the run is finished and saved in {workdir}")
@@ -190,60 +206,39 @@ def train(config: ConfigDict, workdir: str | Path, *, resume: bool = False, stri
         return result
 
 
-def jit_train_step(plan: Plan, phase: Phase, config: ConfigDict, apply: ApplyFn | None = None) -> JittedStep:
-    """The compiled training step of a phase. The state is donated: its memory becomes the next state's.
-
-    `apply` is the network on what the phase reads; None: on pictures.
-    """
-    step = make_train_step(
-        apply or plan.apply,
-        plan.loss,
-        phase.tx,
-        phase.mask,
-        metrics=plan.task.train_metrics,
-        accum_steps=config.train.accum_steps,
-        ema_decay=config.train.ema_decay,
-    )
-    return jax.jit(step, donate_argnums=0, compiler_options=remat_options() if config.model.remat else None)
+def _due(step: int, phase: Phase, plan: Plan) -> tuple[bool, bool]:
+    """Whether an evaluation, and whether a checkpoint, is due after `step` steps."""
+    judging = (step - phase.start) % plan.eval_every == 0 or step == phase.stop
+    return judging, plan.checkpoint_every is not None and step % plan.checkpoint_every == 0
 
 
-def _enter(config: ConfigDict, phase: Phase, mesh: Mesh, params: Params, model_state: ModelState, step: int) -> TrainState:
-    """A phase starts with a fresh optimizer and fresh averages: its trainable part, and so their shape, is another."""
-    # Jitted with its shardings, so that no state is ever whole on one device first.
-    make = jax.jit(functools.partial(_state, config, phase), out_shardings=replicated(mesh))
-    return dataclasses.replace(make(params, model_state), step=replicate(jnp.int32(step), mesh))
+def _interrupted(workdir: Path, step: int, standing: Standing, progress: Progress) -> Result:
+    progress.say(f"stopped at step {step}; everything is saved: the same command goes on from there")
+    return Result("interrupted", workdir, step, standing.best_step)
 
 
-def _restore(config: ConfigDict, plan: Plan, mesh: Mesh, checkpoints: Checkpoints) -> tuple[TrainState, Standing] | None:
-    step = checkpoints.newest()
-    if step is None:
-        return None
-    meta = checkpoints.meta(step)
-    if meta["run"]["data_fingerprint"] != plan.splits.fingerprint:
-        raise JaxftError(
-            f"the data changed since step {step} was saved ('{config.data.source}' has other files or labels): "
-            "a resumed run needs the same data; start a new --workdir"
-        )
-    standing = Standing(**meta["standing"])
-    phase = next(phase for phase in plan.phases if phase.name == standing.phase)
-    state = jax.eval_shape(functools.partial(_state, config, phase), plan.params, plan.model_state)
-    placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), state)
-    return checkpoints.restore(step, placed), standing
+def _not_saved(step: int, error: SaveError, standing: Standing, progress: Progress, checkpoints: Checkpoints) -> None:
+    """A save failed: training goes on, and the next one may do better."""
+    standing.forget(step)
+    kept = checkpoints.steps()
+    have = f"the newest is step {kept[-1]}" if kept else "there is none yet"
+    progress.say(f"WARNING: {error}. Training goes on without that checkpoint; {have}")
 
 
-def _state(config: ConfigDict, phase: Phase, params: Params, model_state: ModelState) -> TrainState:
-    rng = jax.random.key(config.seed)
-    return create_state(params, model_state, phase.tx, phase.mask, rng=rng, ema=config.train.ema_decay is not None)
+def _finish_saving(checkpoints: Checkpoints, workdir: Path) -> None:
+    if not checkpoints.wait():
+        raise SaveError(f"the end of the run in {workdir} is not saved; its newest checkpoint is step {checkpoints.newest()}")
 
 
-def _open_log(config: ConfigDict, workdir: Path, step: int) -> RunLog:
+def _open_log(config: ConfigDict, workdir: Path, step: int, say: Callable[[str], None]) -> RunLog:
     return call(
         RunLog,
         config.log.to_dict(),
         "config.log",
-        workdir=workdir,
+        workdir=workdir if is_first() else None,
         resume_step=step or None,
         config=config.to_dict(),
+        say=say,
     )
 
 
@@ -263,33 +258,38 @@ def _figures(metrics: Mapping[str, float]) -> str:
 
 def _finish(
     eval_step: Callable[..., Any],
-    state: TrainState,
     plan: Plan,
     config: ConfigDict,
     mesh: Mesh,
     checkpoints: Checkpoints,
-    best_step: int,
+    standing: Standing,
     workdir: Path,
+    step: int,
     log: RunLog,
 ) -> Result:
     """Opens the test split, once, for the network as it began and for the best checkpoint."""
+    if standing.best_step is None:
+        raise JaxftError(
+            f"no evaluation of the run was finite, so there is no best checkpoint: the newest, step {checkpoints.newest()}, is "
+            f"saved in {workdir}; lower the learning rate and start anew"
+        )
     split, source = ("test", plan.splits.test) if plan.splits.test is not None else ("val", plan.val)
-    abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), (state.params, state.model_state)
-    )
-    began = replicate((plan.params, plan.model_state), mesh)
+    phase = plan.phases[-1]
+    abstract = abstract_state(plan, phase, config, mesh)
+    began = first_weights(plan, phase, config, mesh)
     before = judge(evaluate_pictures(eval_step, *began, source, plan, config, mesh), plan.task, plan.splits.class_names)
-    best = checkpoints.restore_weights(best_step, *abstract)
+    best = checkpoints.restore_weights(standing.best_step, abstract.params, abstract.model_state)
     evaluation = evaluate_pictures(eval_step, *best, source, plan, config, mesh)
     after = judge(evaluation, plan.task, plan.splits.class_names)
-    log.metrics(int(state.step), split, evaluation.metrics)
-    title = f"{plan.model.name} on {config.data.source}"
-    text = write_report(
-        workdir, before, after, evaluation, source, plan.task, plan.splits.class_names,
-        title=title, split=split, step=best_step,
-    )  # fmt: skip
-    write_samples(workdir / "samples.png", evaluation, source, plan.task, plan.splits.class_names)
-    print(text.replace("```\n", ""), flush=True)
-    files = [name for name in ("report.md", "predictions.csv", "samples.png") if (workdir / name).exists()]
-    print(f"{workdir}: {', '.join(files)}; use it: jaxft predict --workdir={workdir} PICTURE", flush=True)
-    return Result("finished", workdir, int(state.step), best_step, split, before, after)
+    log.metrics(step, split, evaluation.metrics)
+    if is_first():
+        title = f"{plan.model.name} on {config.data.source}"
+        text = write_report(
+            workdir, before, after, evaluation, source, plan.task, plan.splits.class_names,
+            title=title, split=split, step=standing.best_step,
+        )  # fmt: skip
+        write_samples(workdir / "samples.png", evaluation, source, plan.task, plan.splits.class_names)
+        print(text.replace("```\n", ""), flush=True)
+        files = [name for name in ("report.md", "predictions.csv", "samples.png") if (workdir / name).exists()]
+        print(f"{workdir}: {', '.join(files)}; use it: jaxft predict --workdir={workdir} PICTURE", flush=True)
+    return Result("finished", workdir, step, standing.best_step, split, before, after)

@@ -20,8 +20,9 @@ class Standing:
 
     Attributes:
       phase: whose optimizer state the checkpoint holds.
-      best_step: step that judged best on the validation split.
+      best_step: step that judged best on the validation split; None while no evaluation was finite.
       best: its figure, negated where less is better.
+      earlier: what was the best before, [step, figure] each.
       stale: evaluations in this phase since the last gain.
       collected: the training metrics since the last log line, leaf by leaf, as numbers that JSON keeps exactly.
     """
@@ -29,8 +30,13 @@ class Standing:
     phase: str
     best_step: int | None = None
     best: float | None = None
+    earlier: list[list[float]] = dataclasses.field(default_factory=list)
     stale: int = 0
     collected: list[list[float]] | None = None
+
+    def enter(self, phase: str) -> None:
+        """Another phase begins."""
+        self.phase, self.stale = phase, 0
 
     def judge(self, metrics: Mapping[str, float], step: int, *, monitor: str, mode: str, min_delta: float) -> bool:
         """Compares an evaluation with the best so far; returns whether it is a gain.
@@ -43,11 +49,22 @@ class Standing:
           min_delta: what a gain must exceed.
         """
         value = metrics[monitor] if mode == "max" else -metrics[monitor]
-        gained = math.isfinite(value) and (self.best is None or value > self.best + min_delta)
-        if gained or self.best_step is None:
-            self.best, self.best_step = (value if gained else None), step
+        # All of them: with NaN for logits the accuracy is a number still.
+        finite = all(math.isfinite(found) for found in metrics.values())
+        gained = finite and (self.best is None or value > self.best + min_delta)
+        if gained:
+            if self.best_step is not None and self.best is not None:
+                self.earlier.append([self.best_step, self.best])
+            self.best, self.best_step = value, step
         self.stale = 0 if gained else self.stale + 1
         return gained
+
+    def forget(self, step: int) -> None:
+        """The checkpoint of `step` is lost: where it was the best, the one before it is that again."""
+        self.earlier = [kept for kept in self.earlier if kept[0] != step]
+        if self.best_step == step:
+            last = self.earlier.pop() if self.earlier else None
+            self.best_step, self.best = (int(last[0]), last[1]) if last else (None, None)
 
     def collect(self, metrics: Sequence[Any]) -> None:
         """Keeps the metrics of the steps since the last log line, merged."""

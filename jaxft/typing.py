@@ -40,9 +40,13 @@ class Trains:
 
     Attributes:
       prefixes: '/' paths of all modules with a trained leaf below them, the root `""` included.
+      norm_parts: into how many equal parts of a batch, in order, BatchNorm takes it, each with statistics of its own.
+      norm_axis: a mapped axis (of `jax.pmap`, `jax.shard_map`) over which BatchNorm's statistics go; "" is none.
     """
 
     prefixes: frozenset[str]
+    norm_parts: int = 1
+    norm_axis: str = ""
 
     def __call__(self, path: str) -> bool:
         """Whether the module at '/' path `path` is in train mode."""

@@ -1,6 +1,7 @@
 """The folder of a run: what it holds, how it is opened for training, how a fine-tuned network is loaded from it.
 
 config.json        the configuration the run was started with
+.lock              held by the program that writes here
 splits.json        which file is in which split, where the split is ours
 metrics.jsonl      training, validation and test figures by step; timing.jsonl the wall clock
 tensorboard/       the same for TensorBoard
@@ -10,12 +11,15 @@ report.md, report.json, predictions.csv, samples.png    once the run has finishe
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+from filelock import FileLock, Timeout
 from ml_collections import ConfigDict
 
 from jaxft.checkpoint import Checkpoints
@@ -25,54 +29,107 @@ from jaxft.errors import JaxftError
 from jaxft.files import write_whole
 from jaxft.heap import keep_heap
 from jaxft.models import Model, build
-from jaxft.parallel import data_mesh, replicated
+from jaxft.parallel import from_first, make_mesh, replicated
 from jaxft.preprocessing import Preprocessing, on_pixels
 from jaxft.typing import ApplyFn, ModelState, Params
 
 
-def check_workdir(workdir: Path, config: ConfigDict, *, resume: bool) -> Path | None:
-    """Makes sure that a run of `config` may use the folder; writes nothing.
+class Folder:
+    """The folder of a run while it goes: of this program alone. Made by `open_workdir`.
 
-    Returns:
-      The list of splits of the run that is to be continued; None where there is none.
+    Attributes:
+      manifest: the list of splits of the run that is to be continued; None where there is none.
+    """
+
+    def __init__(self, workdir: Path) -> None:
+        self.manifest: Path | None = None
+        self._workdir = workdir
+        self._lock = FileLock(workdir / ".lock", timeout=0)
+
+    def lock(self) -> None:
+        """Takes the folder for this program; the system gives it back when the program ends, however it ends.
+
+        Raises:
+          JaxftError: another program has it.
+        """
+        if self._lock.is_locked:
+            return
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise JaxftError(
+                f"another run is writing to {self._workdir}: wait for its end, or give another --workdir"
+            ) from None
+        except NotImplementedError as error:
+            raise JaxftError(f"{self._workdir} cannot be locked ({error}): give a --workdir on another file system") from error
+
+    def claim(self, config: ConfigDict, splits: Splits) -> None:
+        """Makes the folder and writes splits and config into it: from now on it holds a run. The first process does it.
+
+        Raises:
+          JaxftError: the folder cannot be written, or another run was quicker.
+        """
+        from_first(lambda: self._claim(config, splits))
+
+    def _claim(self, config: ConfigDict, splits: Splits) -> None:
+        try:
+            self._workdir.mkdir(parents=True, exist_ok=True)
+            self.lock()
+            _check(self._workdir, config)
+            if splits.ours:
+                write_manifest(self._workdir / "splits.json", splits.ours, splits.settings)
+            write_whole(self._workdir / "config.json", to_json(config) + "\n")
+        except OSError as error:
+            raise JaxftError(f"cannot use {self._workdir} as workdir: {error.strerror}") from error
+
+    def open(self, config: ConfigDict) -> str | None:
+        try:
+            if not (self._workdir / "config.json").exists():
+                return None
+            self.lock()
+        except OSError as error:
+            raise JaxftError(f"cannot use {self._workdir} as workdir: {error.strerror}") from error
+        _check(self._workdir, config)
+        file = splits_file(self._workdir)
+        return None if file is None else str(file)
+
+    def close(self) -> None:
+        self._lock.release()
+
+
+@contextlib.contextmanager
+def open_workdir(workdir: Path, config: ConfigDict) -> Iterator[Folder]:
+    """Makes sure that a run of `config` may use the folder; writes nothing where there is no run yet.
 
     Raises:
-      JaxftError: the folder holds a run and `resume` is False, or it holds a run of another config.
+      JaxftError: it holds a run of another config, or another program is writing to it.
     """
+    folder = Folder(workdir)
+    try:
+        manifest = from_first(lambda: folder.open(config))
+        folder.manifest = None if manifest is None else Path(manifest)
+        yield folder
+    finally:
+        folder.close()
+
+
+def _check(workdir: Path, config: ConfigDict) -> None:
     config_file = workdir / "config.json"
     try:
         if not config_file.exists():
-            return None
-        if not resume:
-            raise JaxftError(f"{workdir} already holds a run: continue it with --resume, or give another --workdir")
+            return
         changed = differences(json.loads(config_file.read_text()), json.loads(to_json(config)))
     except (OSError, json.JSONDecodeError) as error:
         raise JaxftError(f"cannot use {workdir} as workdir: {error}") from error
     if changed:
         more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
         raise JaxftError(f"{workdir} holds a run of another config: {'; '.join(changed[:3])}{more}; give another --workdir")
-    return splits_file(workdir)
 
 
 def splits_file(workdir: Path) -> Path | None:
     """The run's list of splits, where they were made by us."""
     file = workdir / "splits.json"
     return file if file.exists() else None
-
-
-def claim_workdir(workdir: Path, config: ConfigDict, splits: Splits) -> None:
-    """Makes the folder and writes splits and config into it: from now on it holds a run.
-
-    Raises:
-      JaxftError: the folder cannot be written.
-    """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        if splits.ours:
-            write_manifest(workdir / "splits.json", splits.ours, splits.settings)
-        write_whole(workdir / "config.json", to_json(config) + "\n")
-    except OSError as error:
-        raise JaxftError(f"cannot use {workdir} as workdir: {error.strerror}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +178,7 @@ def load_run(path: str | Path, *, step: int | None = None) -> FineTuned:
         record = checkpoints.meta(chosen)["run"]
         preprocessing = Preprocessing.from_json(record["preprocessing"])
         model = dataclasses.replace(build(**record["model"], size=preprocessing.size), preprocessing=preprocessing)
-        sharding = replicated(data_mesh())
+        sharding = replicated(make_mesh())
         abstract = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             model.shapes,

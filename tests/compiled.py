@@ -14,9 +14,14 @@ _OLDER = "XLA_FLAGS" not in os.environ and jax.__version_info__[:2] == (0, 10)
 USERS_GENERATOR: dict[str, str | bool] = {"xla_cpu_use_fusion_emitters": True} if _OLDER else {}
 
 
+def older_generator():
+    """Variables for commands that need not compile as those of users do."""
+    return {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"} if _OLDER else {}
+
+
 def choose_generator():
     """For this process; commands that it starts compile as those of users do."""
     if _OLDER:
-        os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false"
+        os.environ.update(older_generator())
         jax.devices()  # reads them
         del os.environ["XLA_FLAGS"]

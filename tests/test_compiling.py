@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxft.compiling import CACHE_BYTES, Compiles, keep_compiled
-from jaxft.parallel import data_mesh, put_batch, replicate
+from jaxft.parallel import make_mesh, put_batch, replicate
 
 OPTIONS = ("jax_compilation_cache_dir", "jax_compilation_cache_max_size")
 
@@ -82,7 +82,7 @@ def test_a_second_compilation_names_the_argument_that_changed(compiles, other, c
 
 
 def test_a_batch_on_other_devices_is_told_by_its_place(compiles):
-    mesh = data_mesh()
+    mesh = make_mesh()
     step = compiles.watch(_step(), "the step")
     state = step(replicate({"sum": jnp.zeros(())}, mesh), put_batch(_batch(), mesh))
     step(state, replicate(_batch(), mesh))
@@ -190,3 +190,17 @@ def test_the_next_process_finds_what_was_compiled(tmp_path):
     said = [subprocess.run(command, env=env, capture_output=True, text=True, check=True) for _ in range(2)]
     assert [run.stdout for run in said] == ["512.0 False\n", "512.0 True\n"]
     assert said[1].stderr == ""
+
+
+def test_deterministic_adds_its_flag_once_and_xla_knows_it():
+    code = """
+import os
+os.environ["XLA_FLAGS"] = "--xla_cpu_enable_fast_math=false"
+from jaxft.compiling import deterministic
+said = deterministic(), deterministic()
+assert os.environ["XLA_FLAGS"] == "--xla_cpu_enable_fast_math=false --xla_gpu_deterministic_ops=true", os.environ["XLA_FLAGS"]
+import jax
+print(said[0] == said[1], said[0].startswith("deterministic: "), jax.jit(lambda x: x + 1)(1))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True True 2\n"

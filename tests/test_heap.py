@@ -1,9 +1,11 @@
 import os
 import subprocess
 import sys
+import types
 
 import pytest
 
+from jaxft import heap
 from jaxft.errors import JaxftError
 from jaxft.heap import keep_heap
 
@@ -46,3 +48,35 @@ def test_another_setting_is_a_clear_error(monkeypatch):
     monkeypatch.setenv("JAXFT_HEAP", "yes")
     with pytest.raises(JaxftError, match="JAXFT_HEAP is 'yes', not 'on' or 'off'"):
         keep_heap()
+
+
+@pytest.mark.parametrize(
+    ("plugins", "files", "only_cpu"),
+    [
+        (set(), (), True),
+        ({"libtpu"}, (), True),
+        ({"libtpu"}, ("vfio/vfio",), True),
+        ({"libtpu"}, ("accel0",), False),
+        ({"libtpu"}, ("vfio/0",), False),
+        ({"xla_cuda12"}, (), True),
+        ({"xla_cuda12", "libtpu"}, ("nvidia0", "nvidiactl"), False),
+        ({"libtpu"}, ("nvidia0",), True),
+        ({"xla_rocm7"}, ("kfd",), False),
+        ({"something_new"}, (), False),
+    ],
+)
+def test_a_compiler_for_other_hardware_does_not_make_this_computer_have_it(monkeypatch, tmp_path, plugins, files, only_cpu):
+    for file in files:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    monkeypatch.setattr(heap, "_plugins", lambda: plugins)
+    monkeypatch.setattr(heap, "jax", types.SimpleNamespace(config=types.SimpleNamespace(jax_platforms=None)))
+    assert heap._only_cpu(tmp_path) is only_cpu
+
+
+def test_plugins_are_found_by_their_modules(monkeypatch, tmp_path):
+    (tmp_path / "jax_plugins" / "xla_cuda12").mkdir(parents=True)
+    (tmp_path / "jax_plugins" / "xla_cuda12" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "jax_plugins", raising=False)
+    assert "xla_cuda12" in heap._plugins()

@@ -20,7 +20,7 @@ from jaxft.cli.config import read_config
 from jaxft.cli.main import main
 from jaxft.errors import JaxftError
 from jaxft.inputs import features_of
-from jaxft.parallel import data_mesh
+from jaxft.parallel import make_mesh, replicated
 from jaxft.plan import make_plan
 from jaxft.run import train
 from jaxft.tuning import FreezeSpec, make_mask
@@ -59,10 +59,10 @@ def figures(workdir):
 
 @pytest.fixture(scope="module")
 def one_device():
-    mesh = run.data_mesh
-    run.data_mesh = lambda: mesh(jax.devices()[:1])
+    mesh = run.make_mesh
+    run.make_mesh = lambda layout: mesh(layout, jax.devices()[:1])
     yield
-    run.data_mesh = mesh
+    run.make_mesh = mesh
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_training_on_features_gives_the_parameters_and_figures_of_training_on_pi
     train(read_config(str(recipe), SETTINGS), tmp_path / "run")
     found, expected = arrays(cached), arrays(tmp_path / "run")
     assert found.keys() == expected.keys()
-    start = make_plan(read_config(str(recipe), SETTINGS)).params
+    start = planned(recipe).params
     moved = 0
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
@@ -117,12 +117,12 @@ def test_a_run_interrupted_while_filling_and_while_training_goes_on_bit_for_bit(
             yield batch
 
     monkeypatch.setattr(inputs, "feature_batches", stepping)
-    result = train(config, workdir, resume=True)
+    result = train(config, workdir)
     assert (result.status, result.step) == ("interrupted", 4)
     # 4 epochs of 24 and 3 to validate in batches of 8: none was computed twice.
     assert len(computed) == 12 + 1
     monkeypatch.setattr(inputs, "feature_batches", batches)
-    assert train(config, workdir, resume=True).status == "finished"
+    assert train(config, workdir).status == "finished"
     found, expected = arrays(workdir), arrays(cached)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
@@ -130,14 +130,20 @@ def test_a_run_interrupted_while_filling_and_while_training_goes_on_bit_for_bit(
     assert figures(workdir) == figures(cached)
     text = capsys.readouterr().out
     assert "features before 'head': 24 examples x 4 views and 3 to validate x 512 float32 = 0.2 MB in" in text
-    assert "stopped at step 0; everything is saved: go on with --resume" in text
+    assert "stopped at step 0; everything is saved: the same command goes on from there" in text
+    assert "stopped at step 4; everything is saved: the same command goes on from there" in text
     assert "features before 'stage4': 24 examples x 2 views and 3 to validate x 2x2x256 float32 = 0.2 MB in" in text
+
+
+MESH = make_mesh(devices=jax.devices()[:3])
 
 
 @functools.cache
 def planned(recipe, *more):
-    config = read_config(str(recipe), [*CACHED, *more])
-    return make_plan(config)
+    """A plan whose network was drawn."""
+    plan = make_plan(read_config(str(recipe), [*CACHED, *more]))
+    params, state = plan.begin(jax.tree.map(lambda _: replicated(MESH), (dict(plan.params), dict(plan.model_state))))
+    return dataclasses.replace(plan, params=params, model_state=state)
 
 
 def prepared(recipe, folder, *more, changes_plan=False):
@@ -146,7 +152,7 @@ def prepared(recipe, folder, *more, changes_plan=False):
     plan = planned(recipe, *(more if changes_plan else ()))
     lines = []
     given = inputs.phase_input(
-        plan, plan.phases[0], config, data_mesh(jax.devices()[:3]), None, plan.params, plan.model_state,
+        plan, plan.phases[0], config, MESH, None, plan.params, plan.model_state,
         workdir=Path("nowhere"), say=lines.append, stop=lambda: False, watch=lambda function, name: function,
     )  # fmt: skip
     return given, lines, {file.name for file in Path(folder).glob("*.rows")}
@@ -254,10 +260,11 @@ def test_damaged_features_are_said_and_mended(recipe, tmp_path):
 def test_a_full_disk_is_one_line_and_leaves_a_run_to_go_on_with(recipe, tmp_path, monkeypatch, capsys):
     command = ["train", f"--config={recipe}", f"--workdir={tmp_path / 'run'}", *CACHED]
     monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=1000))
-    for more in ([], ["--resume"]):
-        assert main([*command, *more]) == 1
+    for _ in range(2):
+        assert main(command) == 1
         error = capsys.readouterr().err
         assert error.startswith(f"jaxft: the disk of {tmp_path / 'run' / 'features'} is full (needs 0.2 MB, has 0.0 MB)")
+        assert "start it again" in error
         assert error.count("\n") == 1
     assert list((tmp_path / "run" / "features").iterdir()) == []
 

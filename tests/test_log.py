@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 from tensorboardX.crc32c import crc32c
@@ -85,6 +86,118 @@ def test_a_file_that_is_no_metric_log_is_refused_and_left_as_it_is(tmp_path, tex
     assert "\n" not in str(caught.value)
     assert path.read_text() == text
     assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def _point(log, path):
+    """From now on the log is written to another file, as a disk that fills up or is emptied under it."""
+    target = os.open(path, os.O_WRONLY | os.O_APPEND)
+    os.dup2(target, log._file.fileno())
+    os.close(target)
+
+
+FULL = Path("/dev/full")
+full_device = pytest.mark.skipif(not FULL.exists(), reason="this system has no device that is always full")
+
+
+@full_device
+def test_lines_that_a_full_disk_does_not_take_are_kept_said_once_and_written_with_the_next(tmp_path):
+    whole = _write(tmp_path / "whole.jsonl", range(6))
+    path, said = tmp_path / "metrics.jsonl", []
+    log = JsonLines(path, say=said.append)
+    for step in range(6):
+        if step in (1, 4):
+            _point(log, FULL)
+        if step in (3, 5):
+            _point(log, path)
+        log.write(step, split="train", loss=1 / (step + 1))
+        assert _steps(path) == {0: [0], 1: [0], 2: [0], 3: [0, 1, 2, 3], 4: [0, 1, 2, 3], 5: [0, 1, 2, 3, 4, 5]}[step]
+        assert len(said) == {0: 0, 1: 1, 2: 1, 3: 1, 4: 2, 5: 2}[step]  # once a time
+    log.close()
+    assert path.read_bytes() == whole
+    assert said == [f"WARNING: {path} cannot be written (No space left on device): its lines are kept for later"] * 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="makes a small disk with Linux's namespaces")
+def test_of_a_line_that_fills_the_disk_in_its_middle_the_rest_comes_when_there_is_room(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    code = """
+import subprocess, sys
+from pathlib import Path
+from jaxft.log import JsonLines
+disk = Path(sys.argv[1])
+log = JsonLines(disk / "metrics.jsonl")
+for step in range(3000):
+    if step == 2000:
+        text = (disk / "metrics.jsonl").read_text()
+        print("full after", text.count(chr(10)), "and a part" if text[-1] != chr(10) else "")
+        subprocess.run(["mount", "-o", "remount,size=1m", disk], check=True)
+    log.write(step, split="train", loss=1 / (step + 1))
+log.close()
+(disk.parent / "found.jsonl").write_bytes((disk / "metrics.jsonl").read_bytes())
+"""
+    mount = f'mount -t tmpfs -o size=64k tmpfs {disk} && exec {sys.executable} -c "$CODE" {disk}'
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    if subprocess.run([*command, f"mount -t tmpfs tmpfs {disk}"], capture_output=True).returncode:
+        pytest.skip("this machine allows no namespaces")
+    env = {**os.environ, "CODE": code, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([*command, mount], check=True, capture_output=True, text=True, env=env)
+    warning, full = done.stdout.splitlines()
+    assert warning.endswith("metrics.jsonl cannot be written (No space left on device): its lines are kept for later")
+    assert full.startswith("full after")
+    assert full.endswith("and a part")
+    assert (tmp_path / "found.jsonl").read_bytes() == _write(tmp_path / "whole.jsonl", range(3000))
+
+
+@full_device
+def test_a_full_disk_under_a_runs_log_is_said_for_each_file_and_ends_nothing(tmp_path):
+    said = []
+    log = RunLog(tmp_path, tensorboard=False, say=said.append)
+    for file in log._files.values():
+        _point(file, FULL)
+    for step in (1, 2):
+        log.metrics(step, "train", {"loss": 0.5})
+        log.timing(step, {"wait_share": 0.5})
+    assert [line.split(" cannot be")[0] for line in said] == [
+        f"WARNING: {tmp_path / name}.jsonl" for name in ("metrics", "timing")
+    ]
+    for name, file in log._files.items():
+        _point(file, tmp_path / f"{name}.jsonl")
+    log.metrics(3, "train", {"loss": 0.5})
+    log.timing(3, {"wait_share": 0.5})
+    log.close()
+    assert _steps(tmp_path / "metrics.jsonl") == _steps(tmp_path / "timing.jsonl") == [1, 2, 3]
+    assert len(said) == 2
+
+
+def test_another_writer_that_cannot_write_is_said_once_and_ends_nothing(tmp_path):
+    class Broken:
+        def write_scalars(self, step, scalars):
+            raise OSError(28, os.strerror(28))
+
+        def close(self):
+            pass
+
+    said = []
+    log = RunLog(tmp_path, tensorboard=False, say=said.append)
+    log._writers.append(Broken())
+    for step in (1, 2):
+        log.metrics(step, "train", {"loss": 0.5})
+    log.close()
+    assert said == ["WARNING: Broken cannot log (No space left on device); training goes on"]
+    assert _steps(tmp_path / "metrics.jsonl") == [1, 2]
+
+
+def test_without_a_workdir_nothing_is_logged(tmp_path, monkeypatch):
+    # As in all processes but the first.
+    monkeypatch.chdir(tmp_path)
+    said = []
+    log = RunLog(None, resume_step=3, wandb_project="pets", config={"seed": 3}, say=said.append)
+    log.metrics(5, "train", {"loss": 0.5})
+    log.timing(5, {"wait_share": 0.5})
+    log.close()
+    assert list(tmp_path.iterdir()) == []
+    assert said == []
 
 
 def _records(path):

@@ -183,9 +183,15 @@ def test_the_gradient_norm_is_the_average_over_steps_and_not_over_examples(task)
     parts = []
     for norm, (a, b) in ((1.0, (0, 30)), (4.0, (30, SIZE))):
         batch = _logits(task)[a:b], LABELS[task][a:b], np.zeros(b - a), MASK[a:b]
-        made = jax.jit(lambda *batch: collection.single_from_model_output(**model_outputs(*batch[1:]), grad_norm=batch[0]))
-        parts.append(made(norm, *batch))
-    figures = to_floats(merge(parts))
+        made = jax.jit(
+            lambda norm, finite, *batch: collection.single_from_model_output(
+                **model_outputs(*batch), grad_norm=norm, finite=finite
+            )
+        )
+        parts.append(made(norm, np.array([True, norm < 2, False]), *batch))
+    merged = merge(parts)
+    assert (merged.nonfinite.steps, merged.nonfinite.first, merged.nonfinite.leaves) == (2, 2, 1)  # of the first such step
+    figures = to_floats(merged)
     assert figures.keys() == {"grad_norm", *_figures(task, _logits(task), LABELS[task])}
     assert figures["grad_norm"] == 2.5
 

@@ -12,7 +12,7 @@ import jax
 import pytest
 
 from jaxft import progress
-from jaxft.progress import Progress, Stopwatch, catch_stop_signals
+from jaxft.progress import Progress, StopSignals, Stopwatch
 
 VALUES = {"loss": 1.23456, "lr": 3e-4, "accuracy": 0.5}
 TIMING = {"images_per_second": 123.4, "seconds_per_step": 0.1, "wait_share": 0.25}
@@ -126,7 +126,8 @@ def test_waiting_counts_only_while_the_device_has_nothing_to_do():
 
 
 def test_without_a_terminal_there_are_plain_lines(capsys):
-    shown = Progress(200, done=20)
+    shown = Progress(200)
+    shown.begin(20)
     shown.say("weights: all of them")
     shown.say("")
     shown.update(40, VALUES, TIMING)
@@ -144,6 +145,8 @@ def test_lines_come_out_at_once_also_through_a_pipe():
 
 def test_a_silent_progress_shows_nothing(capsys):
     shown = Progress(200, show=False)
+    shown.say("a line before")
+    shown.begin(20)
     shown.say("a line")
     shown.update(40, VALUES, TIMING)
     shown.close()
@@ -172,7 +175,8 @@ def _terminal():
 
 def test_on_a_terminal_there_is_a_bar_that_starts_where_the_run_resumes():
     with _terminal() as written:
-        shown = Progress(200, done=50)
+        shown = Progress(200)
+        shown.begin(50)
         assert "50/200" in written()
         shown.update(100, VALUES, TIMING)
         bar = written().split("\r")[-1]
@@ -186,6 +190,7 @@ def test_on_a_terminal_there_is_a_bar_that_starts_where_the_run_resumes():
 def test_on_a_terminal_lines_stand_above_the_bar():
     with _terminal() as written:
         shown = Progress(10)
+        shown.begin(0)
         written()
         shown.say("step 3  validation  accuracy 0.5000")
         line, bar = written().split("\n")
@@ -194,9 +199,19 @@ def test_on_a_terminal_lines_stand_above_the_bar():
         shown.close()
 
 
+def test_on_a_terminal_there_is_no_bar_before_the_steps_begin():
+    with _terminal() as written:
+        shown = Progress(10)
+        shown.say("checkpoint 4 is damaged")
+        assert written() == "checkpoint 4 is damaged\r\n"
+        shown.close()
+        assert written() == ""
+
+
 def test_on_a_terminal_a_silent_progress_shows_nothing_either():
     with _terminal() as written:
         shown = Progress(10, show=False)
+        shown.begin(0)
         shown.say("a line")
         shown.update(5, VALUES, TIMING)
         shown.close()
@@ -204,17 +219,19 @@ def test_on_a_terminal_a_silent_progress_shows_nothing_either():
 
 
 CHILD = """
-import signal, time
-from jaxft.progress import catch_stop_signals
+import contextlib, signal, time
+from jaxft.progress import StopSignals
 
 # What a shell starts in the background is born with SIGINT ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-with catch_stop_signals() as asked:
-    print("running", asked(), flush=True)
-    while not asked():
+with contextlib.closing(StopSignals(4)) as stop:
+    step = 4
+    print("running", stop.asked(), stop.asked_at(step), flush=True)
+    while not stop.asked_at(step):
+        step += 1
         time.sleep(0.01)
     try:
-        print("asked", asked(), flush=True)
+        print("asked", stop.asked(), stop.asked_at(step + 1), flush=True)
         time.sleep(60)
         print("never ended", flush=True)
     except KeyboardInterrupt:
@@ -232,9 +249,9 @@ def test_the_first_signal_asks_the_second_ends_at_once_and_then_all_is_as_before
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}
     with subprocess.Popen([sys.executable, "-c", CHILD], stdout=subprocess.PIPE, text=True, env=env) as child:
         try:
-            assert child.stdout.readline() == "running False\n"
+            assert child.stdout.readline() == "running False False\n"
             child.send_signal(getattr(signal, name))
-            assert child.stdout.readline() == "asked True\n"
+            assert child.stdout.readline() == "asked True True\n"
             child.send_signal(getattr(signal, name))
             assert child.stdout.readline() == "ended\n"
             assert child.stdout.readline() == "after\n"
@@ -261,43 +278,47 @@ def handlers():
 
 @pytest.mark.parametrize(("first", "second"), [("SIGINT", "SIGINT"), ("SIGTERM", "SIGINT"), ("SIGINT", "SIGTERM")])
 def test_signals_of_either_kind_add_up(handlers, first, second):
-    with catch_stop_signals() as asked:
-        assert not asked()
+    with contextlib.closing(StopSignals(0)) as stop:
+        assert not stop.asked()
+        assert not stop.asked_at(1)
         _raise(getattr(signal, first))
-        assert asked()
+        assert stop.asked()
+        assert stop.asked_at(2)
         with pytest.raises(KeyboardInterrupt):
             _raise(getattr(signal, second))
-        assert asked()
+        assert stop.asked()
     assert handlers == {number: signal.getsignal(number) for number in handlers}
 
 
-def testhandlers_are_put_back_after_an_error_and_a_new_run_is_not_asked(handlers):
+def test_handlers_are_put_back_after_an_error_and_a_new_run_is_not_asked(handlers):
     def own(number, frame):
         raise AssertionError("not to be called")
 
     signal.signal(signal.SIGTERM, own)
 
     def broken_run():
-        with catch_stop_signals() as asked:
+        with contextlib.closing(StopSignals(0)) as stop:
             _raise(signal.SIGTERM)
-            raise RuntimeError(f"broken, asked: {asked()}")
+            raise RuntimeError(f"broken, asked: {stop.asked()}")
 
     with pytest.raises(RuntimeError, match="broken, asked: True"):
         broken_run()
     assert signal.getsignal(signal.SIGTERM) is own
     assert signal.getsignal(signal.SIGINT) is handlers[signal.SIGINT]
-    with catch_stop_signals() as asked:
-        assert not asked()
+    with contextlib.closing(StopSignals(0)) as stop:
+        assert not stop.asked()
+        assert not stop.asked_at(1)
 
 
 def test_outside_the_main_thread_nothing_is_caught(handlers):
     found = []
 
     def run():
-        with catch_stop_signals() as asked:
-            found.append((asked(), signal.getsignal(signal.SIGINT)))
+        with contextlib.closing(StopSignals(0)) as stop:
+            found.append((stop.asked(), stop.asked_at(1), signal.getsignal(signal.SIGINT)))
 
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    assert found == [(False, handlers[signal.SIGINT])]
+    assert found == [(False, False, handlers[signal.SIGINT])]
+    assert handlers == {number: signal.getsignal(number) for number in handlers}

@@ -21,7 +21,7 @@ from jaxft.errors import JaxftError
 from jaxft.models import Model, build
 from jaxft.ops import plain_ops
 from jaxft.optim import make_optimizer
-from jaxft.parallel import batch_sharding, check_batch_size, data_mesh, peak_bytes, put_batch, replicate, replicated
+from jaxft.parallel import batch_sharding, check_batch_size, make_mesh, peak_bytes, put_batch, replicate, replicated
 from jaxft.preprocessing import on_pixels
 from jaxft.progress import Stopwatch
 from jaxft.tasks import get_task
@@ -240,7 +240,7 @@ def _mesh(devices: int | None) -> Mesh:
     if devices is not None and not 1 <= devices <= len(present):
         more = " (JAX_NUM_CPU_DEVICES=N simulates N on a CPU)" if present[0].platform == "cpu" else ""
         raise JaxftError(f"devices is {devices}; there are {len(present)} of kind {present[0].device_kind}{more}")
-    return data_mesh(present[:devices])
+    return make_mesh(devices=present[:devices])
 
 
 @contextlib.contextmanager

@@ -7,12 +7,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 from jaxft import models
 from jaxft.cli.config import UsageError, read_config
 from jaxft.columns import aligned
-from jaxft.explain import explain_step
+from jaxft.compiling import deterministic
+from jaxft.errors import JaxftError
+from jaxft.explain import compile_for, explain_step
 from jaxft.export import export_run
 from jaxft.inspect import inspect_config
+from jaxft.parallel import end_watch, gigabytes, start
+from jaxft.parallel.targets import parse_target, prepare
 from jaxft.predict import evaluate_run, format_predictions, predict_files
 from jaxft.run import train as run_train
 from jaxft.verify import verify as compare_with_original
@@ -24,22 +30,62 @@ def train(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     from jaxft.cli.main import FINISHED, INTERRUPTED
 
     config = read_config(options.config, overrides)
-    result = run_train(config, options.workdir, resume=options.resume, strict=options.strict)
+    if options.deterministic:
+        print(deterministic(), flush=True)
+    start(options.coordinator, options.processes, options.process, lost_after=config.parallel.lost_after)
+    result = run_train(config, options.workdir, strict=options.strict)
+    end_watch()
     return FINISHED if result.status == "finished" else INTERRUPTED
 
 
 def inspect(options: argparse.Namespace, overrides: Sequence[str]) -> int:
-    print(inspect_config(read_config(options.config, overrides), every_parameter=options.params))
+    print(inspect_config(_config_on(options, overrides), every_parameter=options.params))
     return 0
 
 
 def explain(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     memory = None if options.memory_gb is None else options.memory_gb * 1e9
-    found = explain_step(read_config(options.config, overrides), phase=options.phase, memory=memory, run=options.run)
+    found = explain_step(_config_on(options, overrides), phase=options.phase, memory=memory, run=options.run)
     print(found.to_json() if options.json == "-" else found)
     if options.json and options.json != "-":
         _write(options.json, found.to_json())
     return 0
+
+
+def compile(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """What does not fit is reported in full, and then an error."""
+    _check_folder(options.json)
+    target = parse_target(options.target)
+    prepare(target)  # before the recipe, which may compute
+    found = compile_for(
+        _config_on(options, overrides),
+        target,
+        phase=options.phase,
+        remedies=options.remedies,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    print(found.to_json() if options.json == "-" else found, flush=True)
+    if options.json and options.json != "-":
+        _write(options.json, found.to_json())
+    short = [phase for phase in found.phases if not phase.fits]
+    if short:
+        needs = "; ".join(
+            f"{one.name} needs {gigabytes(one.needed)} of {gigabytes(one.usable)} on each device" for one in short
+        )
+        raise JaxftError(f"the step does not fit on {target.name}: {needs}")
+    return 0
+
+
+def _config_on(options: argparse.Namespace, overrides: Sequence[str]) -> ConfigDict:
+    """The config, on the mesh of `--mesh`."""
+    more = [] if options.mesh is None else [f"--config.parallel.mesh={options.mesh}"]
+    return read_config(options.config, [*overrides, *more])
+
+
+def _check_folder(file: str | None) -> None:
+    """Finds before minutes of work what cannot be written after them."""
+    if file and not Path(file).absolute().parent.is_dir():
+        raise UsageError(f"cannot write {file}: no folder '{Path(file).absolute().parent}'")
 
 
 def _write(file: str, text: str) -> None:
@@ -69,8 +115,7 @@ def predict(options: argparse.Namespace, overrides: Sequence[str]) -> int:
 def bench(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     from jaxft.bench import describe, format_table, run_bench, to_json
 
-    if options.json and not Path(options.json).absolute().parent.is_dir():  # found before minutes of timing
-        raise UsageError(f"cannot write {options.json}: no folder '{Path(options.json).absolute().parent}'")
+    _check_folder(options.json)
     rows = run_bench(
         options.model,
         parts=_names(options.part),
@@ -175,6 +220,7 @@ COMMANDS = {
     "inspect": inspect,
     "bench": bench,
     "explain-step": explain,
+    "compile": compile,
     "export": export,
     "convert": convert,
     "verify": verify,

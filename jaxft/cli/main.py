@@ -1,7 +1,8 @@
 """Entry point of `jaxft`: parses the command, runs it, turns errors a user can mend into one line.
 
 Exit codes: 0 finished, 1 failed (a bug, or something that could not be saved), 2 something given does not fit,
-75 stopped by a signal with everything saved (EX_TEMPFAIL: start again with --resume).
+75 stopped by a signal with everything saved (EX_TEMPFAIL: start it again), 69 another process of the program was lost
+(EX_UNAVAILABLE: start all of them again).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _COMMANDS = {
     "inspect": "show what a config would train, its cost and its preprocessing, without training",
     "bench": "time training, evaluation and input on this machine, and hold them against its peak",
     "explain-step": "show what the compiled training step does: cost, frozen work, memory; without training",
+    "compile": "compile a config's training step for TPUs or GPUs that are not here: does it fit, what is sent, the least time",
     "export": "write a fine-tuned network for timm, torchvision or Hugging Face's transformers",
     "convert": "convert a weight file to safetensors, in jaxft's names or torch's",
     "verify": "compare a network with the one its weights were made for, layer by layer; needs torch in some Python",
@@ -49,19 +51,37 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     made = {name: commands.add_parser(name, help=text, description=text) for name, text in _COMMANDS.items()}
 
-    for name in ("train", "inspect", "explain-step"):
+    for name in ("train", "inspect", "explain-step", "compile"):
         made[name].add_argument(
             "--config", required=True, metavar="FILE[:ARG]", help="a recipe; --config.KEY=VALUE overrides any of its keys"
         )
     made["train"].add_argument("--workdir", required=True, help="folder of the run; made if absent")
-    made["train"].add_argument("--resume", action="store_true", help="continue the run in the workdir")
+    made["train"].add_argument("--deterministic", action="store_true", help="the same bits in every run, also on GPUs")
+    made["train"].add_argument("--coordinator", metavar="HOST:PORT", help="where the first of several processes listens")
+    made["train"].add_argument("--processes", type=int, help="how many there are")
+    made["train"].add_argument("--process", type=int, help="which this one is, from 0; schedulers say these three themselves")
     made["train"].add_argument("--strict", action="store_true", help="end with an error when a step is compiled twice")
     made["inspect"].add_argument("--params", action="store_true", help="print every parameter, not only the stages")
 
-    made["explain-step"].add_argument("--phase", metavar="NAME", help="only this phase")
-    made["explain-step"].add_argument("--json", metavar="FILE", help="write all figures there; - is standard output")
+    for name in ("inspect", "explain-step", "compile"):
+        made[name].add_argument(
+            "--mesh", metavar="LAYOUT", help="data x fsdp x tensor, e.g. 2x4x1: the same as --config.parallel.mesh=LAYOUT"
+        )
+    for name in ("explain-step", "compile"):
+        made[name].add_argument("--phase", metavar="NAME", help="only this phase")
+        made[name].add_argument("--json", metavar="FILE", help="write all figures there; - is standard output")
     made["explain-step"].add_argument("--memory-gb", type=float, help="of each device, if not what the devices here have")
     made["explain-step"].add_argument("--run", action="store_true", help="run the step too, and measure its memory")
+
+    made["compile"].add_argument(
+        "--target",
+        required=True,
+        metavar="HARDWARE",
+        help="v5e:4x4 (chips of a TPU slice; v4, v5e, v5p, v6e), 2xv5e:4x4 (two slices), h100:8, h100:2x8 (two hosts; a100)",
+    )
+    made["compile"].add_argument(
+        "--remedies", action="store_true", help="where it does not fit, compile what may help, one change after the other"
+    )
 
     made["eval"].add_argument("--workdir", required=True, help="folder of a run, or one of its checkpoints")
     made["eval"].add_argument("--split", choices=("train", "val", "test"), help="val, or all of --data, if not given")
@@ -132,38 +152,47 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    """Runs one command; returns its exit code. One process of several that fails does not return: the others wait for it."""
     try:
-        plain, overrides = split_overrides(arguments)
-        parser = make_parser()
-        if plain and not plain[0].startswith("-") and plain[0] not in _COMMANDS:
-            raise UsageError(f"jaxft has no command '{plain[0]}'{near(plain[0], _COMMANDS)}")
-        options = parser.parse_args(plain)
-        if options.command is None:
-            parser.print_help()
-            return USAGE
-        if overrides and "config" not in options:
-            raise UsageError(f"jaxft {options.command} takes no config: {overrides[0]}")
-        # Commands are imported only when asked for: `jaxft --help` needs no JAX.
-        from jaxft.cli.commands import COMMANDS
-
-        return COMMANDS[options.command](options, overrides)
+        return _run(list(sys.argv[1:] if argv is None else argv))
     except JaxftError as error:
-        print(f"jaxft: {_one_line(error)}", file=sys.stderr)
-        return USAGE
+        return _ended(USAGE, _one_line(error))
     except SaveError as error:
-        print(f"jaxft: {_one_line(error)}", file=sys.stderr)
-        return FAILED
+        return _ended(FAILED, _one_line(error))
     except OSError as error:
         if error.errno not in _FULL:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        print(f"jaxft: nothing more can be written: {error.strerror}{where}; make room and use --resume", file=sys.stderr)
-        return FAILED
+        return _ended(FAILED, f"nothing more can be written: {error.strerror}{where}; make room and start it again")
     except KeyboardInterrupt:
-        print("jaxft: stopped; the newest checkpoint is whole: go on with --resume", file=sys.stderr)
-        return INTERRUPTED
+        return _ended(INTERRUPTED, "stopped; the newest checkpoint is whole: the same command goes on from there")
+
+
+def _run(arguments: list[str]) -> int:
+    plain, overrides = split_overrides(arguments)
+    parser = make_parser()
+    if plain and not plain[0].startswith("-") and plain[0] not in _COMMANDS:
+        raise UsageError(f"jaxft has no command '{plain[0]}'{near(plain[0], _COMMANDS)}")
+    options = parser.parse_args(plain)
+    if options.command is None:
+        parser.print_help()
+        return USAGE
+    if overrides and "config" not in options:
+        raise UsageError(f"jaxft {options.command} takes no config: {overrides[0]}")
+    # Commands are imported only when asked for: `jaxft --help` needs no JAX.
+    from jaxft.cli.commands import COMMANDS
+
+    return COMMANDS[options.command](options, overrides)
+
+
+def _ended(code: int, line: str) -> int:
+    parallel = sys.modules.get("jaxft.parallel")
+    several = parallel is not None and parallel.are_watched()
+    process = f"process {parallel.process_index()}: " if several and parallel else ""
+    print(f"jaxft: {process}{line}", file=sys.stderr)
+    if several and parallel:
+        parallel.leave(code, line)
+    return code
 
 
 def _one_line(error: Exception) -> str:

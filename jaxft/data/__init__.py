@@ -2,6 +2,7 @@
 
 from jaxft.data.decode import BadImage, decode
 from jaxft.data.open import open_data
+from jaxft.data.order import batch_examples
 from jaxft.data.pipeline import eval_batches, row_batches, train_batches
 from jaxft.data.sources import Arrays, Files, Source, Splits, predict_source
 from jaxft.data.splits import write_manifest
@@ -15,6 +16,7 @@ __all__ = [
     "Files",
     "Source",
     "Splits",
+    "batch_examples",
     "decode",
     "eval_batches",
     "eval_transform",

@@ -10,6 +10,7 @@ internal of grain.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -35,11 +36,14 @@ def _generator(seed: int, use: int, epoch: int, index: int) -> np.random.Generat
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
-def batch_positions(step: int, batch_size: int, host: int, hosts: int) -> range:
-    """Positions in the stream of a host's share of a step's batch: a contiguous slice, whatever the number of hosts."""
-    share = batch_size // hosts
-    start = step * batch_size + host * share
-    return range(start, start + share)
+def batch_positions(step: int, batch_size: int, rows: Sequence[int]) -> list[int]:
+    """Positions in the stream of some rows of a step's batch."""
+    return [step * batch_size + int(row) for row in rows]
+
+
+def batch_examples(step: int, batch_size: int, seed: int, n: int) -> list[int]:
+    """The examples of a step's whole batch."""
+    return [example_at(position, seed, n)[1] for position in batch_positions(step, batch_size, range(batch_size))]
 
 
 def example_at(position: int, seed: int, n: int) -> tuple[int, int]:

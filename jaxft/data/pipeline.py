@@ -29,8 +29,7 @@ def train_batches(
     start_step: int = 0,
     augment: str | Augment = "crop_flip",
     channels: int = 3,
-    host: int = 0,
-    hosts: int = 1,
+    rows: Sequence[int] | np.ndarray | None = None,
     threads: int | None = None,
     prefetch: int = 2,
 ) -> Generator[HostBatch, None, None]:
@@ -39,12 +38,12 @@ def train_batches(
     Args:
       source: the examples.
       preprocessing: size and interpolation.
-      batch_size: of the global batch; each host yields its share.
+      batch_size: of the global batch; each process yields its rows.
       seed: of order and augmentation.
       start_step: any step, at no cost.
       augment: a name of `jaxft.data.AUGMENTS`, or an `Augment`.
       channels: of the network's input.
-      host, hosts: which share.
+      rows: of the global batch that are yielded; None is all. See `jaxft.parallel.process_rows`.
       threads: that decode; None is one a core, at most 16. Batches do not depend on it.
       prefetch: batches made ahead.
 
@@ -56,13 +55,15 @@ def train_batches(
     """
     if not len(source):
         raise JaxftError("there are no training examples")
-    if batch_size < 1 or batch_size % hosts:
-        raise JaxftError(f"the batch size {batch_size} does not split over {hosts} hosts")
+    if batch_size < 1:
+        raise JaxftError(f"the batch size is {batch_size}")
     if start_step < 0:
         raise JaxftError(f"start_step is {start_step}")
     chosen = find_augment(augment)
     # Checked here, not at the first batch: a generator's body runs late.
-    return _train_batches(source, preprocessing, batch_size, seed, start_step, chosen, channels, host, hosts, threads, prefetch)
+    return _train_batches(
+        source, preprocessing, batch_size, seed, start_step, chosen, channels, _rows(rows, batch_size), threads, prefetch
+    )
 
 
 def _train_batches(
@@ -73,8 +74,7 @@ def _train_batches(
     start_step: int,
     augment: Augment,
     channels: int,
-    host: int,
-    hosts: int,
+    rows: Sequence[int],
     threads: int | None,
     prefetch: int,
 ) -> Generator[HostBatch, None, None]:
@@ -86,7 +86,7 @@ def _train_batches(
     def plan() -> Iterator[list[int]]:
         step = start_step
         while True:
-            yield list(batch_positions(step, batch_size, host, hosts))
+            yield batch_positions(step, batch_size, rows)
             step += 1
 
     for examples in _ahead(load, plan(), threads, prefetch):
@@ -99,23 +99,22 @@ def eval_batches(
     *,
     batch_size: int,
     channels: int = 3,
-    host: int = 0,
-    hosts: int = 1,
+    rows: Sequence[int] | np.ndarray | None = None,
     threads: int | None = None,
     prefetch: int = 2,
 ) -> Generator[HostBatch, None, None]:
     """Every example once, in order; the last batch is filled up with rows of mask 0, so all have one shape.
 
-    Host h of H takes its slice of every global batch; all hosts yield the same number of batches.
+    With `rows` a process yields its rows of every global batch; all processes yield the same number of batches.
 
     Args and yields: as `train_batches`.
 
     Raises:
       JaxftError: a batch size that does not fit, a picture that cannot be read.
     """
-    if batch_size < 1 or batch_size % hosts:
-        raise JaxftError(f"the batch size {batch_size} does not split over {hosts} hosts")
-    return _eval_batches(source, preprocessing, batch_size, channels, host, hosts, threads, prefetch)
+    if batch_size < 1:
+        raise JaxftError(f"the batch size is {batch_size}")
+    return _eval_batches(source, preprocessing, batch_size, channels, _rows(rows, batch_size), threads, prefetch)
 
 
 def _eval_batches(
@@ -123,8 +122,7 @@ def _eval_batches(
     preprocessing: Preprocessing,
     batch_size: int,
     channels: int,
-    host: int,
-    hosts: int,
+    rows: Sequence[int],
     threads: int | None,
     prefetch: int,
 ) -> Generator[HostBatch, None, None]:
@@ -135,14 +133,13 @@ def _eval_batches(
 
     def plan() -> Iterator[list[int]]:
         for step in range(-(-size // batch_size)):
-            positions = batch_positions(step, batch_size, host, hosts)
-            # A host whose share is all padding still decodes one example to fill its rows with.
+            positions = batch_positions(step, batch_size, rows)
+            # A process whose share is all padding still decodes one example to fill its rows with.
             yield [position for position in positions if position < size] or [0]
 
-    share = batch_size // hosts
     for step, examples in enumerate(_ahead(load, plan(), threads, prefetch)):
-        positions = batch_positions(step, batch_size, host, hosts)
-        yield _batch(source, examples, share, real=sum(position < size for position in positions))
+        positions = batch_positions(step, batch_size, rows)
+        yield _batch(source, examples, len(rows), real=sum(position < size for position in positions))
 
 
 def row_batches(
@@ -179,6 +176,10 @@ def row_batches(
 
     for pictures in _ahead(load, (list(some) for some in rows), threads, prefetch):
         yield np.stack(pictures + [pictures[-1]] * (batch_size - len(pictures)))
+
+
+def _rows(rows: Sequence[int] | np.ndarray | None, batch_size: int) -> Sequence[int]:
+    return range(batch_size) if rows is None else [int(row) for row in rows]
 
 
 def _decoded(source: Source, index: int, channels: int) -> np.ndarray:

@@ -9,12 +9,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from jaxft.data import Source, eval_batches
 from jaxft.metrics import merge, to_floats
 from jaxft.models import Model
-from jaxft.parallel import one_late, put_batch
+from jaxft.parallel import batch_parts, one_late, process_rows, put_batch
 from jaxft.typing import Batch, ModelState, Params
 
 HostBatch = Mapping[str, np.ndarray]
@@ -64,13 +65,21 @@ def evaluate(
     logits: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     index: list[np.ndarray] = []
-    made = ((batch, *eval_step(params, model_state, put(batch))) for batch in batches)
-    for batch, metrics, per_example in one_late(made):
+
+    def run(batch: HostBatch) -> Any:
+        placed = put(batch)
+        metrics, per_example = eval_step(params, model_state, placed)
+        # In several processes each has its own rows; all are to know all.
+        if jax.process_count() > 1:
+            rows = {key: placed[key] for key in ("mask", "label", "index")}
+            return metrics, multihost_utils.process_allgather({**rows, "logits": per_example["logits"]}, tiled=True)
+        return metrics, {**batch, "logits": per_example["logits"]}
+
+    for metrics, rows in one_late(run(batch) for batch in batches):
         collected.append(jax.device_get(metrics))
-        real = np.asarray(batch["mask"]) > 0
-        logits.append(np.asarray(per_example["logits"])[real])
-        labels.append(np.asarray(batch["label"])[real])
-        index.append(np.asarray(batch["index"])[real])
+        real = np.asarray(rows["mask"]) > 0
+        for kept, key in ((logits, "logits"), (labels, "label"), (index, "index")):
+            kept.append(np.asarray(rows[key])[real])
     seen = np.concatenate(index) if index else np.zeros(0, np.int32)
     if len(seen) != expect or len(np.unique(seen)) != expect:
         raise RuntimeError(f"evaluated {len(np.unique(seen))} of {expect} examples, {len(seen)} in all")
@@ -102,16 +111,16 @@ def evaluate_source(
       source: the examples.
       model: its preprocessing and channels.
       batch_size: over all devices; rounded up to a multiple of them.
-      mesh: from `jaxft.parallel.data_mesh`.
+      mesh: from `jaxft.parallel.make_mesh`.
       threads: that decode.
     """
+    size = -(-batch_size // batch_parts(mesh)) * batch_parts(mesh)
     batches = eval_batches(
         source,
         model.preprocessing,
-        batch_size=-(-batch_size // mesh.size) * mesh.size,
+        batch_size=size,
         channels=model.in_channels,
-        host=jax.process_index(),
-        hosts=jax.process_count(),
+        rows=process_rows(mesh, size),
         threads=threads,
     )
     put = functools.partial(put_batch, mesh=mesh)

@@ -14,9 +14,19 @@ from jaxft.config import check_config
 from jaxft.errors import JaxftError, near
 from jaxft.explain.actual import actual_peak
 from jaxft.explain.remedies import Remedy, find_remedies, variant
-from jaxft.explain.step import Cost, abstract_arguments, compile_step, cost_of, judge_step, step_needs, step_ops
+from jaxft.explain.step import (
+    Cost,
+    abstract_arguments,
+    compile_step,
+    cost_of,
+    judge_step,
+    missing_devices,
+    step_needs,
+    step_ops,
+)
 from jaxft.explain.verdict import Verdict
-from jaxft.parallel import Limit, device_limit, fits
+from jaxft.parallel import Limit, device_limit, fits, make_mesh, peak_bytes
+from jaxft.parallel.memory import SHARE
 from jaxft.plan import Phase, Plan, make_plan
 
 
@@ -101,12 +111,10 @@ def explain_step(
       JaxftError: no such phase, or anything in the config or the data that does not fit.
     """
     check_config(config)
+    if line := missing_devices(config.parallel.mesh):
+        raise JaxftError(line)
     plan = make_plan(config, weights=False)
-    names = [known.name for known in plan.phases]
-    if phase is not None and phase not in names:
-        raise JaxftError(f"the config has no phase '{phase}'{near(phase, names)}; its phases are {', '.join(names)}")
     limit = device_limit() if memory is None else Limit(int(memory), certain=True)
-    chosen = [known for known in plan.phases if phase in (None, known.name)]
     return Explanation(
         model=plan.model.name,
         size=plan.model.preprocessing.size,
@@ -115,8 +123,20 @@ def explain_step(
         dtype=config.model.dtype,
         devices=jax.device_count(),
         device_kind=jax.devices()[0].device_kind,
-        phases=tuple(_explain(plan, known, config, limit, run) for known in chosen),
+        phases=tuple(_explain(plan, known, config, limit, run) for known in chosen_phases(plan, phase)),
     )
+
+
+def chosen_phases(plan: Plan, name: str | None) -> list[Phase]:
+    """The phase of this name, or all.
+
+    Raises:
+      JaxftError: there is none.
+    """
+    names = [known.name for known in plan.phases]
+    if name is not None and name not in names:
+        raise JaxftError(f"the config has no phase '{name}'{near(name, names)}; its phases are {', '.join(names)}")
+    return [known for known in plan.phases if name in (None, known.name)]
 
 
 def _explain(plan: Plan, phase: Phase, config: ConfigDict, limit: Limit | None, run: bool) -> PhaseExplanation:
@@ -138,8 +158,19 @@ def _explain(plan: Plan, phase: Phase, config: ConfigDict, limit: Limit | None, 
         verdict=judge_step(phase, ops, needs, text),
         limit=limit,
         fits=enough,
-        remedies=find_remedies(plan, config, phase.name, limit) if enough is False and limit else (),
+        remedies=_remedies(plan, config, phase.name, limit) if enough is False and limit else (),
         actual_peak=actual,
+    )
+
+
+def _remedies(plan: Plan, config: ConfigDict, name: str, limit: Limit) -> tuple[Remedy, ...]:
+    return find_remedies(
+        plan,
+        config,
+        name,
+        mesh=make_mesh(config.parallel.mesh),
+        needs=lambda plan, phase, config: peak_bytes(compile_step(plan, phase, config)),
+        enough=lambda peak: peak <= SHARE * limit.nbytes,
     )
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 
-import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxft.config import call
-from jaxft.explain.step import compile_step
+from jaxft.explain.roofline import homes
 from jaxft.models import build
-from jaxft.parallel import Limit, fits, memory_of
+from jaxft.parallel import batch_parts
 from jaxft.plan import Phase, Plan, make_phases
 
 
@@ -45,39 +45,64 @@ def variant(plan: Plan, config: ConfigDict, name: str) -> tuple[Plan, Phase]:
     return other, next(phase for phase in phases if phase.name == name)
 
 
-def find_remedies(plan: Plan, config: ConfigDict, name: str, limit: Limit) -> tuple[Remedy, ...]:
-    """Accumulation (the fewest microbatches that fit), recomputation, computing in bfloat16; and all, if none is enough."""
-    found: list[Remedy] = []
-
-    def add(**changes: object) -> bool:
-        other = changed(config, **changes)
-        memory = memory_of(compile_step(*variant(plan, other, name), other))
-        if memory is None:
-            return False
-        keys = " ".join(f"--config.{key.replace('__', '.')}={value}" for key, value in changes.items())
-        found.append(Remedy(keys, memory.peak, fits(memory, limit)))
-        return found[-1].fits
-
-    steps = list(_microbatches(config))
-    for number in steps:
-        if add(train__accum_steps=number):
-            break
-        if number != steps[-1]:
-            found.pop()  # told is the first that fits, or the last there is
+def candidates(config: ConfigDict, mesh: Mesh) -> tuple[list[int], dict[str, object]]:
+    """What may help: numbers of microbatches beyond the config's that leave each device the same whole number of examples; and
+    other changes, as of `changed`."""
+    parts, size = batch_parts(mesh), config.input.batch_size
+    steps = range(config.train.accum_steps + 1, size + 1)
     others: dict[str, object] = {}
     if config.model.get("remat") is False:
         others["model__remat"] = True
     if config.model.dtype == "float32":
         others["model__dtype"] = "bfloat16"
+    if mesh.shape["data"] == mesh.size > 1:  # every device has everything: it need not
+        far = len(set(homes(mesh)))  # what is split is gathered in every step: by neighbours
+        others["parallel__mesh"] = f"{far}x{mesh.size // far}x1"
+    return [number for number in steps if size % number == 0 and size // number % parts == 0], others
+
+
+def written(changes: Mapping[str, object]) -> str:
+    """Changes of `changed` as they stand in a command."""
+    return " ".join(f"--config.{key.replace('__', '.')}={value}" for key, value in changes.items())
+
+
+def find_remedies(
+    plan: Plan,
+    config: ConfigDict,
+    name: str,
+    *,
+    mesh: Mesh,
+    needs: Callable[[Plan, Phase, ConfigDict], int | None],
+    enough: Callable[[int], bool],
+) -> tuple[Remedy, ...]:
+    """Accumulation (the fewest microbatches that fit), recomputation, computing in bfloat16, splitting parameters; and all, if
+    none is enough.
+
+    Args:
+      plan, config: of the run.
+      name: of the phase.
+      mesh: what the config's step was compiled for.
+      needs: bytes on each device of a phase's step under a changed config; None where that is not known.
+      enough: whether a device has so many.
+    """
+    found: list[Remedy] = []
+
+    def add(**changes: object) -> bool:
+        other = changed(config, **changes)
+        peak = needs(*variant(plan, other, name), other)
+        if peak is None:
+            return False
+        found.append(Remedy(written(changes), peak, enough(peak)))
+        return found[-1].fits
+
+    steps, others = candidates(config, mesh)
+    for number in steps:
+        if add(train__accum_steps=number):
+            break
+        if number != steps[-1]:
+            found.clear()  # told is the first that fits, or the last there is
     for key, value in others.items():
         add(**{key: value})
     if not any(remedy.fits for remedy in found) and len(found) > 1:
         add(**({"train__accum_steps": steps[-1]} if steps else {}), **others)
     return tuple(found)
-
-
-def _microbatches(config: ConfigDict) -> Iterator[int]:
-    """Numbers of microbatches beyond the config's that leave each device the same whole number of examples."""
-    for number in range(config.train.accum_steps + 1, config.input.batch_size + 1):
-        if config.input.batch_size % number == 0 and config.input.batch_size // number % jax.device_count() == 0:
-            yield number

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
-from jax.sharding import NamedSharding
+from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
 from jaxft import tree
@@ -18,11 +19,15 @@ from jaxft.explain.verdict import Verdict, judge_backward
 from jaxft.features import DTYPES
 from jaxft.inputs import features_of
 from jaxft.ops import plain_ops
-from jaxft.parallel import Memory, batch_sharding, check_batch_size, data_mesh, memory_of, replicated
+from jaxft.parallel import Memory, batch_sharding, check_batch_size, make_mesh, memory_of
+from jaxft.parallel.mesh import fixed_sizes
 from jaxft.plan import Phase, Plan
-from jaxft.run import jit_train_step
-from jaxft.train import create_state, make_objective
+from jaxft.states import abstract_state, jit_train_step
+from jaxft.train import make_objective
 from jaxft.typing import ApplyFn
+
+#: Devices by their places, or only how many there are along each axis.
+Devices = Mesh | AbstractMesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,21 +58,22 @@ class Cost:
         return sum(collective.nbytes for collective in self.collectives)
 
 
-def abstract_arguments(plan: Plan, phase: Phase, config: ConfigDict, *, place: bool = True) -> tuple[Any, dict[str, Any]]:
+def abstract_arguments(
+    plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh | None = None, *, place: bool = True
+) -> tuple[Any, dict[str, Any]]:
     """State and batch of a phase's step as shapes, with the run's shardings if `place`.
+
+    Args:
+      plan, phase, config: of the run.
+      mesh: its devices may be ones to compile for and no more; None: the config's, of the devices present.
+      place: with shardings.
 
     Raises:
       JaxftError: a batch that does not split over the devices.
     """
-    mesh = data_mesh()
+    mesh = mesh or make_mesh(config.parallel.mesh)
     check_batch_size(config.input.batch_size // config.train.accum_steps, mesh, "batch_size / accum_steps")
-    state = jax.eval_shape(
-        lambda params, model_state: create_state(
-            params, model_state, phase.tx, phase.mask, rng=jax.random.key(0), ema=config.train.ema_decay is not None
-        ),
-        plan.params,
-        plan.model_state,
-    )
+    state = abstract_state(plan, phase, config, mesh if place else None)
     size, batch, label = plan.model.preprocessing.size, config.input.batch_size, plan.splits.train.labels
     image: tuple[tuple[int, ...], Any] = ((size, size, plan.model.in_channels), jnp.uint8)
     features, _ = features_of(plan, phase, config)
@@ -79,15 +85,14 @@ def abstract_arguments(plan: Plan, phase: Phase, config: ConfigDict, *, place: b
         "mask": jax.ShapeDtypeStruct((batch,), jnp.float32),
         "index": jax.ShapeDtypeStruct((batch,), jnp.int32),
     }
-    return (_placed(state, replicated(mesh)), _placed(example, batch_sharding(mesh))) if place else (state, example)
+    if place:
+        split = batch_sharding(mesh)
+        example = {key: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=split) for key, leaf in example.items()}
+    return state, example
 
 
-def _placed(shapes: Any, sharding: NamedSharding) -> Any:
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
-
-
-def _step(plan: Plan, phase: Phase, config: ConfigDict) -> Any:
-    return jit_train_step(plan, phase, config, _apply(plan, phase, config))
+def _step(plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh | None) -> Any:
+    return jit_train_step(plan, phase, config, mesh or make_mesh(config.parallel.mesh), _apply(plan, phase, config))
 
 
 def _apply(plan: Plan, phase: Phase, config: ConfigDict) -> ApplyFn:
@@ -96,20 +101,45 @@ def _apply(plan: Plan, phase: Phase, config: ConfigDict) -> ApplyFn:
     return plan.apply if features is None else features.prefix.rest
 
 
-def compile_step(plan: Plan, phase: Phase, config: ConfigDict) -> Any:
-    """Compiles a phase's training step from shapes, as the run does."""
-    return _step(plan, phase, config).lower(*abstract_arguments(plan, phase, config)).compile()
+def sizes_of_mesh(layout: str) -> Devices:
+    """The mesh of a layout, of the devices present; of sizes alone where there are fewer than it names."""
+    sizes = fixed_sizes(layout)
+    if sizes is None or math.prod(sizes.values()) <= jax.device_count():
+        return make_mesh(layout)
+    return AbstractMesh(tuple(sizes.values()), tuple(sizes))
+
+
+def missing_devices(layout: str) -> str:
+    """What to say where there are fewer devices than a mesh names; "" where there are enough."""
+    sizes = fixed_sizes(layout)
+    needed, present = math.prod(sizes.values()) if sizes else 0, jax.device_count()
+    if sizes is None or needed <= present:
+        return ""
+    return (
+        f"the mesh {'x'.join(map(str, sizes.values()))} (data x fsdp x tensor) needs {needed} devices, here "
+        f"{'is 1' if present == 1 else f'are {present}'}: JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES={needed} before the command "
+        "simulates them"
+    )
+
+
+def compile_step(plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh | None = None) -> Any:
+    """Compiles a phase's training step from shapes, as the run does; `mesh` as in `abstract_arguments`."""
+    return _step(plan, phase, config, mesh).lower(*abstract_arguments(plan, phase, config, mesh)).compile()
+
+
+def trace_step(plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh | None = None) -> Any:
+    """Traces a phase's training step in XLA's own convolutions."""
+    with plain_ops():
+        return _step(plan, phase, config, mesh).trace(*abstract_arguments(plan, phase, config, mesh, place=False))
 
 
 def step_ops(plan: Plan, phase: Phase, config: ConfigDict) -> tuple[list[Op], float]:
     """The live operations of a step, and XLA's count of FLOPs for it (without accumulation, whose loop XLA counts once)."""
     whole = ConfigDict(config)
     whole.train = ConfigDict({**config.train, "accum_steps": 1})
+    traced = trace_step(plan, phase, config)
+    again = traced if config.train.accum_steps == 1 else trace_step(plan, phase, whole)
     with plain_ops():
-        traced = _step(plan, phase, config).trace(*abstract_arguments(plan, phase, config, place=False))
-        again = traced
-        if config.train.accum_steps > 1:
-            again = _step(plan, phase, whole).trace(*abstract_arguments(plan, phase, whole, place=False))
         return live_ops(traced.jaxpr), _xla_flops(again)
 
 
@@ -117,10 +147,10 @@ def step_needs(plan: Plan, phase: Phase, config: ConfigDict) -> tuple[Needs, flo
     """What the trained leaves of a phase ask of a backward pass, and XLA's count of FLOPs for the forward pass and the loss."""
     _, batch = abstract_arguments(plan, phase, config, place=False)
     trainable, frozen = tree.split(plan.params, phase.mask)
-    weight, rng = jax.ShapeDtypeStruct((), jnp.float32), jax.eval_shape(lambda: jax.random.key(0))
+    rng = jax.eval_shape(lambda: jax.random.key(0))
     with plain_ops():
         objective = jax.jit(make_objective(_apply(plan, phase, config), plan.loss, phase.mask), keep_unused=True)
-        traced = objective.trace(trainable, frozen, plan.model_state, batch, weight, rng)
+        traced = objective.trace(trainable, frozen, plan.model_state, batch, rng)
         program: ClosedJaxpr = traced.jaxpr
         first = len(jax.tree.leaves(trainable))
         touched = [index < first for index in range(len(program.jaxpr.invars))]

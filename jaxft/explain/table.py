@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from jaxft.columns import aligned
+from jaxft.explain.collectives import Collective
 from jaxft.explain.step import Cost
 from jaxft.explain.verdict import Verdict, Work
 from jaxft.parallel import gigabytes
@@ -38,9 +39,9 @@ def _costs(phase: PhaseExplanation) -> list[str]:
         more = () if full is None or whole is None else (show(whole), f"{1 - here / whole:.1%}" if whole else "")
         rows.append((title, show(here), *more))
 
-    add("FLOPs of products and convolutions", lambda cost: cost.flops, _flops)
-    add("  of them done twice (remat)", lambda cost: cost.recomputed, _flops)
-    add("FLOPs, XLA's count of everything", lambda cost: cost.xla_flops, _flops)
+    add("FLOPs of products and convolutions", lambda cost: cost.flops, flops)
+    add("  of them done twice (remat)", lambda cost: cost.recomputed, flops)
+    add("FLOPs, XLA's count of everything", lambda cost: cost.xla_flops, flops)
     add("bytes accessed on each device", lambda cost: cost.bytes_accessed, gigabytes)
     add("peak memory on each device", lambda cost: cost.memory.peak if cost.memory else None, gigabytes)
     add("  state and batch", lambda cost: cost.memory.arguments if cost.memory else None, gigabytes)
@@ -51,7 +52,7 @@ def _costs(phase: PhaseExplanation) -> list[str]:
         add(
             f"{count} {kind}{'' if count == 1 else 's'} on each device",
             lambda cost, kind=kind: sum(found.nbytes for found in cost.collectives if found.kind == kind),  # type: ignore[misc]
-            gigabytes,
+            size,
         )
     return aligned(rows, right=(1, 2, 3))
 
@@ -61,14 +62,14 @@ def _verdict(phase: PhaseExplanation) -> list[str]:
     everything = phase.step.xla_flops / max(phase.forward_xla_flops, 1)
     lines = [
         f"frozen work    {_headline(verdict)}",
-        f"               forward {_flops(verdict.forward)}, backward {_flops(verdict.found)}, of which the trained parameters "
-        f"ask for {_flops(verdict.needed)}",
-        f"               by XLA's count the forward pass is {_flops(phase.forward_xla_flops)}, the step {everything:.4f} of it",
+        f"               forward {flops(verdict.forward)}, backward {flops(verdict.found)}, of which the trained parameters "
+        f"ask for {flops(verdict.needed)}",
+        f"               by XLA's count the forward pass is {flops(phase.forward_xla_flops)}, the step {everything:.4f} of it",
     ]
     if verdict.through:
         work = sum(item.flops for item in verdict.through)
         names = _few([item.module for item in verdict.through])
-        lines.append(f"               {_flops(work)} pass through frozen layers to trained ones, as they must: {names}")
+        lines.append(f"               {flops(work)} pass through frozen layers to trained ones, as they must: {names}")
     lines += [f"               {_waste(item)}" for item in verdict.wasted[:8]]
     lines += [f"               compiled, though not asked for: {name}" for name in verdict.compiled[:8]]
     return lines
@@ -77,11 +78,11 @@ def _verdict(phase: PhaseExplanation) -> list[str]:
 def _headline(verdict: Verdict) -> str:
     if verdict.clean:
         return "none is left in the backward pass"
-    return f"LEFT in the backward pass: {_flops(sum(item.flops for item in verdict.wasted))}"
+    return f"LEFT in the backward pass: {flops(sum(item.flops for item in verdict.wasted))}"
 
 
 def _waste(item: Work) -> str:
-    return f"{item.module}: {item.what}" + (f", {_flops(item.flops)}" if item.flops else "")
+    return f"{item.module}: {item.what}" + (f", {flops(item.flops)}" if item.flops else "")
 
 
 def _memory(phase: PhaseExplanation) -> list[str]:
@@ -108,7 +109,17 @@ def _few(names: Sequence[str], most: int = 4) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _flops(count: float) -> str:
+def size(nbytes: float) -> str:
+    """12 as "12 B", 82e3 as "82.0 kB", more as `gigabytes` says it."""
+    return f"{nbytes:.0f} B" if nbytes < 1e3 else f"{nbytes / 1e3:.1f} kB" if nbytes < 1e5 else gigabytes(nbytes)
+
+
+def sent(found: Sequence[Collective]) -> str:
+    """ "2 all-reduces 82.0 kB, 1 all-gather 12 MB"; "none"."""
+    return ", ".join(f"{one.count:,} {one.kind}{'' if one.count == 1 else 's'} {size(one.nbytes)}" for one in found) or "none"
+
+
+def flops(count: float) -> str:
     for unit, size in (("TFLOP", 1e12), ("GFLOP", 1e9), ("MFLOP", 1e6)):
         if count >= size:
             return f"{count / size:.2f} {unit}"

@@ -155,7 +155,7 @@ class Rows:
             folder = self.path.parent
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise SaveError(
-                    f"the disk of {folder} is full ({error.strerror}): the features were not kept; free space and use "
-                    "--resume, or set fewer config.features.views, dtype 'bfloat16' or another config.features.dir"
+                    f"the disk of {folder} is full ({error.strerror}): the features were not kept; make room and "
+                    "start it again, or set fewer config.features.views, dtype 'bfloat16' or another config.features.dir"
                 ) from error
             raise SaveError(f"the features cannot be kept in {folder}: {error.strerror}") from error

@@ -139,7 +139,7 @@ def feature_batches(
     """
     step, examples = start_step, len(source)
     while True:
-        shown = [example_at(position, seed, examples) for position in batch_positions(step, batch_size, 0, 1)]
+        shown = [example_at(position, seed, examples) for position in batch_positions(step, batch_size, range(batch_size))]
         index = np.array([example for _, example in shown], np.int32)
         yield {
             "image": features[[views.row(epoch, example, examples) for epoch, example in shown]],

@@ -127,7 +127,8 @@ class BatchNorm(nn.Module):
 
     In train mode the batch is normalised with its biased variance, while the running variance takes the unbiased one,
     N / (N - 1) larger, as torch does. The statistics, `mean` and `var` in the collection `batch_stats`, are never narrower
-    than f32. A frozen one (see `Trains`) uses its running statistics and leaves them alone.
+    than f32. They are those of the whole batch, over all devices, unless a `Trains` says otherwise. A frozen one (see `Trains`)
+    uses its running statistics and leaves them alone.
 
     Attributes:
       momentum: torch's: the weight of the NEW value; 0.1 is flax's 0.9.
@@ -150,8 +151,9 @@ class BatchNorm(nn.Module):
         mean = self.variable("batch_stats", "mean", jnp.zeros, (features,), jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, (features,), jnp.float32)
         if training(train, path_of(self)) and not self.is_initializing():
-            y, batch_mean, batch_var = ops.batch_norm(x, scale, bias, self.epsilon)
-            count = x.size // features
+            parts, axis = (train.norm_parts, train.norm_axis) if isinstance(train, Trains) else (1, "")
+            y, batch_mean, batch_var = ops.batch_norm(x, scale, bias, self.epsilon, parts=parts, axis=axis)
+            count = x.size // features // parts * (jax.lax.axis_size(axis) if axis else 1)
             new_var = batch_var * (count / max(count - 1, 1)) if self.unbiased else batch_var
             mean.value = (1 - self.momentum) * mean.value + self.momentum * jax.lax.stop_gradient(batch_mean)
             var.value = (1 - self.momentum) * var.value + self.momentum * jax.lax.stop_gradient(new_var)

@@ -21,18 +21,33 @@ def at_least_f32(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array, jax.Array]:
+def batch_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, *, parts: int = 1, axis: str = ""
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalises a batch with its own mean and biased variance over all axes but the last (Ioffe & Szegedy, 2015).
 
     Args:
       x: [..., C].
       scale, bias: [C], f32.
       epsilon: added to the variance.
+      parts: the first axis is taken in so many equal parts, each normalised with its own statistics.
+      axis: name of a mapped axis over which the statistics go; "" is none.
 
     Returns:
-      (y [..., C], mean [C], variance [C]), all f32, or f64 where x is.
+      (y [..., C], mean [C], variance [C]), all f32, or f64 where x is. Of several parts, mean and variance are the first one's:
+      torch's DistributedDataParallel hands on the buffers of its first process.
+
+    Raises:
+      ValueError: the first axis does not split into `parts`.
     """
-    return _chosen(_batch_norm, _batch_norm_written_out)(x, scale, bias, epsilon)
+    one = _chosen(_batch_norm, _batch_norm_written_out)
+    if parts == 1:
+        return one(x, scale, bias, epsilon, axis)
+    if x.shape[0] % parts:
+        raise ValueError(f"a batch of {x.shape[0]} does not split into {parts} equal parts for BatchNorm")
+    split = x.reshape(parts, x.shape[0] // parts, *x.shape[1:])
+    y, mean, var = jax.vmap(lambda part: one(part, scale, bias, epsilon, axis))(split)
+    return y.reshape(x.shape), mean[0], var[0]
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
@@ -57,20 +72,30 @@ def _rows(x: jax.Array) -> tuple[int, ...]:
     return tuple(range(x.ndim - 1))
 
 
-def _batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _over(axis: str, value: jax.Array) -> jax.Array:
+    return lax.pmean(value, axis) if axis else value
+
+
+def _sum_over(axis: str, values: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    return lax.psum(values, axis) if axis else values
+
+
+def _batch_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, axis: str
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     x = at_least_f32(x)
-    mean = x.mean(_rows(x))
-    var = jnp.square(x - mean).mean(_rows(x))
+    mean = _over(axis, x.mean(_rows(x)))
+    var = _over(axis, jnp.square(x - mean).mean(_rows(x)))
     factor = scale * lax.rsqrt(var + epsilon)
     return x * factor + (bias - mean * factor), mean, var
 
 
-def _batch_norm_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> Any:
-    found = _batch_norm(x, scale, bias, epsilon)
+def _batch_norm_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, axis: str) -> Any:
+    found = _batch_norm(x, scale, bias, epsilon, axis)
     return found, (x, scale, *found[1:])
 
 
-def _batch_norm_backward(epsilon: float, saved: Any, grads: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _batch_norm_backward(epsilon: float, axis: str, saved: Any, grads: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, scale, mean, var = saved
     grad, of_mean, of_var = grads
     count = x.size // x.shape[-1]
@@ -78,14 +103,17 @@ def _batch_norm_backward(epsilon: float, saved: Any, grads: Any) -> tuple[jax.Ar
     centred = at_least_f32(x) - mean
     for_bias = grad.sum(_rows(x))
     for_scale = inverse * (grad * centred).sum(_rows(x))
+    # Statistics over an axis carry the gradients of all its devices; those of scale and bias are this device's own share.
+    all_bias, all_scale, of_mean, of_var = _sum_over(axis, (for_bias, for_scale, of_mean, of_var))
+    count = count * lax.axis_size(axis) if axis else count
     # By the chain rule every pixel's is a * grad + b * (x - mean) + c, with three numbers a channel.
     a = scale * inverse
-    b = (2 * of_var - a * inverse * for_scale) / count
-    c = (of_mean - a * for_bias) / count
+    b = (2 * of_var - a * inverse * all_scale) / count
+    c = (of_mean - a * all_bias) / count
     return (a * grad + (b * centred + c)).astype(x.dtype), for_scale, for_bias
 
 
-_batch_norm_written_out = jax.custom_vjp(_batch_norm, nondiff_argnums=(3,))
+_batch_norm_written_out = jax.custom_vjp(_batch_norm, nondiff_argnums=(3, 4))
 _batch_norm_written_out.defvjp(_batch_norm_forward, _batch_norm_backward)
 
 

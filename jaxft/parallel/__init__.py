@@ -1,30 +1,84 @@
-"""Where arrays live: one mesh over all devices, the state replicated, batches split along `data`; and whether they fit."""
+"""Where arrays live: one mesh over all devices of all processes, parameters by a table of rules; and whether they fit."""
 
-from jaxft.parallel.memory import Limit, Memory, checked, device_limit, fits, gigabytes, memory_of, peak_bytes
+from jaxft.parallel.memory import (
+    Limit,
+    Memory,
+    checked,
+    device_limit,
+    explained_shortage,
+    fits,
+    gigabytes,
+    memory_of,
+    peak_bytes,
+)
 from jaxft.parallel.mesh import (
+    batch_parts,
     batch_sharding,
     check_batch_size,
-    data_mesh,
+    make_mesh,
+    process_rows,
+    put,
     put_batch,
     replicate,
     replicated,
 )
 from jaxft.parallel.overlap import one_late
+from jaxft.parallel.pmap import pmap_step
+from jaxft.parallel.processes import (
+    LOST,
+    are_watched,
+    check_same,
+    end_watch,
+    everyone,
+    from_first,
+    is_first,
+    leave,
+    process_index,
+    watch_processes,
+)
+from jaxft.parallel.rules import ACTIONS, DEFAULT_RULES, FLOOR, Rule, param_shardings, parse_rules, state_shardings, unsplit
+from jaxft.parallel.start import Job, find_job, start
 
 __all__ = [
+    "ACTIONS",
+    "DEFAULT_RULES",
+    "FLOOR",
+    "LOST",
+    "Job",
     "Limit",
     "Memory",
+    "Rule",
+    "are_watched",
+    "batch_parts",
     "batch_sharding",
     "check_batch_size",
+    "check_same",
     "checked",
-    "data_mesh",
     "device_limit",
+    "end_watch",
+    "everyone",
+    "explained_shortage",
+    "find_job",
     "fits",
+    "from_first",
     "gigabytes",
+    "is_first",
+    "leave",
+    "make_mesh",
     "memory_of",
     "one_late",
+    "param_shardings",
+    "parse_rules",
     "peak_bytes",
+    "pmap_step",
+    "process_index",
+    "process_rows",
+    "put",
     "put_batch",
     "replicate",
     "replicated",
+    "start",
+    "state_shardings",
+    "unsplit",
+    "watch_processes",
 ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,26 @@ def checked(step: Any, say: Callable[[str], None], *, where: str) -> Callable[..
         return step(*arguments)
 
     return call
+
+
+@contextlib.contextmanager
+def explained_shortage() -> Iterator[None]:
+    """Turns an allocator's error, of a device or of the computer, into what to change.
+
+    Raises:
+      JaxftError: in place of JAX's RESOURCE_EXHAUSTED.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        line = str(error).splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: ")[:160]
+        raise JaxftError(
+            f"the memory of a device does not suffice ({line}). Raise config.train.accum_steps, set config.model.remat=True or "
+            "config.model.dtype='bfloat16', split parameters with config.parallel.mesh='fsdp=*', or lower "
+            "config.input.batch_size; `jaxft explain-step` with this config says what each brings"
+        ) from error
 
 
 def _refuse_or_warn(memory: Memory, limit: Limit, say: Callable[[str], None], where: str) -> None:

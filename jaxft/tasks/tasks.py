@@ -47,4 +47,4 @@ def get_task(name: str, num_classes: int, *, loss: LossFn | None = None) -> Task
         collection = metrics.multilabel_metrics()
     else:
         collection = metrics.regression_metrics()
-    return Task(name, loss or _LOSSES[name], collection, metrics.with_grad_norm(collection))
+    return Task(name, loss or _LOSSES[name], collection, metrics.training_metrics(collection))

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from jaxft import tree
 from jaxft.errors import JaxftError
@@ -21,25 +22,24 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Any]]
 EvalStep = Callable[[Params, ModelState, Batch], tuple[Any, dict[str, jax.Array]]]
 
 
-def make_objective(apply: ApplyFn, loss: LossFn, mask: Mask) -> Callable[..., Any]:
+def make_objective(apply: ApplyFn, loss: LossFn, mask: Mask, *, norm_parts: int = 1, norm_axis: str = "") -> Callable[..., Any]:
     """Makes what the training step differentiates by its first argument.
 
     Returns:
-      `(trainable, frozen, model_state, batch, weight, rng) -> (loss, (model_state, found))`: the two halves of the parameters,
-      a batch with its `mask`, the sum of the whole batch's mask, a key; `found` is what metrics are made from.
+      `(trainable, frozen, model_state, batch, rng) -> (loss, (model_state, found))`: the two halves of the parameters, a batch
+      with its `mask`, a key; `loss` is the sum of the examples' losses times their weights, `found` what metrics are made from.
     """
-    train = trains(mask)
+    train = trains(mask, norm_parts=norm_parts, norm_axis=norm_axis)
 
     def objective(
-        trainable: Params, frozen: Params, model_state: ModelState, batch: Batch, weight: jax.Array, rng: jax.Array
+        trainable: Params, frozen: Params, model_state: ModelState, batch: Batch, rng: jax.Array
     ) -> tuple[jax.Array, tuple[ModelState, dict[str, jax.Array]]]:
         params = tree.merge(trainable, frozen)
         outputs, new_state = apply(params, model_state, batch["image"], train=train, rng=rng)
         per_example = _per_example(loss, apply, params, model_state, outputs, batch, train, rng)
         # where, not times: a padded row may hold a NaN, and NaN times zero is NaN.
         summed = jnp.where(batch["mask"] > 0, per_example * batch["mask"], 0.0).sum()
-        found = model_outputs(outputs["logits"], batch["label"], per_example, batch["mask"])
-        return summed / weight, (new_state, found)
+        return summed, (new_state, model_outputs(outputs["logits"], batch["label"], per_example, batch["mask"]))
 
     return objective
 
@@ -53,21 +53,31 @@ def make_train_step(
     metrics: Metrics,
     accum_steps: int = 1,
     ema_decay: float | None = None,
+    norm_parts: int = 1,
+    skip_nonfinite: bool = False,
+    axis_name: str = "",
 ) -> TrainStep:
     """Makes the training step.
 
     Gradients are taken for the trained leaves alone: for the rest the compiled step has no backward pass, no optimizer
     state, no update. The loss is a weighted mean, sum(mask * loss) / sum(mask), over the whole batch, also under
-    accumulation.
+    accumulation. The gradient of the sum is divided by the sum of weights at the end, so that devices tell each other both,
+    and the metrics' sums, at once.
 
     Args:
       apply: the network.
       loss: gives [B].
       tx: a transform of the trainable subtree.
       mask: what is trained.
-      metrics: a clu Collection class, made from `jaxft.metrics.model_outputs` (and `grad_norm`).
+      metrics: a clu Collection class, made from `jaxft.metrics.model_outputs` (and `grad_norm`, `finite`).
       accum_steps: microbatches a step; must divide the batch size. BatchNorm sees microbatches, one after the other.
       ema_decay: decay of the running average of trained leaves; None keeps none.
+      norm_parts: BatchNorm takes its statistics over the whole batch (1), or over each of so many parts of it: with as many as
+        there are devices, each over its own examples, as torch's DistributedDataParallel does.
+      skip_nonfinite: a step whose loss or gradient is not finite changes nothing but the clocks: the step and what integers the
+        optimizer's state has. Its figures are left out, but for `nonfinite`.
+      axis_name: of a mapped axis, of `jax.pmap` or `jax.shard_map`: the step is given each device's share of the batch. Random
+        numbers (dropout) then differ from those under `jit`; a `norm_parts` other than 1 is taken as each device's own.
 
     Returns:
       `(state, batch) -> (state, metrics)`, pure. jit it with `donate_argnums=0`.
@@ -77,28 +87,39 @@ def make_train_step(
     if ema_decay is not None and not 0 < ema_decay < 1:
         raise JaxftError(f"ema_decay is {ema_decay}: it must lie between 0 and 1")
 
-    objective = make_objective(apply, loss, mask)
-
-    def gradients(
-        trainable: Params, frozen: Params, model_state: ModelState, batch: Batch, weight: jax.Array, rng: jax.Array
-    ) -> tuple[Any, ModelState, dict[str, jax.Array]]:
-        take = jax.grad(objective, has_aux=True)
-        grads, (new_state, found) = take(trainable, frozen, model_state, batch, weight, rng)
-        return grads, new_state, found
+    own_norms = norm_parts > 1
+    objective = make_objective(
+        apply,
+        loss,
+        mask,
+        norm_parts=1 if axis_name else norm_parts,
+        norm_axis="" if own_norms else axis_name,
+    )
+    gradients = jax.value_and_grad(objective, has_aux=True)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Any]:
         batch = _with_mask(batch)
         rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+        if axis_name:
+            rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
         trainable, frozen = tree.split(state.params, mask)
-        weight = jnp.maximum(batch["mask"].sum(), 1e-12)  # an all-padding batch has gradient zero, not NaN
         if accum_steps == 1:
-            grads, model_state, found = gradients(trainable, frozen, state.model_state, batch, weight, rng)
+            (summed, (model_state, found)), grads = gradients(trainable, frozen, state.model_state, batch, rng)
         else:
-            grads, model_state, found = _accumulate(
-                gradients, trainable, frozen, state.model_state, batch, weight, rng, accum_steps
+            summed, model_state, found, grads = _accumulate(
+                gradients, trainable, frozen, state.model_state, batch, rng, accum_steps
             )
         _check_structure(state.model_state, model_state)
-        norm = optax.global_norm(grads)
+        weight = batch["mask"].sum()
+        if axis_name:
+            summed, weight, grads = jax.lax.psum((summed, weight, grads), axis_name)
+            model_state = _of_first(model_state, axis_name) if own_norms else model_state
+        weight = jnp.maximum(weight, 1e-12)  # an all-padding batch has gradient zero, not NaN
+        # Of the sums: so the quotients are needed only where they are used, and never lie in memory.
+        squares = [optax.tree.norm(grad, squared=True) for grad in jax.tree.leaves(grads)]
+        norm = jnp.sqrt(sum(squares)) / weight
+        grads = jax.tree.map(lambda grad: grad / weight.astype(grad.dtype), grads)
+        finite = jnp.isfinite(jnp.stack([summed, *squares]))
         updates, opt_state = tx.update(grads, state.opt_state, trainable)
         trainable = optax.apply_updates(trainable, updates)
         ema = state.ema
@@ -111,9 +132,34 @@ def make_train_step(
             opt_state=opt_state,
             ema=ema,
         )
-        return new, metrics.single_from_model_output(**found, grad_norm=norm)
+        given = {**found, "grad_norm": norm, "finite": finite}
+        collected = (
+            metrics.gather_from_model_output(axis_name=axis_name, **given)
+            if axis_name
+            else metrics.single_from_model_output(**given)
+        )
+        if skip_nonfinite:
+            new, collected = _unless(finite.all(), state, new, collected)
+        return new, collected
 
     return step
+
+
+def _of_first(model_state: ModelState, axis_name: str) -> Any:
+    """The first device's statistics, on all."""
+    first = jax.lax.axis_index(axis_name) == 0
+    return jax.lax.psum(jax.tree.map(lambda leaf: jnp.where(first, leaf, 0), model_state), axis_name)
+
+
+def _unless(fine: jax.Array, old: TrainState, new: TrainState, collected: Any) -> tuple[TrainState, Any]:
+    """The new state and its figures where all is fine; else the old one, its clocks moved on, and no figures."""
+
+    def chosen(before: jax.Array, after: jax.Array) -> jax.Array:
+        # Clocks count on: the schedule of the optimizer's learning rate is a function of the step.
+        return after if jnp.issubdtype(after.dtype, jnp.integer) else jnp.where(fine, after, before)
+
+    counted = jax.tree.map(lambda leaf: jnp.where(fine, leaf, jnp.zeros_like(leaf)), collected)
+    return jax.tree.map(chosen, old, new), counted.replace(nonfinite=collected.nonfinite)
 
 
 def make_eval_step(apply: ApplyFn, loss: LossFn, *, metrics: Metrics) -> EvalStep:
@@ -132,14 +178,17 @@ def make_eval_step(apply: ApplyFn, loss: LossFn, *, metrics: Metrics) -> EvalSte
     return step
 
 
-def remat_options() -> dict[str, str] | None:
+def remat_options(mesh: Mesh | None = None) -> dict[str, str] | None:
     """The `compiler_options` of `jax.jit` for a step of a network with `remat`; None where it needs none.
+
+    `mesh` has the devices that the step is compiled for; without it they are those that JAX computes on.
 
     XLA's CPU backend takes `jax.checkpoint`'s barriers away before it merges equal subexpressions, and merges what was to be
     computed again with what was computed first: nothing is saved. This keeps the barriers (measured: ResNet-18, 64 pixels,
     batch 16: 18 MB of temporaries for 33; without it 35).
     """
-    return {"xla_disable_hlo_passes": "cse_barrier_expander"} if jax.default_backend() == "cpu" else None
+    platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+    return {"xla_disable_hlo_passes": "cse_barrier_expander"} if platform == "cpu" else None
 
 
 def _with_mask(batch: Batch) -> Batch:
@@ -183,27 +232,26 @@ def _accumulate(
     frozen: Params,
     model_state: ModelState,
     batch: Batch,
-    weight: jax.Array,
     rng: jax.Array,
     steps: int,
-) -> tuple[Any, ModelState, dict[str, jax.Array]]:
-    """Sums gradients over microbatches under scan; each is already divided by the weight of the whole batch."""
+) -> tuple[jax.Array, ModelState, dict[str, jax.Array], Any]:
+    """Sums losses and gradients over microbatches under scan: (loss, model state, `found`, gradients)."""
     size = batch["image"].shape[0]
     if size % steps:
         raise JaxftError(f"accum_steps ({steps}) does not divide the batch size ({size})")
     # Strided microbatches: each device keeps its own examples, whatever the number of microbatches.
     micro = jax.tree.map(lambda x: x.reshape(size // steps, steps, *x.shape[1:]).swapaxes(0, 1), dict(batch))
 
-    def body(carry: tuple[Any, ModelState], item: tuple[jax.Array, Batch]) -> tuple[tuple[Any, ModelState], Any]:
-        total, model_state = carry
+    def body(carry: tuple[Any, Any, ModelState], item: tuple[jax.Array, Batch]) -> tuple[tuple[Any, Any, ModelState], Any]:
+        loss, total, model_state = carry
         index, part = item
-        grads, model_state, found = gradients(trainable, frozen, model_state, part, weight, jax.random.fold_in(rng, index))
-        return (jax.tree.map(jnp.add, total, grads), model_state), found
+        (summed, (model_state, found)), grads = gradients(trainable, frozen, model_state, part, jax.random.fold_in(rng, index))
+        return (loss + summed, jax.tree.map(jnp.add, total, grads), model_state), found
 
-    zeros = jax.tree.map(jnp.zeros_like, trainable)
-    (grads, model_state), found = jax.lax.scan(body, (zeros, model_state), (jnp.arange(steps), micro))
+    begin = (jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, trainable), model_state)
+    (loss, grads, model_state), found = jax.lax.scan(body, begin, (jnp.arange(steps), micro))
     merged = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(size, *x.shape[2:]), found)
-    return grads, model_state, merged
+    return loss, model_state, merged, grads
 
 
 def _check_structure(old: ModelState, new: ModelState) -> None:

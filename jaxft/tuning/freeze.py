@@ -85,17 +85,22 @@ def _named(term: str, paths: list[str], stages: Stages) -> set[str]:
         raise JaxftError(f"{error}; the stages are {', '.join(stages)}") from None
 
 
-def trains(mask: Mask) -> Literal[True] | Trains:
-    """Which modules are in train mode: True where every leaf is trained, else a `Trains` of the mask."""
+def trains(mask: Mask, *, norm_parts: int = 1, norm_axis: str = "") -> Literal[True] | Trains:
+    """Which modules are in train mode: True where every leaf is trained and nothing else is asked for, else a `Trains`.
+
+    Args:
+      mask: what is trained.
+      norm_parts, norm_axis: see `Trains`.
+    """
     flat = tree.flatten(mask)
-    if all(flat.values()):
+    if all(flat.values()) and norm_parts == 1 and not norm_axis:
         return True
     prefixes = {""}
     for path, trained in flat.items():
         if trained:
             parts = path.split("/")
             prefixes |= {"/".join(parts[:depth]) for depth in range(1, len(parts))}
-    return Trains(frozenset(prefixes))
+    return Trains(frozenset(prefixes), norm_parts, norm_axis)
 
 
 def freeze_updates(tx: optax.GradientTransformation, mask: Mask) -> optax.GradientTransformation:

@@ -121,6 +121,7 @@ def load_model(
     size: int | None = None,
     remat: bool = False,
     seed: int = 0,
+    draw: bool = True,
 ) -> Loaded:
     """Like `create_model`, with a report of what was loaded.
 
@@ -135,6 +136,8 @@ def load_model(
         resized as timm does.
       remat: compute again in the backward pass what is inside each block, for less memory.
       seed: of everything initialised afresh.
+      draw: False leaves a network without weights undrawn: its arrays are shapes, for `jax.jit(model.init, out_shardings=...)`
+        with `jax.random.key(seed)` to draw each device's part only, with the same numbers.
     """
     name, record, given = _asked_for(name, pretrained)
     options: dict[str, Any] = {"head": head, "in_channels": in_channels, "dropout": dropout, "drop_path": drop_path}
@@ -145,6 +148,8 @@ def load_model(
     if given is None:
         if record:  # the name's tag: random weights, but for images as these want them
             model = _prepared(model, record.preprocessing, size)
+        if not draw:
+            return Loaded(model, *model.shapes, LoadReport(""))
         params, model_state = jax.jit(model.init)(rng)
         return Loaded(model, _numpy(params), _numpy(model_state), LoadReport(""))
 

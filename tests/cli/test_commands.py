@@ -80,4 +80,6 @@ except SystemExit:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "--resume" in done.stdout
+    for option in ("--workdir", "--strict", "--coordinator", "--processes", "--process "):
+        assert option in done.stdout
+    assert "--resume" not in done.stdout  # a run that is started again goes on by itself

@@ -53,7 +53,15 @@ def run(capsys):
         (["--config.loss.name=crossentropy"], "no loss is called 'crossentropy'"),
         (["--config.loss.name=no_such_module:loss"], "cannot import 'no_such_module'"),
         (["--config.train.monitor=acuracy"], "'acuracy' (did you mean 'accuracy'?)"),
-        (["--config.train.mode=most"], "not 'max' or 'min'"),
+        (["--config.train.mode=most"], "config.train.mode is 'most', not 'max' or 'min'"),
+        (["--config.train.nonfinite=ignore"], "config.train.nonfinite is 'ignore', not 'stop' or 'skip' or 'rollback'"),
+        (["--config.parallel.frozen=split"], "config.parallel.frozen is 'split', not 'shard' or 'replicate'"),
+        (["--config.parallel.frozen_dtype=float16"], "config.parallel.frozen_dtype is 'float16', not 'float32' or 'bfloat16'"),
+        (["--config.parallel.batch_norm=local"], "config.parallel.batch_norm is 'local', not 'global' or 'replica'"),
+        (["--config.parallel.mesh=fsdb=4"], "config.parallel.mesh is 'fsdb=4': there is no axis 'fsdb' (did you mean 'fsdp'"),
+        (["--config.parallel.mesh=3x1x1"], "3x1x1 (data x fsdp x tensor), for 3 devices: there are 8"),
+        (["--config.parallel.rules=head/**:replicat"], "the action 'replicat' (did you mean 'replicate'"),
+        (["--config.parallel.rules=heads/**:fsdp"], "config.parallel.rules: "),
         (["--config.input.batch_size=12"], "batch_size / accum_steps is 6, not a multiple of the 8 devices; 8 would be"),
         (["--config.train.accum_steps=0"], "config.train.accum_steps is 0: it must be at least 1"),
         (["--config.train.accum_steps=3"], "config.train.accum_steps (3) does not divide config.input.batch_size (16)"),
@@ -62,7 +70,8 @@ def run(capsys):
         (["--config.data.task=segment"], "no task is called 'segment'"),
         (["--config.data.val_fraction=0"], "no validation split; set config.data.val_fraction"),
         (["--config.input.threads=0"], "config.input.threads is 0: it must be at least 1"),
-        (["--resum"], "unrecognized arguments: --resum"),
+        (["--stric"], "unrecognized arguments: --stric"),
+        (["--resume"], "unrecognized arguments: --resume"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -141,9 +150,10 @@ def test_a_workdir_of_another_config_is_refused_and_nothing_in_it_changes(run, r
     workdir, steps = finished
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
     arguments = ("train", f"--config={recipe}", f"--workdir={workdir}", *steps)
-    assert "already holds a run: continue it with --resume" in run(*arguments)
-    line = run(*arguments, "--resume", "--config.optim.lr=0.5")
-    assert "holds a run of another config: config.optim.lr was 0.001, is 0.5" in line
+    line = run(*arguments, "--config.optim.lr=0.5")
+    assert f"{workdir} holds a run of another config: config.optim.lr was 0.001, is 0.5; give another --workdir" in line
+    line = run(*arguments, "--config.parallel.batch_norm=replica", "--config.parallel.mesh=2x4x1")
+    assert "holds a run of another config: config.parallel.batch_norm was 'global', is 'replica'; give" in line
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
 
 
@@ -173,7 +183,10 @@ def test_a_damaged_checkpoint_is_said(run, finished, tmp_path):
     shutil.copytree(finished[0], workdir)
     for file in (workdir / "checkpoints").rglob("ocdbt.process_0/d/*"):
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    assert "cannot be read" in run("eval", f"--workdir={workdir}")
+    line = run("eval", f"--workdir={workdir}")
+    assert f"checkpoint 2 in {workdir / 'checkpoints'} is damaged (" in line
+    assert "/ocdbt.process_0/d/" in line
+    assert " is not what was written" in line
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="makes a small disk with Linux's namespaces")
@@ -190,14 +203,18 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_the_run_goes_on_when_there_
         mount -t tmpfs -o size=29m tmpfs {disk}
         {train}; echo "exit $?"; ls {workdir}/checkpoints
         mount -o remount,size=200m {disk}
-        {train} --resume; echo "exit $?"
+        {train}; echo "exit $?"
     """
     done = subprocess.run([*namespace, script], capture_output=True, text=True, env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"})
     assert f"exit {FAILED}\n" in done.stdout
     second = done.stdout.split(f"exit {FAILED}\n")[1]
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert "is full (needs 20 MB, has " in done.stderr
-    assert "checkpoint 2 was not saved; free space and use --resume" in done.stderr
+    (warning,) = [line for line in done.stdout.splitlines() if line.startswith("WARNING: ")]
+    assert "is full (needs 20 MB, has " in warning
+    assert warning.endswith(
+        "checkpoint 2 was not saved; make room. Training goes on without that checkpoint; the newest is step 1"
+    )
+    (error,) = done.stderr.splitlines()
+    assert error == f"jaxft: the end of the run in {workdir} is not saved; its newest checkpoint is step 1"
     assert second.splitlines()[0] == "1"
     assert "resuming at step 1" in second
     assert second.splitlines()[-1] == "exit 0"

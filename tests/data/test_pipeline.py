@@ -1,4 +1,4 @@
-"""Batches: the same examples and pixels for any threads, hosts and restarts; every example of an evaluation once."""
+"""Batches: the same examples and pixels for any threads, shares and restarts; every example of an evaluation once."""
 
 import itertools
 import threading
@@ -58,6 +58,21 @@ def joined(parts):
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
+def shares_of(hosts, share):
+    """The rows of each host: one after the other; in turns; and in turns of two, as processes of a TPU slice may have them."""
+    rows = np.arange(hosts * share)
+    yield [rows[host * share : (host + 1) * share] for host in range(hosts)]
+    yield [rows[host::hosts] for host in range(hosts)]
+    if share % 2 == 0:
+        yield [rows.reshape(-1, hosts, 2)[:, host].ravel() for host in range(hosts)]
+
+
+def put_together(parts, rows):
+    """The whole batch, from each host's part and the rows it has."""
+    order = np.argsort(np.concatenate(rows))
+    return {key: value[order] for key, value in joined(parts).items()}
+
+
 def data_threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("jaxft-data")]
 
@@ -71,10 +86,12 @@ def test_every_example_comes_exactly_once_an_epoch_over_all_hosts(n, share, host
     source, batch_size = numbered(n), share * hosts
     steps = -(-epochs * n // batch_size)
     options = {"batch_size": batch_size, "seed": seed, "augment": "none", "threads": 1}
-    of_hosts = [take(train_batches(source, TINY, host=host, hosts=hosts, **options), steps) for host in range(hosts)]
     alone = take(train_batches(source, TINY, **options), steps)
-    for step in range(steps):
-        same(joined([batches[step] for batches in of_hosts]), alone[step])
+    for rows in shares_of(hosts, share):
+        of_hosts = [take(train_batches(source, TINY, rows=own, **options), steps) for own in rows]
+        for step in range(steps):
+            assert {len(batches[step]["index"]) for batches in of_hosts} == {share}
+            same(put_together([batches[step] for batches in of_hosts], rows), alone[step])
     stream = np.concatenate([batch["index"] for batch in alone])
     for epoch in range(epochs):
         assert sorted(stream[epoch * n : (epoch + 1) * n]) == list(range(n))
@@ -138,9 +155,22 @@ def test_pixels_do_not_depend_on_threads_or_prefetch(photos, threads, prefetch):
 def test_pixels_do_not_depend_on_the_number_of_hosts(photos, hosts):
     options = {"batch_size": 8, "seed": 1, "threads": 2}
     alone = take(train_batches(photos, SMALL, **options), 4)
-    shares = [take(train_batches(photos, SMALL, host=host, hosts=hosts, **options), 4) for host in range(hosts)]
-    for step in range(4):
-        same(joined([batches[step] for batches in shares]), alone[step])
+    for rows in shares_of(hosts, 8 // hosts):
+        shares = [take(train_batches(photos, SMALL, rows=own, **options), 4) for own in rows]
+        for step in range(4):
+            same(put_together([batches[step] for batches in shares], rows), alone[step])
+
+
+def test_rows_are_yielded_in_the_order_they_are_asked_for(photos):
+    options = {"batch_size": 8, "seed": 1, "start_step": 1, "threads": 2}
+    (whole,) = take(train_batches(photos, SMALL, **options), 1)
+    (some,) = take(train_batches(photos, SMALL, rows=[6, 7, 2, 3], **options), 1)
+    same(some, {key: value[[6, 7, 2, 3]] for key, value in whole.items()})
+    (whole, _) = eval_batches(photos, SMALL, batch_size=8, threads=2)
+    (some, last) = eval_batches(photos, SMALL, batch_size=8, rows=[0, 1, 4, 5], threads=2)
+    same(some, {key: value[[0, 1, 4, 5]] for key, value in whole.items()})
+    assert last["mask"].tolist() == [1, 1, 0, 0]
+    assert last["index"][:2].tolist() == [8, 9]
 
 
 def test_what_an_example_looks_like_in_an_epoch_does_not_depend_on_the_batch_size(photos):
@@ -175,23 +205,22 @@ def test_an_example_looks_different_from_epoch_to_epoch(photos):
 @settings(deadline=None, derandomize=True, max_examples=40)
 def test_an_evaluation_takes_every_example_once_on_any_number_of_hosts(n, share, hosts):
     source, batch_size = numbered(n), share * hosts
-    of_hosts = [
-        list(eval_batches(source, TINY, batch_size=batch_size, host=host, hosts=hosts, threads=1)) for host in range(hosts)
-    ]
     steps = -(-n // batch_size)
-    assert {len(batches) for batches in of_hosts} == {steps}
-    for batches in of_hosts:
-        for batch in batches:
-            assert batch["image"].shape == (share, 3, 3, 3)
-            # Padding too is an example, and says which.
-            np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["index"])
-            np.testing.assert_array_equal(batch["label"], batch["index"] % 3)
-            assert set(batch["mask"]) <= {0, 1}
-    if n:
-        every = joined([joined([batches[step] for batches in of_hosts]) for step in range(steps)])
-        np.testing.assert_array_equal(every["index"][every["mask"] == 1], np.arange(n))
-        # What is padded stands at the end, so that the batches of all hosts are the batch of one.
-        np.testing.assert_array_equal(every["mask"], np.arange(steps * batch_size) < n)
+    for rows in shares_of(hosts, share):
+        of_hosts = [list(eval_batches(source, TINY, batch_size=batch_size, rows=own, threads=1)) for own in rows]
+        assert {len(batches) for batches in of_hosts} == {steps}
+        for batches in of_hosts:
+            for batch in batches:
+                assert batch["image"].shape == (share, 3, 3, 3)
+                # Padding too is an example, and says which.
+                np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["index"])
+                np.testing.assert_array_equal(batch["label"], batch["index"] % 3)
+                assert set(batch["mask"]) <= {0, 1}
+        if n:
+            every = joined([put_together([batches[step] for batches in of_hosts], rows) for step in range(steps)])
+            np.testing.assert_array_equal(every["index"][every["mask"] == 1], np.arange(n))
+            # What is padded stands at the end, so that the batches of all hosts are the batch of one.
+            np.testing.assert_array_equal(every["mask"], np.arange(steps * batch_size) < n)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 4])
@@ -272,11 +301,12 @@ def test_a_file_that_is_gone_and_pixels_that_do_not_fit_are_named(draw):
 
 def test_what_does_not_fit_is_said_at_once_and_not_at_the_first_batch():
     source = numbered(5)
-    for batch_size, hosts in ((0, 1), (-4, 1), (5, 2), (6, 4)):
-        with pytest.raises(JaxftError, match=f"batch size {batch_size} does not split over {hosts} hosts"):
-            train_batches(source, TINY, batch_size=batch_size, seed=0, hosts=hosts)
-        with pytest.raises(JaxftError, match=f"batch size {batch_size} does not split over {hosts} hosts"):
-            eval_batches(source, TINY, batch_size=batch_size, hosts=hosts)
+    for batch_size in (0, -1, -4):
+        for rows in (None, [0]):
+            with pytest.raises(JaxftError, match=f"^the batch size is {batch_size}$"):
+                train_batches(source, TINY, batch_size=batch_size, seed=0, rows=rows)
+            with pytest.raises(JaxftError, match=f"^the batch size is {batch_size}$"):
+                eval_batches(source, TINY, batch_size=batch_size, rows=rows)
     with pytest.raises(JaxftError, match="no training examples"):
         train_batches(numbered(0), TINY, batch_size=2, seed=0)
     with pytest.raises(JaxftError, match="start_step is -1"):

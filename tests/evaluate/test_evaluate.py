@@ -12,7 +12,7 @@ from jaxft.data import eval_batches
 from jaxft.data.sources import Arrays
 from jaxft.evaluate import evaluate
 from jaxft.metrics import classification_metrics, multilabel_metrics, regression_metrics
-from jaxft.parallel import data_mesh, put_batch, replicate
+from jaxft.parallel import make_mesh, put_batch, replicate
 from jaxft.preprocessing import Preprocessing, on_pixels
 from jaxft.train import make_eval_step
 
@@ -90,7 +90,7 @@ def test_evaluation_equals_a_loop_over_single_examples(size, batch_size):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("batch_size", [8, 64])
 def test_evaluation_on_eight_devices_equals_that_loop(size, batch_size):
-    mesh = data_mesh()
+    mesh = make_mesh()
     assert mesh.size == 8
     shards = []
 
@@ -106,7 +106,14 @@ def test_evaluation_on_eight_devices_equals_that_loop(size, batch_size):
 
 @pytest.mark.parametrize("size", [1, 8, 33])
 def test_the_shares_of_two_hosts_make_one_whole(size):
-    shares = [batch for host in (0, 1) for batch in _batches(size, 8, host=host, hosts=2)]
+    shares = [batch for rows in (range(4), range(4, 8)) for batch in _batches(size, 8, rows=rows)]
+    assert len(shares) == 2 * -(-size // 8)
+    _check(evaluate(STEP, PARAMS, STATE, shares, expect=size), size)
+
+
+@pytest.mark.parametrize("size", [1, 8, 33])
+def test_shares_of_rows_that_do_not_follow_each_other_have_every_example_once(size):
+    shares = [batch for rows in ([0, 1, 4, 5], [2, 3, 6, 7]) for batch in _batches(size, 8, rows=rows)]
     assert len(shares) == 2 * -(-size // 8)
     _check(evaluate(STEP, PARAMS, STATE, shares, expect=size), size)
 

@@ -27,8 +27,8 @@ def masked_afterwards(apply, mask):
     objective = make_objective(apply, TASK.loss, mask)
 
     def step(state, batch):
-        weight, rng = batch["mask"].sum(), jax.random.wrap_key_data(state.rng)
-        grads, _ = jax.grad(objective, has_aux=True)(state.params, {}, state.model_state, batch, weight, rng)
+        rng = jax.random.wrap_key_data(state.rng)
+        grads, _ = jax.grad(objective, has_aux=True)(state.params, {}, state.model_state, batch, rng)
         trained, _ = tree.split(grads, mask)
         own, frozen = tree.split(state.params, mask)
         updates, _ = TX.update(trained, state.opt_state, own)
@@ -42,11 +42,11 @@ def with_input_gradient(apply, mask):
     objective = make_objective(apply, TASK.loss, mask)
 
     def step(state, batch):
-        weight, rng = batch["mask"].sum(), jax.random.wrap_key_data(state.rng)
+        rng = jax.random.wrap_key_data(state.rng)
         own, frozen = tree.split(state.params, mask)
 
         def of_image(own, image):
-            return objective(own, frozen, state.model_state, {**batch, "image": image}, weight, rng)
+            return objective(own, frozen, state.model_state, {**batch, "image": image}, rng)
 
         found = jax.grad(of_image, argnums=(0, 1), has_aux=True)(own, batch["image"].astype(jnp.float32))[0]
         return found[0], optax.global_norm(found[1])
@@ -77,7 +77,7 @@ def judged(name, train, freeze="", *, bad=None, accum_steps=1, compiled=False, d
         traced = step().trace(state, BATCH)
         own, frozen = tree.split(params, mask)
         forward = jax.jit(make_objective(apply, TASK.loss, mask), keep_unused=True).trace(
-            own, frozen, model_state, BATCH, Shape((), jnp.float32), jax.eval_shape(lambda: jax.random.key(0))
+            own, frozen, model_state, BATCH, jax.eval_shape(lambda: jax.random.key(0))
         )
     count = len(jax.tree.leaves(own))
     modules = modules_of(tree.paths(params))

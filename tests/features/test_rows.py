@@ -104,7 +104,7 @@ def test_rows_of_another_origin_are_not_used_and_stay(tmp_path):
 
 def test_a_disk_without_room_is_said_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(rows.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=100))
-    with pytest.raises(SaveError, match=r"is full \(needs 0.0 MB, has 0.0 MB\): .*--resume, or set fewer config.feat"):
+    with pytest.raises(SaveError, match=r"is full \(needs 0.0 MB, has 0.0 MB\): .*start it again, or set fewer config.feat"):
         opened(tmp_path).reserve()
     assert list(tmp_path.iterdir()) == []
 

@@ -12,7 +12,7 @@ from tiny_run import draw_folder
 from jaxft.data import Arrays, eval_batches, find_augment, open_data, train_batches
 from jaxft.features import Rows, Views, feature_batches, feature_eval_batches, fill, views, views_of
 from jaxft.models import build
-from jaxft.parallel import data_mesh
+from jaxft.parallel import make_mesh
 
 MODEL = build("efficientnet_lite0", 3, size=32)
 RNG = np.random.default_rng(0)
@@ -24,7 +24,7 @@ def kept(folder, seen, *, block=5, devices=8, stop=lambda: False, say=lambda lin
     rows = Rows(folder, "train", {}, shape=(seen.count * len(SOURCE), *SHAPE), dtype="float32", block=block)
     compute = compute or jax.jit(lambda image: image.astype(jnp.float32))
     whole = fill(
-        rows, compute, SOURCE, seen, model=MODEL, seed=3, mesh=data_mesh(jax.devices()[:devices]), say=say, stop=stop
+        rows, compute, SOURCE, seen, model=MODEL, seed=3, mesh=make_mesh(devices=jax.devices()[:devices]), say=say, stop=stop
     )  # fmt: skip
     return rows, whole
 
@@ -119,7 +119,7 @@ def test_a_picture_that_cannot_be_read_leaves_what_was_computed_before_it(tmp_pa
 
     broken = Broken(SOURCE.images, SOURCE.labels, SOURCE.names)
     rows = Rows(tmp_path, "train", {}, shape=(13, *SHAPE), dtype="float32", block=5)
-    run = functools.partial(fill, rows, lambda image: image.astype(jnp.float32), model=MODEL, seed=3, mesh=data_mesh())
+    run = functools.partial(fill, rows, lambda image: image.astype(jnp.float32), model=MODEL, seed=3, mesh=make_mesh())
     with pytest.raises(ValueError, match="11: "):
         run(broken, Views(), say=print, stop=lambda: False)
     again = Rows(tmp_path, "train", {}, shape=(13, *SHAPE), dtype="float32", block=5)

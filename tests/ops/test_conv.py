@@ -11,7 +11,7 @@ from jaxft.errors import JaxftError
 from jaxft.ops.conv import FORMS, form_of
 from jaxft.ops.geometry import Geometry, pair, resolve_padding
 from jaxft.ops.winograd import blocks, filtering
-from jaxft.parallel import batch_sharding, data_mesh, replicated
+from jaxft.parallel import batch_sharding, make_mesh, replicated
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -192,7 +192,7 @@ def test_minimal_filtering_is_exact(outputs, taps):
 
 @pytest.mark.parametrize("devices", [2, 8])
 def test_winograd_on_a_batch_over_devices_equals_one_device(devices):
-    mesh = data_mesh(jax.devices()[:devices])
+    mesh = make_mesh(devices=jax.devices()[:devices])
     rng = np.random.default_rng(2)
     x = jnp.asarray(rng.normal(size=(16, 16, 16, 64)), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(3, 3, 64, 64)), jnp.float32)

@@ -65,7 +65,7 @@ def test_a_recompilation_is_told_and_ends_a_strict_run_with_all_saved(recipe, tm
         with pytest.raises(JaxftError, match="step 3: the training step was compiled again in") as raised:
             run.train(config, workdir, strict=True)
     assert cause in str(raised.value)
-    assert "step 3 is saved: go on with --resume" in str(raised.value)
+    assert "step 3 is saved: start it again" in str(raised.value)
     assert len(states) == 3
     assert all(leaf.is_deleted() for state in states for leaf in jax.tree.leaves(state))
     assert [line["step"] for line in _lines(workdir, "metrics")] == [1, 2, 3]

@@ -13,9 +13,10 @@ import orbax.checkpoint as ocp
 import pytest
 
 from jaxft.cli.config import read_config
-from jaxft.config import to_json
+from jaxft.config import PLACEMENT, to_json
 from jaxft.errors import JaxftError
 from jaxft.run import train
+from jaxft.workdir import open_workdir
 
 STEPS = 6
 SETTINGS = ("--config.loss.name=kill_loss:loss", "--config.train.checkpoint_every=1 steps")
@@ -72,10 +73,10 @@ def test_a_run_killed_inside_its_steps_and_continued_is_bit_equal(unbroken, reci
     _, cache, expected = unbroken
     workdir = tmp_path / "run"
     for after in calls:
-        process = _start(recipe, workdir, cache, "--resume", *SETTINGS, KILL_AFTER=after)
+        process = _start(recipe, workdir, cache, *SETTINGS, KILL_AFTER=after)
         output, _ = process.communicate()
         assert process.returncode == -signal.SIGKILL, output
-    process = _start(recipe, workdir, cache, "--resume", *SETTINGS)
+    process = _start(recipe, workdir, cache, *SETTINGS)
     output, _ = process.communicate()
     assert process.returncode == 0, output
     assert "resuming at step" in output
@@ -93,7 +94,7 @@ def test_a_batch_that_is_no_power_of_two_resumes_inside_a_log_window_bit_equal(r
     )
     for name, after, code in (("whole", None, 0), ("killed", "7", -signal.SIGKILL), ("killed", None, 0)):
         kill = {} if after is None else {"KILL_AFTER": after}
-        process = _start(recipe, tmp_path / name, cache, "--resume", *SETTINGS, *more, **kill)
+        process = _start(recipe, tmp_path / name, cache, *SETTINGS, *more, **kill)
         output, _ = process.communicate()
         assert process.returncode == code, output
     assert "resuming at step" in output
@@ -110,21 +111,22 @@ def test_ctrl_c_saves_and_a_resumed_run_is_bit_equal(unbroken, recipe, tmp_path)
             break
     output = process.stdout.read()
     assert process.wait() == 75, output
-    assert "go on with --resume" in output
-    process = _start(recipe, workdir, cache, "--resume", *SETTINGS)
+    assert "; everything is saved: the same command goes on from there" in output
+    process = _start(recipe, workdir, cache, *SETTINGS)
     output, _ = process.communicate()
     assert process.returncode == 0, output
     _assert_same(_everything(workdir), expected)
 
 
-def test_a_checkpoint_of_one_device_continues_on_eight(unbroken, recipe, tmp_path):
+@pytest.mark.parametrize("more", [(), ("--config.parallel.mesh=2x4x1", "--config.parallel.frozen=replicate")])
+def test_a_checkpoint_of_one_device_continues_on_eight(unbroken, recipe, tmp_path, more):
     source, cache, (_, expected, _) = unbroken
     workdir = tmp_path / "run"
     shutil.copytree(source, workdir)
     shutil.rmtree(workdir / "checkpoints" / str(STEPS))
     (start,) = (int(folder.name) for folder in (workdir / "checkpoints").iterdir())
     assert 0 < start < STEPS
-    process = _start(recipe, workdir, cache, "--resume", *SETTINGS, JAX_NUM_CPU_DEVICES="8", SAY_DEVICES="1")
+    process = _start(recipe, workdir, cache, *SETTINGS, *more, JAX_NUM_CPU_DEVICES="8", SAY_DEVICES="1")
     output, _ = process.communicate()
     assert process.returncode == 0, output
     assert f"resuming at step {start}" in output
@@ -133,6 +135,108 @@ def test_a_checkpoint_of_one_device_continues_on_eight(unbroken, recipe, tmp_pat
     for name, value in expected.items():
         if np.issubdtype(value.dtype, np.floating):
             np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_a_damaged_newest_checkpoint_is_said_and_the_run_goes_on_from_the_one_before_bit_equal(unbroken, recipe, tmp_path):
+    source, cache, expected = unbroken
+    workdir = tmp_path / "run"
+    shutil.copytree(source, workdir)
+    file = max((workdir / "checkpoints" / str(STEPS) / "params").rglob("d/*"), key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    process = _start(recipe, workdir, cache, *SETTINGS)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    aside = workdir / "checkpoints" / f"damaged-{STEPS}"
+    name = file.relative_to(workdir / "checkpoints" / str(STEPS))
+    assert f"checkpoint {STEPS} is damaged ({name} is not what was written); it was moved to {aside}" in output
+    assert (aside / name).read_bytes() == content
+    (start,) = {int(line.split()[-1]) for line in output.splitlines() if line.startswith("resuming at step")}
+    assert 0 < start < STEPS
+    _assert_same(_everything(workdir), expected)
+
+
+def test_where_no_checkpoint_is_whole_the_run_ends_with_a_line_and_nothing_is_trained(unbroken, recipe, tmp_path):
+    source, cache, _ = unbroken
+    workdir = tmp_path / "run"
+    shutil.copytree(source, workdir)
+    log = (workdir / "metrics.jsonl").read_bytes()
+    for folder in (workdir / "checkpoints").iterdir():
+        (folder / "MANIFEST").write_bytes((folder / "MANIFEST").read_bytes()[:-9])
+    process = _start(recipe, workdir, cache, *SETTINGS)
+    output, _ = process.communicate()
+    assert process.returncode == 2, output
+    last = output.splitlines()[-1]
+    assert last == f"jaxft: no checkpoint in {workdir / 'checkpoints'} is whole: start anew in another --workdir"
+    assert (workdir / "metrics.jsonl").read_bytes() == log
+
+
+def test_a_finished_run_that_is_started_again_trains_nothing_and_reports_the_same(unbroken, recipe, tmp_path):
+    source, cache, _ = unbroken
+    workdir = tmp_path / "run"
+    shutil.copytree(source, workdir)
+    before = {name: (workdir / name).read_bytes() for name in ("report.json", "predictions.csv")}
+    log = (workdir / "metrics.jsonl").read_text().splitlines()
+    saved = {path: path.stat().st_mtime_ns for path in (workdir / "checkpoints").rglob("*") if path.is_file()}
+    process = _start(recipe, workdir, cache, *SETTINGS)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert f"step {STEPS}/" not in output
+    assert {name: (workdir / name).read_bytes() for name in before} == before
+    assert list(dict.fromkeys((workdir / "metrics.jsonl").read_text().splitlines())) == log
+    assert {path: path.stat().st_mtime_ns for path in (workdir / "checkpoints").rglob("*") if path.is_file()} == saved
+
+
+def test_a_second_run_in_the_same_workdir_at_the_same_time_is_refused_and_the_first_is_not_disturbed(
+    unbroken, recipe, tmp_path
+):
+    _, cache, expected = unbroken
+    workdir = tmp_path / "run"
+    first = _start(recipe, workdir, cache, *SETTINGS)
+    line = next(line for line in first.stdout if line.startswith("step "))
+    first.send_signal(signal.SIGSTOP)  # it is in the middle of its steps for as long as it takes
+    second = _start(recipe, workdir, cache, *SETTINGS)
+    output, _ = second.communicate()
+    first.send_signal(signal.SIGCONT)
+    assert second.returncode == 2, output
+    assert f"jaxft: another run is writing to {workdir}: wait for its end, or give another --workdir" in output
+    rest = first.stdout.read()
+    assert first.wait() == 0, line + rest
+    _assert_same(_everything(workdir), expected)
+
+
+def test_a_run_that_was_killed_leaves_no_lock(unbroken, recipe, tmp_path):
+    _, cache, _ = unbroken
+    workdir = tmp_path / "run"
+    first = _start(recipe, workdir, cache, *SETTINGS)
+    next(line for line in first.stdout if line.startswith("step "))
+    first.kill()
+    first.communicate()
+    assert (workdir / ".lock").exists()
+    with open_workdir(workdir, read_config(str(recipe), SETTINGS)) as folder:
+        assert folder.manifest == workdir / "splits.json"
+
+
+def test_another_config_is_refused_but_for_where_things_lie(unbroken, recipe, tmp_path):
+    source, _, _ = unbroken
+    workdir = tmp_path / "run"
+    shutil.copytree(source, workdir)
+    before = (workdir / "config.json").read_bytes()
+    for change, said in (
+        ("optim.weight_decay=0.5", "config.optim.weight_decay was 0.01, is 0.5"),
+        ("parallel.batch_norm=replica", "config.parallel.batch_norm was 'global', is 'replica'"),
+        ("train.nonfinite=skip", "config.train.nonfinite was 'stop', is 'skip'"),
+    ):
+        with pytest.raises(JaxftError) as raised:
+            train(read_config(str(recipe), [*SETTINGS, f"--config.{change}"]), workdir)
+        assert str(raised.value) == f"{workdir} holds a run of another config: {said}; give another --workdir"
+    assert (workdir / "config.json").read_bytes() == before
+    moved = ("mesh=4x2x1", "rules=head/**:replicate", "frozen=replicate", "lost_after=5.0")
+    assert {f"config.parallel.{key.split('=')[0]}" for key in moved} == set(PLACEMENT)
+    config = read_config(str(recipe), [*SETTINGS, *(f"--config.parallel.{key}" for key in moved)])
+    with open_workdir(workdir, config) as folder:
+        assert folder.manifest == workdir / "splits.json"
 
 
 def test_resume_refuses_changed_data(unbroken, recipe, photos, tmp_path):
@@ -146,4 +250,4 @@ def test_resume_refuses_changed_data(unbroken, recipe, photos, tmp_path):
     config = read_config(str(recipe), [*SETTINGS, f"--config.data.source=folder:{moved}"])
     (workdir / "config.json").write_text(to_json(config))
     with pytest.raises(JaxftError, match="extra.png|data changed"):
-        train(config, workdir, resume=True)
+        train(config, workdir)

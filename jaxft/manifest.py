@@ -1,0 +1,83 @@
+"""A folder's list of files with their hashes: what is damaged is named before it is read.
+
+The list is a file `MANIFEST` in the format of sha256sum (`sha256sum -c MANIFEST` checks it by hand), its last line the hash of
+the lines before. Orbax and tensorstore find few flipped bits themselves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from jaxft.files import write_whole
+
+NAME = "MANIFEST"
+_LAST = "# all of the above: "
+
+
+def write_manifest(folder: Path, *, leave_out: Collection[str] = ()) -> None:
+    """Lists all files of a folder with their sha256, and brings them to the disk.
+
+    Args:
+      folder: files that its list has already keep their hash.
+      leave_out: files that may still change.
+
+    Raises:
+      OSError: a file cannot be read, or the list not be written.
+    """
+    known = _read(folder) if (folder / NAME).exists() else {}
+    names = [name for name in _files(folder) if name != NAME and name not in leave_out]
+    listed = "".join(f"{known.get(name) or _sha256(folder / name, sync=True)}  {name}\n" for name in names)
+    write_whole(folder / NAME, f"{listed}{_LAST}{hashlib.sha256(listed.encode()).hexdigest()}\n")
+
+
+def find_damage(folder: Path, *, later: Collection[str] = ()) -> str:
+    """What is wrong with a folder by its list, as one line; "" where it is as it was written.
+
+    Args:
+      folder: with a list.
+      later: files that may have come after the list was written.
+    """
+    try:
+        wanted = _read(folder)
+    except FileNotFoundError:
+        return f"it has no {NAME}: it was never completed"
+    except (OSError, ValueError) as error:
+        return f"its {NAME} is damaged ({error})"
+    found = set(_files(folder)) - {NAME}
+    problems = [f"{name} is missing" for name in wanted if name not in found]
+    problems += [f"{name} does not belong to it" for name in sorted(found) if name not in wanted and name not in later]
+    for name in wanted:
+        if name in found:
+            try:
+                if _sha256(folder / name) != wanted[name]:
+                    problems.append(f"{name} is not what was written")
+            except OSError as error:
+                problems.append(f"{name} cannot be read ({error.strerror})")
+    more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return "; ".join(problems[:3]) + more
+
+
+def _read(folder: Path) -> dict[str, str]:
+    """The files of a list, and their hashes.
+
+    Raises:
+      ValueError: the list is not what was written.
+    """
+    listed, mark, digest = (folder / NAME).read_bytes().decode().rpartition(_LAST)
+    if not mark or digest != hashlib.sha256(listed.encode()).hexdigest() + "\n":
+        raise ValueError("its own hash is another")
+    return {name: sha256 for sha256, _, name in (line.partition("  ") for line in listed.splitlines())}
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+
+
+def _sha256(path: Path, *, sync: bool = False) -> str:
+    with path.open("rb") as file:
+        if sync:
+            os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()

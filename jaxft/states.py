@@ -1,0 +1,162 @@
+"""The training state of a phase: as shapes, fresh, out of a checkpoint; and the compiled step that takes it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jaxft import tree
+from jaxft.checkpoint import Checkpoints
+from jaxft.errors import JaxftError
+from jaxft.parallel import batch_parts, param_shardings, parse_rules, replicate, replicated, state_shardings
+from jaxft.plan import Phase, Plan
+from jaxft.standing import Standing
+from jaxft.train import TrainState, create_state, make_train_step, remat_options
+from jaxft.typing import ApplyFn, ModelState, Params
+
+#: `(state, batch) -> (state, metrics)`, under `jax.jit`.
+JittedStep = Any
+
+
+def param_places(plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh) -> Any:
+    """Which part of each parameter a device holds in a phase."""
+    rules = parse_rules(config.parallel.rules, tree.paths(plan.params))
+    frozen = tree.map_with_path(lambda _, trained: not trained, phase.mask)
+    return param_shardings(plan.params, mesh, rules, whole=frozen if config.parallel.frozen == "replicate" else None)
+
+
+def abstract_state(plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh | None = None) -> TrainState:
+    """The state of a phase as shapes, with the places they have on `mesh`, where one is given."""
+    shapes = jax.eval_shape(_create(plan, phase, config), plan.params, plan.model_state)
+    if mesh is None:
+        return shapes
+    places = state_shardings(shapes, param_places(plan, phase, config, mesh), mesh)
+    return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places)
+
+
+def _create(plan: Plan, phase: Phase, config: ConfigDict) -> Callable[[Params, ModelState], TrainState]:
+    narrow: set[str] = set()
+    if config.parallel.frozen_dtype == "bfloat16":
+        masks = [tree.flatten(phase.mask) for phase in plan.phases]
+        # Kernels only, and none that any phase trains: what is rounded once stays so.
+        narrow = {
+            path for path, leaf in tree.flatten(plan.params).items() if leaf.ndim > 1 and not any(mask[path] for mask in masks)
+        }
+
+    def create(params: Params, model_state: ModelState) -> TrainState:
+        kept = tree.map_with_path(lambda path, leaf: leaf.astype(jnp.bfloat16) if path in narrow else leaf, params)
+        ema = config.train.ema_decay is not None
+        return create_state(kept, model_state, phase.tx, phase.mask, rng=jax.random.key(config.seed), ema=ema)
+
+    return create
+
+
+def first_state(plan: Plan, config: ConfigDict, mesh: Mesh) -> TrainState:
+    """The state before the first step. Nothing is whole on a device first that is not to be whole there."""
+    phase = plan.phases[0]
+    return enter(plan, phase, config, mesh, *first_weights(plan, phase, config, mesh), 0)
+
+
+def first_weights(plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh) -> tuple[Params, ModelState]:
+    """The network before the first step, where it lies in a phase."""
+    statistics = jax.tree.map(lambda _: replicated(mesh), dict(plan.model_state))
+    return plan.begin((param_places(plan, phase, config, mesh), statistics))
+
+
+def enter(
+    plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh, params: Params, model_state: ModelState, step: int
+) -> TrainState:
+    """A phase starts with a fresh optimizer and fresh averages: its trainable part, and so their shape, is another.
+
+    Args:
+      plan, phase, config, mesh: of the run.
+      params, model_state: on the devices.
+      step: steps made.
+    """
+    places = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(plan, phase, config, mesh))
+    state = jax.jit(_create(plan, phase, config), out_shardings=places)(params, model_state)
+    return dataclasses.replace(state, step=replicate(jnp.int32(step), mesh))
+
+
+def restore_state(
+    plan: Plan, config: ConfigDict, mesh: Mesh, checkpoints: Checkpoints, say: Callable[[str], None]
+) -> tuple[TrainState, Standing] | None:
+    """The newest whole checkpoint of the run, placed on `mesh`, whatever mesh it was saved from; None where there is none.
+
+    Args:
+      plan, config, mesh, checkpoints: of the run.
+      say: is given a line for each damaged checkpoint.
+
+    Raises:
+      JaxftError: the data is not what it was, or no checkpoint is whole.
+    """
+    step = checkpoints.newest_whole(say)
+    if step is None:
+        return None
+    meta = checkpoints.meta(step)
+    if meta["run"]["data_fingerprint"] != plan.splits.fingerprint:
+        raise JaxftError(
+            f"the data changed since step {step} was saved ('{config.data.source}' has other files or labels): "
+            "a resumed run needs the same data; start a new --workdir"
+        )
+    standing = Standing(**meta["standing"])
+    best = standing.best_step
+    if best not in (None, step) and (damage := checkpoints.damage(best)):
+        say(f"the best checkpoint, step {best}, is damaged ({damage}): the next evaluation is the best")
+        standing.forget(best)
+    phase = next(phase for phase in plan.phases if phase.name == standing.phase)
+    return checkpoints.restore(step, abstract_state(plan, phase, config, mesh)), standing
+
+
+def roll_back(plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh, checkpoints: Checkpoints, step: int) -> TrainState:
+    """The newest checkpoint's state with its clocks set to `step`: the batches in between are passed over.
+
+    Raises:
+      JaxftError: there is no checkpoint.
+    """
+    checkpoints.wait()
+    found = restore_state(plan, config, mesh, checkpoints, lambda line: None)
+    if found is None:
+        raise JaxftError(
+            f"step {step} is not finite and there is no checkpoint to go back to: set config.train.checkpoint_every, or lower "
+            f"config.phases.{phase.name}.lr"
+        )
+    state, standing = found
+    if standing.phase != phase.name:
+        state = enter(plan, phase, config, mesh, state.params, state.model_state, phase.start)
+    passed = step - int(state.step)
+
+    def later(leaf: jax.Array) -> jax.Array:
+        return leaf + passed if jnp.issubdtype(leaf.dtype, jnp.signedinteger) else leaf
+
+    clocks = jax.jit(lambda tree: jax.tree.map(later, tree), donate_argnums=0)
+    return dataclasses.replace(state, step=replicate(jnp.int32(step), mesh), opt_state=clocks(state.opt_state))
+
+
+def jit_train_step(plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh, apply: ApplyFn | None = None) -> JittedStep:
+    """The compiled training step of a phase. The state is donated: its memory becomes the next state's.
+
+    Args:
+      plan, phase, config, mesh: of the run.
+      apply: the network on what the phase reads; None: on pictures.
+    """
+    step = make_train_step(
+        apply or plan.apply,
+        plan.loss,
+        phase.tx,
+        phase.mask,
+        metrics=plan.task.train_metrics,
+        accum_steps=config.train.accum_steps,
+        ema_decay=config.train.ema_decay,
+        norm_parts=batch_parts(mesh) if config.parallel.batch_norm == "replica" else 1,
+        skip_nonfinite=config.train.nonfinite == "skip",
+    )
+    places = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(plan, phase, config, mesh))
+    options = remat_options(mesh) if config.model.remat else None
+    return jax.jit(step, donate_argnums=0, out_shardings=(places, replicated(mesh)), compiler_options=options)
