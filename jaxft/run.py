@@ -30,6 +30,7 @@ from jaxft.parallel import (
     check_batch_size,
     check_same,
     checked,
+    end_watch,
     explained_shortage,
     is_first,
     make_mesh,
@@ -203,6 +204,7 @@ def train(config: ConfigDict, workdir: str | Path, *, strict: bool = False) -> R
             if strict:
                 raise JaxftError(f"{recompile}; with --strict that is an error; the run is finished and saved in {workdir}")
             progress.say(str(recompile))
+        end_watch()
         return result
 
 
@@ -214,6 +216,7 @@ def _due(step: int, phase: Phase, plan: Plan) -> tuple[bool, bool]:
 
 def _interrupted(workdir: Path, step: int, standing: Standing, progress: Progress) -> Result:
     progress.say(f"stopped at step {step}; everything is saved: the same command goes on from there")
+    end_watch()
     return Result("interrupted", workdir, step, standing.best_step)
 
 

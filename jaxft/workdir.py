@@ -29,7 +29,7 @@ from jaxft.errors import JaxftError
 from jaxft.files import write_whole
 from jaxft.heap import keep_heap
 from jaxft.models import Model, build
-from jaxft.parallel import from_first, make_mesh, replicated
+from jaxft.parallel import everyone, from_first, make_mesh, replicated
 from jaxft.preprocessing import Preprocessing, on_pixels
 from jaxft.typing import ApplyFn, ModelState, Params
 
@@ -70,6 +70,8 @@ class Folder:
           JaxftError: the folder cannot be written, or another run was quicker.
         """
         from_first(lambda: self._claim(config, splits))
+        if not everyone((self._workdir / "config.json").exists()):
+            raise JaxftError(f"{self._workdir} must lie on a file system that all processes share; for some it is not there")
 
     def _claim(self, config: ConfigDict, splits: Splits) -> None:
         try:

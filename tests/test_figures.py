@@ -119,10 +119,16 @@ def test_the_youngest_steps_stay_on_the_device(figures):
     assert all(isinstance(leaf, jax.Array) for leaf in rest)
 
 
-def _feed(figures, bad, steps, *, first=1):
-    """Adds steps until one raises; `bad`: step -> what is bad in it. Returns the last step that was added."""
+def _feed(figures, bad, steps, *, first=1, skipped=False):
+    """Adds steps until one raises; `bad`: step -> what is bad in it. Returns the last step that was added.
+
+    With `skipped` a bad step has no figures, as the training step gives them where it skips.
+    """
     for step in range(first, first + steps):
-        figures.add(step, _made(step, bad.get(step, ())))
+        made = _made(step, bad.get(step, ()))
+        if skipped and step in bad:
+            made = jax.tree.map(np.zeros_like, made).replace(nonfinite=made.nonfinite)
+        figures.add(step, made)
     return first + steps - 1
 
 
@@ -205,9 +211,12 @@ def test_finite_steps_are_looked_at_in_silence(make, capsys):
 
 def test_a_skipped_step_is_told_once_and_the_run_goes_on(make, workdir, capsys):
     figures = make("skip")
-    _feed(figures, {2: (0, 1), 4: (2,)}, 5)
+    _feed(figures, {2: (0, 1), 4: (2,)}, 5, skipped=True)
     figures.look()
     figures.end_window(5, "warm", 0.1)
+    figures.settle()
+    _feed(figures, {6: (0,)}, 1, first=6, skipped=True)
+    figures.end_window(6, "warm", 0.1)  # nothing but a skipped step: no line
     figures.settle()
     assert capsys.readouterr().out.splitlines()[:2] == [
         "step 2 is not finite: the loss, and 1 of 3 gradients; its batch held the examples 12, 13, 14, 15, 16, 17; "

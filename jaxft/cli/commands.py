@@ -17,7 +17,7 @@ from jaxft.errors import JaxftError
 from jaxft.explain import compile_for, explain_step
 from jaxft.export import export_run
 from jaxft.inspect import inspect_config
-from jaxft.parallel import end_watch, gigabytes, start
+from jaxft.parallel import gigabytes, start
 from jaxft.parallel.targets import parse_target, prepare
 from jaxft.predict import evaluate_run, format_predictions, predict_files
 from jaxft.run import train as run_train
@@ -34,7 +34,6 @@ def train(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         print(deterministic(), flush=True)
     start(options.coordinator, options.processes, options.process, lost_after=config.parallel.lost_after)
     result = run_train(config, options.workdir, strict=options.strict)
-    end_watch()
     return FINISHED if result.status == "finished" else INTERRUPTED
 
 

@@ -124,6 +124,23 @@ def figures(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
+def test_two_processes_stop_at_one_step_and_one_goes_on_from_their_shards(start, tmp_path):
+    job = start(2, 2, "--config.parallel.mesh=data=2,fsdp=2")
+    job.wait_for_step(3)
+    job.processes[1].send_signal(signal.SIGTERM)
+    assert job.ends() == [75, 75], job.text(0) + job.text(1)
+    stopped = int(re.search(r"stopped at step (\d+); everything is saved", job.text(0))[1])
+    assert newest(tmp_path / "run") == stopped
+    job = start(1, 1)
+    job.wait_for_step(stopped + 2)
+    job.processes[0].send_signal(signal.SIGTERM)
+    assert job.ends() == [75], job.text(0)
+    assert f"resuming at step {stopped}" in job.text(0)
+    steps = [line["step"] for line in figures(tmp_path / "run") if line["split"] == "train"]
+    assert steps == list(range(1, newest(tmp_path / "run") + 1))
+
+
+@pytest.mark.slow
 def test_two_processes_four_and_one_go_on_from_one_another_through_signals_and_kills(start, tmp_path):
     workdir = tmp_path / "run"
 
