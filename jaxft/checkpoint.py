@@ -104,6 +104,11 @@ class Checkpoints:
             raise JaxftError(f"no checkpoint in {self._directory} is whole: start anew in another --workdir")
         return None
 
+    def check(self, step: int) -> None:
+        """Raises JaxftError where a checkpoint's files are not what was written."""
+        if damage := self.damage(step):
+            raise JaxftError(f"checkpoint {step} in {self._directory} is damaged ({damage}){self._hint(step)}")
+
     def damage(self, step: int) -> str:
         """What is wrong with a checkpoint's files, as one line; "" where nothing is. The first process looks."""
         found: str = from_first(lambda: find_damage(self._directory / str(step), later=_LATER))
@@ -252,8 +257,7 @@ class Checkpoints:
         Raises:
           JaxftError: the checkpoint is damaged, or of another network.
         """
-        if damage := self.damage(step):
-            raise JaxftError(f"checkpoint {step} in {self._directory} is damaged ({damage}){self._hint(step)}")
+        self.check(step)
         parts = {"params": params, "model_state": model_state}
         parts = {name: part for name, part in parts.items() if jax.tree.leaves(part)}
         self._check(step, parts)

@@ -152,7 +152,7 @@ def train(config: ConfigDict, workdir: str | Path, *, strict: bool = False) -> R
                 if figures.bad is not None:
                     progress.say(f"{figures.bad}; going back to the newest checkpoint, and on after that step")
                     step = figures.bad.step
-                    state = roll_back(plan, phase, config, mesh, checkpoints, step)
+                    state = roll_back(plan, phase, config, mesh, checkpoints, step, progress.say)
                     figures.begin(phase.trained, [])
                     batches.close()
                     batches = stack.enter_context(contextlib.closing(given.batches(step)))

@@ -114,14 +114,26 @@ def restore_state(
     return checkpoints.restore(step, abstract_state(plan, phase, config, mesh)), standing
 
 
-def roll_back(plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh, checkpoints: Checkpoints, step: int) -> TrainState:
+def roll_back(
+    plan: Plan,
+    phase: Phase,
+    config: ConfigDict,
+    mesh: Mesh,
+    checkpoints: Checkpoints,
+    step: int,
+    say: Callable[[str], None],
+) -> TrainState:
     """The newest checkpoint's state with its clocks set to `step`: the batches in between are passed over.
+
+    Args:
+      plan, phase, config, mesh, checkpoints, say: see `restore_state`.
+      step: the one that is not finite.
 
     Raises:
       JaxftError: there is no checkpoint.
     """
     checkpoints.wait()
-    found = restore_state(plan, config, mesh, checkpoints, lambda line: None)
+    found = restore_state(plan, config, mesh, checkpoints, say)
     if found is None:
         raise JaxftError(
             f"step {step} is not finite and there is no checkpoint to go back to: set config.train.checkpoint_every, or lower "

@@ -176,6 +176,8 @@ def load_run(path: str | Path, *, step: int | None = None) -> FineTuned:
             raise JaxftError(f"{directory} has no complete checkpoint yet")
         if step is not None and step not in checkpoints.steps():
             raise JaxftError(f"{directory} has no checkpoint {step}, only {checkpoints.steps()}")
+        if step is None:
+            checkpoints.check(newest)  # its record says which is the best
         chosen = step if step is not None else checkpoints.meta(newest)["standing"]["best_step"] or newest
         record = checkpoints.meta(chosen)["run"]
         preprocessing = Preprocessing.from_json(record["preprocessing"])

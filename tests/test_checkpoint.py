@@ -19,6 +19,7 @@ from jaxft.errors import JaxftError, SaveError
 from jaxft.parallel import make_mesh, put, replicate, replicated
 from jaxft.train import create_state
 from jaxft.tuning import FreezeSpec, make_mask
+from jaxft.workdir import load_run
 
 PARAMS, STATE = nets.init()
 META = {"run": {"model": "nets"}, "standing": {"best_step": 3}}
@@ -468,3 +469,15 @@ def test_a_checkpoint_whose_list_cannot_be_written_is_a_failed_save(saved, failu
     assert "is full (No space left on device): checkpoint 7 was not saved; make room" in str(error)
     assert saved.steps() == [3, 6]
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["3", "6"]
+
+
+def test_the_record_of_a_damaged_newest_checkpoint_is_not_believed(finished, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished[0], workdir)
+    newest = max(int(folder.name) for folder in (workdir / "checkpoints").iterdir() if folder.name.isdigit())
+    (record,) = (
+        path for path in (workdir / "checkpoints" / str(newest) / "meta").iterdir() if b"best_step" in path.read_bytes()
+    )
+    record.write_bytes(record.read_bytes().replace(b'"stale": 0', b'"stale": 7'))  # reads well, and says something else
+    with pytest.raises(JaxftError, match=rf"checkpoint {newest} in .* is damaged \(meta/.* is not what was written\)"):
+        load_run(workdir)
