@@ -32,7 +32,7 @@ def default_config() -> ConfigDict:
     config.model.dropout = config_dict.placeholder(float)
     config.model.drop_path = config_dict.placeholder(float)
     config.model.dtype = "float32"  # what is computed in; parameters are float32
-    config.model.remat = False  # compute again in the backward pass what is inside a block: less memory, more time
+    config.model.remat = ""  # "all", "stage1,stage2": compute again in the backward pass what is inside a block: less memory
     config.model.size = config_dict.placeholder(int)  # pixels; None: the size that goes with the weights
 
     # jaxft.data.open_data.

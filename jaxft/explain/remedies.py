@@ -51,8 +51,8 @@ def candidates(config: ConfigDict, mesh: Mesh) -> tuple[list[int], dict[str, obj
     parts, size = batch_parts(mesh), config.input.batch_size
     steps = range(config.train.accum_steps + 1, size + 1)
     others: dict[str, object] = {}
-    if config.model.get("remat") is False:
-        others["model__remat"] = True
+    if not config.model.remat:
+        others["model__remat"] = "all"
     if config.model.dtype == "float32":
         others["model__dtype"] = "bfloat16"
     if mesh.shape["data"] == mesh.size > 1:  # every device has everything: it need not

@@ -51,14 +51,15 @@ class Features(nn.Module):
 
     config: Config
     dtype: Any
-    remat: bool
+    remat: frozenset[str]
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, run: list[str]) -> dict[str, jax.Array]:
         maps = {}
         for number in range(len(CONVOLUTIONS)):
             if f"stage{number + 1}" in run:
-                x = maps[f"stage{number + 1}"] = recomputed(_stage(self.config, number, self.dtype), self.remat)(self, x, train)
+                run_stage = recomputed(_stage(self.config, number, self.dtype), f"stage{number + 1}" in self.remat)
+                x = maps[f"stage{number + 1}"] = run_stage(self, x, train)
         return maps
 
 
@@ -98,7 +99,7 @@ class AlexNet(nn.Module):
     head: str = "linear"
     dropout: float = 0.5
     dtype: Any = jnp.float32
-    remat: bool = False
+    remat: frozenset[str] = frozenset()
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:

@@ -65,7 +65,7 @@ class Architecture:
     Attributes:
       family: whose name tables it has (`jaxft.weights.names`).
       config: the family's own frozen dataclass: all that tells its members apart.
-      module: takes the config, num_classes, head, dtype, remat, and by name what `options` lists.
+      module: takes the config, num_classes, head, dtype, remat (a set of stage names), and by name what `options` lists.
       stages: the config's stages.
       first_conv: path of the kernel that reads the image.
       preprocessing: what an image must be where the weights do not say.

@@ -179,14 +179,15 @@ class Stages(nn.Module):
     config: Config
     drop_path: float
     dtype: Any
-    remat: bool
+    remat: frozenset[str]
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, run: list[str]) -> dict[str, jax.Array]:
         rates, maps = rising_rates(self.drop_path, self.config.depths), {}
         for number, width in enumerate(self.config.widths):
             if f"stage{number + 1}" in run:
-                stage = Stage(self.config, width, rates[number], number > 0, self.dtype, self.remat, name=str(number))
+                again = f"stage{number + 1}" in self.remat
+                stage = Stage(self.config, width, rates[number], number > 0, self.dtype, again, name=str(number))
                 x = maps[f"stage{number + 1}"] = stage(x, train)
         return maps
 
@@ -215,7 +216,7 @@ class ConvNeXt(nn.Module):
     dropout: float = 0.0
     drop_path: float = 0.0
     dtype: Any = jnp.float32
-    remat: bool = False
+    remat: frozenset[str] = frozenset()
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:

@@ -87,7 +87,7 @@ class Features(nn.Module):
 
     config: Config
     dtype: Any
-    remat: bool
+    remat: frozenset[str]
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, run: list[str]) -> dict[str, jax.Array]:
@@ -101,7 +101,7 @@ class Features(nn.Module):
                 continue
             if number > 1:
                 x = Transition(self.config, self.dtype, name=f"transition{number - 1}")(x, train)
-            block = DenseBlock(self.config, depth, self.dtype, self.remat, name=f"denseblock{number}")
+            block = DenseBlock(self.config, depth, self.dtype, f"stage{number}" in self.remat, name=f"denseblock{number}")
             x = maps[f"stage{number}"] = block(x, train)
         if "neck" in run:
             maps["neck"] = nn.relu(self.config.norm(self.dtype, "norm5")(x, train))
@@ -116,7 +116,7 @@ class DenseNet(nn.Module):
     head: str = "linear"
     dropout: float = 0.0
     dtype: Any = jnp.float32
-    remat: bool = False
+    remat: frozenset[str] = frozenset()
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:

@@ -132,18 +132,18 @@ class Blocks(nn.Module):
     config: Config
     drop_path: float
     dtype: Any
-    remat: bool
+    remat: frozenset[str]
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, run: list[str]) -> dict[str, jax.Array]:
-        make, depth = recomputed(Block, self.remat), self.config.depth
-        maps: dict[str, jax.Array] = {}
+        depth, maps = self.config.depth, dict[str, jax.Array]()
         for number in range(depth):
             stage = stage_of(depth, number)
             if stage in run:
                 if not maps:
                     cos, sin = rotations(self.config, x.shape[1], jnp.promote_types(self.dtype, jnp.float32))
                 rate = self.drop_path * number / max(depth - 1, 1)
+                make = recomputed(Block, stage in self.remat)
                 x = maps[stage] = make(self.config, rate, self.dtype, name=str(number))(x, train, cos, sin)
         return maps
 
@@ -157,7 +157,7 @@ class DINOv3(nn.Module):
     dropout: float = 0.0
     drop_path: float = 0.0
     dtype: Any = jnp.float32
-    remat: bool = False
+    remat: frozenset[str] = frozenset()
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:

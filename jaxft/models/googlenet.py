@@ -100,7 +100,7 @@ class GoogLeNet(nn.Module):
     head: str = "linear"
     dropout: float = 0.2
     dtype: Any = jnp.float32
-    remat: bool = False
+    remat: frozenset[str] = frozenset()
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:
@@ -110,10 +110,10 @@ class GoogLeNet(nn.Module):
             x = ops.max_pool(x, 3, 2, ceil_mode=True)
             x = ConvNormAct(64, 1, dtype=self.dtype, name="conv2")(x, train)
             x = found["stem"] = ConvNormAct(192, 3, padding=1, dtype=self.dtype, name="conv3")(x, train)
-        make = recomputed(Inception, self.remat)
         for stage, modules in STAGES.items():
             if stage not in run:
                 continue
+            make = recomputed(Inception, stage in self.remat)
             x = ops.max_pool(x, 2 if stage == "stage3" else 3, 2, ceil_mode=True)
             for name, widths in modules.items():
                 x = make(widths, self.dtype, name=f"inception{name}")(x, train)

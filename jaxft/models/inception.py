@@ -164,7 +164,7 @@ class InceptionV3(nn.Module):
     head: str = "linear"
     dropout: float = 0.5
     dtype: Any = jnp.float32
-    remat: bool = False
+    remat: frozenset[str] = frozenset()
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:
@@ -177,9 +177,9 @@ class InceptionV3(nn.Module):
             x = make(80, 1, name="Conv2d_3b_1x1")(ops.max_pool(x, 3, 2), train)
             x = make(192, 3, name="Conv2d_4a_3x3")(x, train)
             x = found["stem"] = ops.max_pool(x, 3, 2)
-        mixed = recomputed(Mixed, self.remat)
         for stage, blocks in STAGES.items():
             if stage in run:
+                mixed = recomputed(Mixed, stage in self.remat)
                 for name, block in blocks.items():
                     x = mixed(self.config, block, self.dtype, name=f"Mixed_{name}")(x, train)
                 found[stage] = x

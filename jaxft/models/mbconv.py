@@ -231,7 +231,7 @@ class Blocks(nn.Module):
     config: Config
     drop_path: float
     dtype: Any
-    remat: bool
+    remat: frozenset[str]
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, run: list[str]) -> dict[str, jax.Array]:
@@ -240,7 +240,8 @@ class Blocks(nn.Module):
             rates = tuple(self.drop_path * (done + index) / total for index in range(len(blocks)))
             done += len(blocks)
             if f"stage{number + 1}" in run:
-                x = Stage(self.config, blocks, rates, self.dtype, self.remat, name=str(number))(x, train)
+                again = f"stage{number + 1}" in self.remat
+                x = Stage(self.config, blocks, rates, self.dtype, again, name=str(number))(x, train)
                 maps[f"stage{number + 1}"] = x
         return maps
 
@@ -254,7 +255,7 @@ class MBConvNet(nn.Module):
     dropout: float | None = None
     drop_path: float = 0.0
     dtype: Any = jnp.float32
-    remat: bool = False
+    remat: frozenset[str] = frozenset()
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:

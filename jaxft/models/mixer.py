@@ -58,14 +58,15 @@ class Blocks(nn.Module):
     depth: int
     drop_path: float
     dtype: Any
-    remat: bool
+    remat: frozenset[str]
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, run: list[str]) -> dict[str, jax.Array]:
-        make, maps = recomputed(Block, self.remat), {}
+        maps: dict[str, jax.Array] = {}
         for number in range(self.depth):
             stage = stage_of(self.depth, number)
             if stage in run:
+                make = recomputed(Block, stage in self.remat)
                 x = maps[stage] = make(self.drop_path, self.dtype, name=str(number))(x, train)
         return maps
 
@@ -80,7 +81,7 @@ class Mixer(nn.Module):
     dropout: float = 0.0
     drop_path: float = 0.0
     dtype: Any = jnp.float32
-    remat: bool = False
+    remat: frozenset[str] = frozenset()
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:

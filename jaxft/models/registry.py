@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -91,7 +92,7 @@ def build(
     drop_path: float | None = None,
     dtype: str = "float32",
     size: int | None = None,
-    remat: bool = False,
+    remat: str = "",
 ) -> Model:
     """Builds a network without weights.
 
@@ -104,8 +105,8 @@ def build(
       dtype: "float32" or "bfloat16": what is computed in. Parameters are float32, logits too. "float64", for comparisons of
         gradients, needs JAX_ENABLE_X64.
       size: input size in pixels; None is the network's own.
-      remat: keep less for the backward pass: what is inside a block (VGG: a stage) is computed again there. The same
-        function and names for less memory and more time.
+      remat: stages that keep less for the backward pass: what is inside a block (AlexNet, VGG: a stage) is computed again
+        there. The same function and names for less memory and more time. "", "all", or names and globs: "stage1,stage2".
 
     Raises:
       JaxftError: no such network, or an option it does not have.
@@ -132,11 +133,23 @@ def build(
             raise JaxftError(f"{key} is {rate}: it must lie in [0, 1)")
     if "size" in architecture.options:
         given["size"] = size or architecture.preprocessing.size
+    stages = architecture.stages(architecture.config)
+    again = _recomputed(remat, stages)
     module = architecture.module(
-        architecture.config, num_classes=classes, head=head, dtype=jnp.dtype(dtype), remat=remat, **given
+        architecture.config, num_classes=classes, head=head, dtype=jnp.dtype(dtype), remat=again, **given
     )
     preprocessing = architecture.preprocessing.with_channels(in_channels)
     if size is not None:
         preprocessing = preprocessing.with_size(size)
-    stages = architecture.stages(architecture.config)
     return Model(name, classes, in_channels, architecture, module, stages, preprocessing)
+
+
+def _recomputed(remat: str, stages: Iterable[str]) -> frozenset[str]:
+    """The stages that `remat` names. Stem, neck and head have no blocks."""
+    have, found = [name for name in stages if name.startswith("stage")], set[str]()
+    for term in filter(None, map(str.strip, remat.split(","))):
+        named = have if term == "all" else fnmatch.filter(have, term)
+        if not named:
+            raise JaxftError(f"remat: no stage is called '{term}'{near(term, have)}; give 'all', or of {', '.join(have)}")
+        found.update(named)
+    return frozenset(found)

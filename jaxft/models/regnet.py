@@ -134,7 +134,7 @@ class RegNet(nn.Module):
     dropout: float = 0.0
     drop_path: float = 0.0
     dtype: Any = jnp.float32
-    remat: bool = False
+    remat: frozenset[str] = frozenset()
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:
@@ -145,8 +145,8 @@ class RegNet(nn.Module):
             x = found["stem"] = nn.relu(ConvNorm(STEM, 3, 2, dtype=self.dtype, name="stem")(x, train))
         for number, (_, width, group) in enumerate(shapes, start=1):
             if f"stage{number}" in run:
-                own = rates[number - 1]
-                stage = Stage(width, group, self.config.squeeze, own, self.dtype, self.remat, name=f"s{number}")
+                own, again = rates[number - 1], f"stage{number}" in self.remat
+                stage = Stage(width, group, self.config.squeeze, own, self.dtype, again, name=f"s{number}")
                 x = found[f"stage{number}"] = stage(x, train)
         features = x if start == "head" else ops.global_avg_pool(x)
         logits = HeadFc(self.num_classes, self.head, self.dropout, self.dtype, name="head")(features, train)

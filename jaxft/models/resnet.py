@@ -165,7 +165,7 @@ class ResNet(nn.Module):
     dropout: float = 0.0
     drop_path: float = 0.0
     dtype: Any = jnp.float32
-    remat: bool = False
+    remat: frozenset[str] = frozenset()
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:
@@ -181,7 +181,8 @@ class ResNet(nn.Module):
         for number, width in enumerate(WIDTHS, start=1):
             strides = 1 if number == 1 else 2
             if f"stage{number}" in run:
-                stage = Stage(self.config, width, rates[number - 1], strides, self.dtype, self.remat, name=f"layer{number}")
+                again = f"stage{number}" in self.remat
+                stage = Stage(self.config, width, rates[number - 1], strides, self.dtype, again, name=f"layer{number}")
                 x = found[f"stage{number}"] = stage(x, train)
         features = x if start == "head" else ops.global_avg_pool(x)
         logits = Head(self.num_classes, self.head, self.dropout, dtype=self.dtype, name="fc")(features, train)

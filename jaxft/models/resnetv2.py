@@ -177,15 +177,15 @@ class Stages(nn.Module):
     config: Config
     drop_path: float
     dtype: Any
-    remat: bool
+    remat: frozenset[str]
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, run: list[str]) -> dict[str, jax.Array]:
         maps, rates = {}, rising_rates(self.drop_path, self.config.depths)
         for number, width in enumerate(self.config.widths):
             if f"stage{number + 1}" in run:
-                strides = self.config.strides(number)
-                stage = Stage(self.config, width, strides, rates[number], self.dtype, self.remat, name=str(number))
+                strides, again = self.config.strides(number), f"stage{number + 1}" in self.remat
+                stage = Stage(self.config, width, strides, rates[number], self.dtype, again, name=str(number))
                 x = maps[f"stage{number + 1}"] = stage(x, train)
         return maps
 
@@ -199,7 +199,7 @@ class ResNetV2(nn.Module):
     dropout: float = 0.0
     drop_path: float = 0.0
     dtype: Any = jnp.float32
-    remat: bool = False
+    remat: frozenset[str] = frozenset()
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:

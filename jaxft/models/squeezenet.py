@@ -56,16 +56,17 @@ class Features(nn.Module):
 
     config: Config
     dtype: Any
-    remat: bool
+    remat: frozenset[str]
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, run: list[str]) -> dict[str, jax.Array]:
-        make, maps, (width, kernel) = recomputed(Fire, self.remat), {}, self.config.stem
+        maps, (width, kernel) = {}, self.config.stem
         if "stem" in run:
             x = maps["stem"] = nn.relu(Conv(width, kernel, 2, dtype=self.dtype, name="0")(x))
         for number, stage in enumerate(self.config.fires(), start=1):
             if f"stage{number}" in run:
                 x = ops.max_pool(x, 3, 2, ceil_mode=True)
+                make = recomputed(Fire, f"stage{number}" in self.remat)
                 for index, squeezed in stage:
                     x = make(squeezed, self.dtype, name=str(index))(x, train)
                 maps[f"stage{number}"] = x
@@ -98,7 +99,7 @@ class SqueezeNet(nn.Module):
     head: str = "linear"
     dropout: float = 0.5
     dtype: Any = jnp.float32
-    remat: bool = False
+    remat: frozenset[str] = frozenset()
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:

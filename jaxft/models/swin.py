@@ -221,14 +221,14 @@ class Layers(nn.Module):
     config: Config
     drop_path: float
     dtype: Any
-    remat: bool
+    remat: frozenset[str]
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, run: list[str]) -> dict[str, jax.Array]:
         maps = {}
         for number, rates in enumerate(rising_rates(self.drop_path, self.config.depths)):
             if f"stage{number + 1}" in run:
-                layer = Layer(self.config, number, rates, self.dtype, self.remat, name=str(number))
+                layer = Layer(self.config, number, rates, self.dtype, f"stage{number + 1}" in self.remat, name=str(number))
                 x = maps[f"stage{number + 1}"] = layer(x, train)
         return maps
 
@@ -254,7 +254,7 @@ class Swin(nn.Module):
     dropout: float = 0.0
     drop_path: float = 0.0
     dtype: Any = jnp.float32
-    remat: bool = False
+    remat: frozenset[str] = frozenset()
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:

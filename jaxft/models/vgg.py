@@ -62,7 +62,7 @@ class Features(nn.Module):
 
     config: Config
     dtype: Any
-    remat: bool
+    remat: frozenset[str]
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, run: list[str]) -> dict[str, jax.Array]:
@@ -70,7 +70,7 @@ class Features(nn.Module):
         for number, block in enumerate(self.config.convolutions(), start=1):
             if f"stage{number}" not in run:
                 continue
-            run_block = recomputed(_block(block, self.config.batch_norm, self.dtype), self.remat)
+            run_block = recomputed(_block(block, self.config.batch_norm, self.dtype), f"stage{number}" in self.remat)
             x = maps[f"stage{number}"] = run_block(self, x, train)
         return maps
 
@@ -105,7 +105,7 @@ class VGG(nn.Module):
     head: str = "linear"
     dropout: float = 0.5
     dtype: Any = jnp.float32
-    remat: bool = False
+    remat: frozenset[str] = frozenset()
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:

@@ -105,15 +105,16 @@ class Blocks(nn.Module):
     config: Config
     drop_path: float
     dtype: Any
-    remat: bool
+    remat: frozenset[str]
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, run: list[str]) -> dict[str, jax.Array]:
-        make, maps = recomputed(Block, self.remat), {}
+        maps: dict[str, jax.Array] = {}
         for number in range(self.config.depth):
             stage = stage_of(self.config.depth, number)
             if stage in run:
                 rate = self.drop_path * number / max(self.config.depth - 1, 1)
+                make = recomputed(Block, stage in self.remat)
                 x = maps[stage] = make(self.config, rate, self.dtype, name=str(number))(x, train)
         return maps
 
@@ -146,7 +147,7 @@ class ViT(nn.Module):
     dropout: float = 0.0
     drop_path: float = 0.0
     dtype: Any = jnp.float32
-    remat: bool = False
+    remat: frozenset[str] = frozenset()
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:

@@ -148,7 +148,7 @@ def explained_shortage() -> Iterator[None]:
             raise
         line = str(error).splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: ")[:160]
         raise JaxftError(
-            f"the memory of a device does not suffice ({line}). Raise config.train.accum_steps, set config.model.remat=True or "
+            f"the memory of a device does not suffice ({line}). Raise config.train.accum_steps, set config.model.remat=all or "
             "config.model.dtype='bfloat16', split parameters with config.parallel.mesh='fsdp=*', or lower "
             "config.input.batch_size; `jaxft explain-step` with this config says what each brings"
         ) from error

@@ -119,7 +119,7 @@ def load_model(
     drop_path: float | None = None,
     dtype: str = "float32",
     size: int | None = None,
-    remat: bool = False,
+    remat: str = "",
     seed: int = 0,
     draw: bool = True,
 ) -> Loaded:
@@ -134,7 +134,7 @@ def load_model(
       dtype: what is computed in.
       size: input size in pixels; None is the one that goes with the weights. Position embeddings of another size are
         resized as timm does.
-      remat: compute again in the backward pass what is inside each block, for less memory.
+      remat: stages that compute again in the backward pass what is inside each block, for less memory; see `build`.
       seed: of everything initialised afresh.
       draw: False leaves a network without weights undrawn: its arrays are shapes, for `jax.jit(model.init, out_shardings=...)`
         with `jax.random.key(seed)` to draw each device's part only, with the same numbers.

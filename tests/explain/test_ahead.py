@@ -71,7 +71,7 @@ class TestWithoutACompiler:
         out, err = capsys.readouterr()
         assert "does NOT fit" in out
         assert "try --config.train.accum_steps=2 or more, up to 2" in out
-        assert "try --config.model.remat=True" in out
+        assert "try --config.model.remat=all" in out
         assert "try --config.parallel.mesh=1x8x1" in out
         assert re.search(r"^jaxft: the step does not fit on h100:8: phase1 needs .* of 1.00 MB on each device$", err, re.M)
         found = json.loads(file.read_text())
@@ -98,11 +98,11 @@ class TestWithoutACompiler:
         changes = {remedy.change: remedy.fits for remedy in phase.remedies}
         assert changes == {
             "--config.train.accum_steps=2": False,
-            "--config.model.remat=True": False,
+            "--config.model.remat=all": False,
             "--config.model.dtype=bfloat16": False,
             "--config.parallel.mesh=1x8x1": True,
         }
-        assert compiled[0] == (1, False, "float32", "")
+        assert compiled[0] == (1, "", "float32", "")
         assert "refused for want of memory" in str(found)
 
     def test_another_error_of_the_compiler_is_one_line(self, recipe, monkeypatch):
@@ -134,8 +134,8 @@ def test_candidates_leave_each_device_the_same_number_of_examples_and_split_what
     config = read_config(str(recipe), ("--config.input.batch_size=32", "--config.train.accum_steps=1"))
     steps, others = candidates(config, make_mesh())
     assert steps == [2, 4]
-    assert others == {"model__remat": True, "model__dtype": "bfloat16", "parallel__mesh": "1x8x1"}
-    config = read_config(str(recipe), ("--config.model.remat=True", "--config.model.dtype=bfloat16"))
+    assert others == {"model__remat": "all", "model__dtype": "bfloat16", "parallel__mesh": "1x8x1"}
+    config = read_config(str(recipe), ("--config.model.remat=all", "--config.model.dtype=bfloat16"))
     assert candidates(config, make_mesh("2x4x1"))[1] == {}
 
 
@@ -155,8 +155,8 @@ def test_the_text_tells_networks_between_slices_and_what_is_not_known():
     assert re.search(r"network\s+unknown\s+0.50 MB sent between slices: its speed is not published", text)
     assert "an upper bound from published figures, bound by compute; never run" in text
     assert max(map(len, text.splitlines())) <= 140
-    short = dataclasses.replace(phase, fits=False, remedies=(Remedy("--config.model.remat=True", 10**9, True),))
-    assert "--config.model.remat=True: 1.00 GB, fits" in str(dataclasses.replace(found, phases=(short,)))
+    short = dataclasses.replace(phase, fits=False, remedies=(Remedy("--config.model.remat=all", 10**9, True),))
+    assert "--config.model.remat=all: 1.00 GB, fits" in str(dataclasses.replace(found, phases=(short,)))
     assert TooLarge(2, 1).needed == 2
 
 

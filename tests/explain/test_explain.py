@@ -58,14 +58,14 @@ def test_what_does_not_fit_comes_with_changes_each_measured(explained):
     assert phase.fits is False
     changes = {remedy.change: remedy for remedy in phase.remedies}
     assert changes["--config.train.accum_steps=2"].peak < phase.step.memory.peak
-    assert {"--config.model.dtype=bfloat16", "--config.model.remat=True"} < changes.keys()
+    assert {"--config.model.dtype=bfloat16", "--config.model.remat=all"} < changes.keys()
     assert list(changes)[-1].startswith("--config.train.accum_steps=2 ")
     assert not any(remedy.fits for remedy in phase.remedies)
 
 
 @pytest.mark.parametrize(("train", "stages"), [("head", 0), ("from:stage3", 2), ("full", 4)])
 def test_only_blocks_with_a_backward_pass_are_recomputed(recipe, train, stages):
-    config = read_config(str(recipe), (*ONE_PHASE, "--config.model.remat=True", f"--config.phases.phase1.train={train}"))
+    config = read_config(str(recipe), (*ONE_PHASE, "--config.model.remat=all", f"--config.phases.phase1.train={train}"))
     plan = make_plan(config, weights=False)
     ops, _ = step_ops(plan, plan.phases[0], config)
     modules = modules_of(tree.paths(plan.params))

@@ -9,6 +9,7 @@ import pytest
 from compiled import USERS_GENERATOR
 
 from jaxft import tree
+from jaxft.errors import JaxftError
 from jaxft.losses import softmax_cross_entropy
 from jaxft.models import build
 from jaxft.tasks import get_task
@@ -38,7 +39,7 @@ def _gradients(model, on):
 def test_outputs_gradients_and_statistics_are_the_same_also_where_a_part_is_frozen(name):
     options, part = NETWORKS[name]
     architecture = originals.cases()[name].architecture
-    plain, remat = (build(architecture, 5, size=32, remat=remat, **options) for remat in (False, True))
+    plain, remat = (build(architecture, 5, size=32, remat=remat, **options) for remat in ("", "all"))
     params, state = jax.jit(plain.init)(jax.random.key(0))
     same, _ = remat.shapes
     assert tree.paths(same) == tree.paths(params)
@@ -68,7 +69,15 @@ def test_every_kind_of_network_keeps_less_for_its_backward_pass(name):
 
         return tree.nbytes(jax.eval_shape(backward, params, state, image)) - tree.nbytes(params)
 
-    assert kept(True) < 0.6 * kept(False)
+    everything, late, none = kept("all"), kept("stage[2-9]"), kept("")
+    assert everything < 0.6 * none
+    assert everything < late < none
+
+
+@pytest.mark.parametrize(("remat", "said"), [("stage9", "stage9"), ("stage1,stem", "stem"), ("True", "True")])
+def test_a_stage_that_has_no_blocks_to_compute_again_is_an_error(remat, said):
+    with pytest.raises(JaxftError, match=f"remat: no stage is called '{said}'.*; give 'all', or of stage1, stage2"):
+        build("resnet10t", 5, remat=remat)
 
 
 def test_the_training_step_of_a_resnet_needs_less_memory():
@@ -84,5 +93,5 @@ def test_the_training_step_of_a_resnet_needs_less_memory():
         jitted = jax.jit(step, donate_argnums=0, compiler_options=remat_options() if remat else None)
         return jitted.lower(state, batch).compile().memory_analysis().temp_size_in_bytes
 
-    plain, remat = temporary_bytes(False), temporary_bytes(True)
+    plain, remat = temporary_bytes(""), temporary_bytes("all")
     assert remat < 0.8 * plain, (plain, remat)
