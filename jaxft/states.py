@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from jaxft import tree
 from jaxft.checkpoint import Checkpoints
 from jaxft.errors import JaxftError
-from jaxft.parallel import batch_parts, param_shardings, parse_rules, replicate, replicated, state_shardings
+from jaxft.parallel import batch_parts, gathered, param_shardings, parse_rules, replicate, replicated, state_shardings
 from jaxft.plan import Phase, Plan
 from jaxft.standing import Standing
 from jaxft.train import TrainState, create_state, make_train_step, remat_options
@@ -159,7 +159,7 @@ def jit_train_step(plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh, app
       apply: the network on what the phase reads; None: on pictures.
     """
     step = make_train_step(
-        apply or plan.apply,
+        gathered(apply or plan.apply, param_places(plan, phase, config, mesh)),
         plan.loss,
         phase.tx,
         phase.mask,

@@ -1,5 +1,6 @@
 """Where arrays live: one mesh over all devices of all processes, parameters by a table of rules; and whether they fit."""
 
+from jaxft.parallel.gather import gathered
 from jaxft.parallel.memory import (
     Limit,
     Memory,
@@ -61,6 +62,7 @@ __all__ = [
     "find_job",
     "fits",
     "from_first",
+    "gathered",
     "gigabytes",
     "is_first",
     "leave",

@@ -19,6 +19,7 @@ from jaxft.parallel import (
     DEFAULT_RULES,
     FLOOR,
     batch_parts,
+    gathered,
     make_mesh,
     param_shardings,
     pmap_step,
@@ -57,18 +58,19 @@ def batches(dtype="float32"):
         yield {"image": image, "label": rng.integers(0, 10, BATCH).astype(np.int32), "mask": np.ones(BATCH, np.float32)}
 
 
-def parts(name, train, dtype="float32", **options):
+def parts(name, train, dtype="float32", mesh=None, **options):
     """The state on the host and the step."""
     model, params, model_state = network(name, dtype)
     mask = make_mask(FreezeSpec.parse(train), params, model.stages)
     tx, _ = make_optimizer(params, mask, name="sgd", lr=0.002, total_steps=50, weight_decay=1e-4, clip_norm=5.0)
     state = create_state(params, model_state, tx, mask, rng=jax.random.key(2), ema=True)
-    return state, make_train_step(model.apply, TASK.loss, tx, mask, metrics=TASK.train_metrics, ema_decay=0.9, **options)
+    apply = model.apply if mesh is None else gathered(model.apply, param_shardings(params, mesh, DEFAULT_RULES))
+    return state, make_train_step(apply, TASK.loss, tx, mask, metrics=TASK.train_metrics, ema_decay=0.9, **options)
 
 
 def placed_step(name, train, mesh, dtype="float32", **options):
     """The state on a mesh, and the jitted step that keeps it there."""
-    state, step = parts(name, train, dtype, **options)
+    state, step = parts(name, train, dtype, mesh, **options)
     params = param_shardings(state.params, mesh, DEFAULT_RULES)
     places = state_shardings(state, params, mesh)
     return put(jax.tree.map(jnp.copy, state), places), jax.jit(step, out_shardings=(places, replicated(mesh)))
@@ -146,6 +148,16 @@ def test_a_frozen_network_on_eight_devices_sends_the_heads_gradients_and_the_fig
     assert [(one.kind, one.count) for one in found] == [("all-reduce", 1)]
     head = sum(leaf.nbytes for leaf in jax.tree.leaves(state.params["classifier"]))
     assert head < found[0].nbytes < head + 100
+
+
+@pytest.mark.parametrize("name", ["densenet", "vit"])
+def test_under_fsdp_parameters_are_sent_and_no_activation(name):
+    mesh = make_mesh("1x8x1")
+    state, step = placed_step(name, "full", mesh)
+    found = {one.kind: one for one in collectives(step.lower(state, put_batch(next(batches()), mesh)).compile().as_text())}
+    assert found.keys() <= {"all-gather", "all-reduce", "reduce-scatter"}
+    large = sum(leaf.nbytes for leaf in jax.tree.leaves(state.params) if leaf.size >= FLOOR)
+    assert found["all-gather"].nbytes == large  # once, for both passes
 
 
 @pytest.mark.parametrize("layout", ["2x2x2"])

@@ -16,8 +16,6 @@ SETTINGS = (
     "--config.train.accum_steps=1",
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 
 @pytest.fixture
 def failing_saves(monkeypatch):
