@@ -79,6 +79,7 @@ def training(recipe, workdir, steps):
         *(sys.executable, "-m", "jaxft", "train", f"--config={recipe}", f"--workdir={workdir}"),
         f"--config.phases.phase1.length={steps} steps",
         "--config.phases.phase2.length=0 steps",
+        "--config.train.accum_steps=1",
         "--config.train.checkpoint_every=4 steps",
         "--config.train.eval_every=200 steps",
         "--config.train.log_every=1 steps",
@@ -87,7 +88,8 @@ def training(recipe, workdir, steps):
 
 
 def variables():
-    return {"JAX_NUM_CPU_DEVICES": "1", **older_generator()}
+    """Compiled without most optimisations: each program runs a few times."""
+    return {"JAX_NUM_CPU_DEVICES": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", **older_generator()}
 
 
 # ssh
