@@ -24,7 +24,8 @@ from jaxft.errors import JaxftError
 
 Value = TypeVar("Value")
 
-#: Exit code of a process that ends because another one was lost: EX_UNAVAILABLE. Whoever started the job starts it again.
+#: Exit code of a process that ends because another one was lost: EX_UNAVAILABLE. Whoever started the job starts it again. Where
+#: another one failed, a process ends with the code of that one: starting again would not help.
 LOST = 69
 #: Milliseconds to wait for what another process has to say. That it was lost is found out sooner.
 _LONG = 24 * 3600 * 1000
@@ -113,14 +114,13 @@ class _Watch:
             try:
                 _store().key_value_set(f"jaxft/alive/{own}", str(number), allow_overwrite=True)
                 signs = dict(_store().key_value_dir_get("jaxft/alive/"))
-                ended = dict(_store().key_value_dir_get("jaxft/ended/"))
+                ended = _ended()
             except RuntimeError as error:
                 if not self._over.is_set():
                     _exit(LOST, f"process 0 cannot be reached any more ({str(error).splitlines()[0][:120]}){_AGAIN}")
                 return
-            for key, line in ended.items():
-                if int(key.rpartition("/")[2]) != own and not self._over.is_set():
-                    leave(LOST, f"process {key.rpartition('/')[2]} ended: {line}")
+            if ended and not self._over.is_set():
+                leave(LOST, "another process ended")
             now = time.monotonic()
             for other in others:
                 sign = signs.get(f"jaxft/alive/{other}", "")
@@ -184,28 +184,38 @@ def is_broken_connection(error: BaseException) -> bool:
     )
 
 
+def _ended() -> list[tuple[int, int, str]]:
+    """What other processes that ended by themselves have said: which one, its exit code, why."""
+    found = dict(_store().key_value_dir_get("jaxft/ended/"))
+    said = [(int(key.rpartition("/")[2]), *text.partition(" ")[::2]) for key, text in found.items()]
+    return [(other, int(code), line) for other, code, line in said if other != jax.process_index()]
+
+
 def leave(code: int, line: str) -> None:
     """Ends this process of several, at once; the others learn why. In a program of one process it returns.
 
     Args:
-      code: exit code.
-      line: what the others are told, and the user, unless code is 1 or 2: then it was said already.
+      code: exit code. For `LOST` it is that of a process which had ended by itself before, and so is the reason.
+      line: what the others are told, and the user, if the code is `LOST`: else it was said already.
     """
     if _watch is None:
         return
     _leaving().acquire()  # the first one speaks; never released
-    own = jax.process_index()
+    own, told = jax.process_index(), code != LOST
     try:
-        _store().key_value_set(f"jaxft/ended/{own}", " ".join(line.split())[:500], allow_overwrite=True)
+        if code == LOST and (before := _ended()):
+            other, code, why = before[0]
+            line = f"process {other} ended: {why}"
+        _store().key_value_set(f"jaxft/ended/{own}", f"{code} {' '.join(line.split())[:500]}", allow_overwrite=True)
     except RuntimeError as error:
         line += f" ({str(error).splitlines()[0][:80]})"
     if own == 0:
         time.sleep(3 * _watch._pause)  # the store ends with this process: the others must have read it
-    _exit(code, line)
+    _exit(code, "" if told else line)
 
 
 def _exit(code: int, line: str) -> None:
-    if code == LOST:
+    if line:
         print(f"jaxft: process {jax.process_index()}: {line}", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -66,10 +66,10 @@ def start(
     if not jax.distributed.is_initialized():
         job = find_job(address, processes, index, environ)
         if job is not None and job.processes > 1:
-            _join(address=job.address, processes=job.processes, index=job.index)
+            _join(job, environ)
             _origin = job.origin
         elif job is None and _on_tpu_pod(environ):
-            _join()
+            _join(None, environ)
         else:
             return ""
     if jax.process_count() == 1:
@@ -78,13 +78,16 @@ def start(
     return f"{jax.process_count()} processes ({_origin}), {jax.device_count()} devices"
 
 
-def _join(address: str | None = None, processes: int | None = None, index: int | None = None) -> None:
+def _join(job: Job | None, environ: Mapping[str, str]) -> None:
+    address, processes, index = (job.address, job.processes, job.index) if job else (None, None, None)
     try:
         # jaxft watches the processes itself (see `watch_processes`), and says more: JAX's own watch comes later.
         jax.distributed.initialize(
             address,
             processes,
             index,
+            # What JAX's own detection of Slurm and Open MPI would still add is one GPU for each process, and no more.
+            cluster_detection_method="deactivate" if job and not shares_gpus(environ) else None,
             initialization_timeout=ARRIVAL,
             heartbeat_timeout_seconds=600,
             shutdown_timeout_seconds=60,
@@ -112,6 +115,16 @@ def find_job(
         if (found := look(environ)) is not None:
             return found
     return None
+
+
+def shares_gpus(environ: Mapping[str, str]) -> bool:
+    """Whether each process takes but the GPU of its place on the host: where a scheduler started several on one, and left
+    the GPUs to all of them. A process that is alone on its host has all, one that was given its own has those."""
+    several = (_number(environ, "SLURM_STEP_NUM_TASKS") or 1) > (_number(environ, "SLURM_STEP_NUM_NODES") or 1) or (
+        (_number(environ, "OMPI_COMM_WORLD_LOCAL_SIZE") or 1) > 1
+    )
+    given = "SLURM_GPUS_PER_TASK" in environ or "," not in environ.get("CUDA_VISIBLE_DEVICES", ",")
+    return several and not given
 
 
 def _complete(given: dict[str, str | None], origin: str) -> Job:

@@ -1,5 +1,6 @@
 """Who starts the processes is found in what is given, in JAX's variables, in the scheduler's; in that order."""
 
+import socket
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import pytest
 
 from jaxft.errors import JaxftError
 from jaxft.parallel import Job, find_job
-from jaxft.parallel.start import first_host
+from jaxft.parallel.start import first_host, shares_gpus
 
 JAX = {"JAX_COORDINATOR_ADDRESS": "host0:1234", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3"}
 SLURM = {
@@ -15,6 +16,7 @@ SLURM = {
     "SLURM_STEP_ID": "0",
     "SLURM_STEP_NODELIST": "gpu[007-009,12],cpu1",
     "SLURM_STEP_NUM_TASKS": "8",
+    "SLURM_STEP_NUM_NODES": "4",
     "SLURM_PROCID": "5",
 }
 OPEN_MPI = {
@@ -81,6 +83,60 @@ def test_where_nobody_says_so_there_is_one_process(variables):
 )
 def test_the_first_of_slurms_hosts(nodes, first):
     assert first_host(nodes) == first
+
+
+@pytest.mark.parametrize(
+    ("variables", "shares"),
+    [
+        ({**SLURM, "SLURM_STEP_NUM_TASKS": "4"}, False),
+        (SLURM, True),
+        ({**SLURM, "SLURM_GPUS_PER_TASK": "2"}, False),
+        ({**SLURM, "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, True),
+        ({**SLURM, "CUDA_VISIBLE_DEVICES": "0"}, False),
+        (OPEN_MPI, False),
+        ({**OPEN_MPI, "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, True),
+        ({**JAX, "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, False),
+    ],
+)
+def test_a_process_that_is_alone_on_its_host_has_all_its_gpus(variables, shares):
+    assert shares_gpus(variables) is shares
+
+
+#: Two processes of one program, started with a scheduler's variables, that say which GPUs JAX would open.
+VISIBLE = """
+import jax
+from jax._src.xla_bridge import CUDA_VISIBLE_DEVICES
+from jaxft.parallel import end_watch, start
+start()
+print(jax.process_index(), jax.process_count(), CUDA_VISIBLE_DEVICES.value)
+end_watch()
+"""
+
+
+def test_jax_opens_all_gpus_of_a_host_where_slurm_starts_one_process_on_each():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        job = free.getsockname()[1]  # Slurm's numbers of jobs give the port
+    step = {
+        **SLURM,
+        "SLURM_JOB_ID": str(job),
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_STEP_NUM_NODES": "2",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_NTASKS": "2",
+        "JAX_PLATFORMS": "cpu",
+    }
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", VISIBLE],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**step, "SLURM_PROCID": str(index), "SLURM_LOCALID": "0"},
+        )
+        for index in range(2)
+    ]
+    said = [process.communicate(timeout=60)[0] for process in started]
+    assert said == ["0 2 all\n", "1 2 all\n"]
 
 
 @pytest.mark.parametrize(
