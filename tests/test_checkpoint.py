@@ -238,9 +238,22 @@ def test_another_network_is_said_with_the_difference(saved):
         saved.restore(6, state.replace(params=tree.unflatten(wider)))
 
 
-def test_another_optimizer_state_is_refused(saved):
-    with pytest.raises(JaxftError, match="checkpoint 6 in .* cannot be read"):
+def test_the_state_of_another_optimizer_or_of_other_trained_parts_is_refused_with_the_difference(saved):
+    other = r"checkpoint 6 in .* is of another optimizer, or of other trained parts: .* missing \(0/mu/block1/"
+    with pytest.raises(JaxftError, match=other):
         saved.restore(6, abstract(make_state(6, train="full")))
+
+
+@pytest.mark.parametrize("part", ["params", "model_state", "opt_state", "ema"])
+def test_a_leaf_of_another_dtype_is_refused_and_not_cast(saved, part):
+    state = abstract(make_state(6))
+    leaves, treedef = jax.tree.flatten(getattr(state, part))
+    number = next(number for number, leaf in enumerate(leaves) if leaf.dtype == jnp.float32)
+    leaves[number] = leaves[number].update(dtype=jnp.bfloat16)
+    with pytest.raises(
+        JaxftError, match=r"1 other shape or dtype \(.* is float32\[.*\], not bfloat16\[.*\]\); step 3 is kept too"
+    ):
+        saved.restore(6, state.replace(**{part: treedef.unflatten(leaves)}))
 
 
 def test_a_checkpoint_that_cannot_be_read_is_said_with_the_one_that_is_left(saved, tmp_path):
