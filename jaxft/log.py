@@ -30,7 +30,10 @@ class JsonLines:
     """
 
     def __init__(self, path: Path, resume_step: int | None = None, say: Callable[[str], None] = print):
-        lines = path.read_text().splitlines() if resume_step is not None and path.exists() else []
+        if resume_step and not path.exists():
+            say(f"WARNING: {path} is gone: it begins anew after step {resume_step}")
+        # What is no text is said as a line that is no line of a log.
+        lines = path.read_text(errors="replace").splitlines() if resume_step is not None and path.exists() else []
         kept = [line for line in lines if _step_of(line, path) <= (resume_step or 0)]
         write_whole(path, "".join(line + "\n" for line in kept))
         self._path, self._say, self._waiting = path, say, b""
