@@ -30,7 +30,7 @@ from jaxft.train import TrainState
 
 # Orbax reports each save and each handler it tries through absl, and a failure, which is raised too, with a traceback a thread.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
-logging.getLogger("concurrent.futures").setLevel(logging.CRITICAL)  # the same, once more for each write under way
+logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # the same, once more for each write that was under way
 
 _ITEMS = ("clock", "params", "model_state", "opt_state", "ema")
 _TEMPORARY = ".orbax-checkpoint-tmp"
@@ -186,7 +186,8 @@ class Checkpoints:
     def _complete(self) -> None:
         if self._unsealed is not None:
             raise self._unsealed
-        write_manifest(self._directory / str(self._saving))
+        with contextlib.suppress(OSError):  # whole without it: a disk that has just filled up must not cost a checkpoint
+            write_manifest(self._directory / str(self._saving))
 
     def _fail(self, failure: Exception | None) -> None:
         """The save failed, in this process or in another."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,6 +51,11 @@ class JsonLines:
 
     def _flush(self, failing: bool) -> None:
         try:
+            if not os.fstat(self._file.fileno()).st_nlink:
+                self._say(f"WARNING: {self._path} was removed: it begins anew")
+                self._file.close()
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._path.open("ab", buffering=0)
             # Of a line that is written half, the rest comes next time.
             while self._waiting:
                 self._waiting = self._waiting[self._file.write(self._waiting) :]

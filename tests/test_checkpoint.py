@@ -484,6 +484,23 @@ def test_a_checkpoint_whose_list_cannot_be_written_is_a_failed_save(saved, failu
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["3", "6"]
 
 
+def test_a_disk_that_fills_up_after_a_checkpoint_was_written_costs_no_checkpoint(saved, failures, monkeypatch, tmp_path):
+    def fail_at_the_end(folder, **options):
+        if not options:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_manifest(folder, **options)
+
+    write_manifest = checkpoint.write_manifest
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "write_manifest", fail_at_the_end)
+        saved.save(make_state(7), META, best_step=7)
+        assert saved.wait()
+    assert failures == []
+    assert saved.steps() == [7]
+    assert saved.damage(7) == ""
+    assert_same(saved.restore(7, abstract(make_state(7))), make_state(7))
+
+
 def test_the_record_of_a_damaged_newest_checkpoint_is_not_believed(finished, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(finished[0], workdir)
