@@ -7,7 +7,6 @@ import signal
 import subprocess
 import tempfile
 
-from faults.disk import limits
 from faults.stage import can
 from faults.table import FINITE, ITSELF, fault
 
@@ -170,11 +169,6 @@ def jumping(stage, seconds):
     now.touch()
     life.go()
     return life.end(), None
-
-
-@fault("a batch larger than the memory (RLIMIT_AS)", code=2, says="the memory of a device does not suffice", needs=limits)
-def no_memory(stage):
-    return stage.train(prefix=("prlimit", "--as=3000000000")), None
 
 
 @fault("all compiled steps kept on disk are damaged", code=0, says="step 12/12", then=ITSELF)
