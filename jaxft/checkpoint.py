@@ -30,11 +30,19 @@ from jaxft.train import TrainState
 
 # Orbax reports each save and each handler it tries through absl, and a failure, which is raised too, with a traceback a thread.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
+logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # the same, once more for each write that was under way
 
 _ITEMS = ("clock", "params", "model_state", "opt_state", "ema")
 _TEMPORARY = ".orbax-checkpoint-tmp"
 #: What Orbax writes as the very last, after the hashes were taken: they come onto the list when it is done.
 _LATER = ("_CHECKPOINT_METADATA", "commit_success.txt")
+#: What a checkpoint is of whose item does not fit.
+_OTHER = {
+    "params": "another network",
+    "model_state": "another network",
+    "opt_state": "another optimizer, or of other trained parts",
+    "ema": "other averages",
+}
 #: Seconds in which all processes must have written their part of a checkpoint.
 _SAVE_SECONDS = 1200
 
@@ -178,7 +186,8 @@ class Checkpoints:
     def _complete(self) -> None:
         if self._unsealed is not None:
             raise self._unsealed
-        write_manifest(self._directory / str(self._saving))
+        with contextlib.suppress(OSError):  # whole without it: a disk that has just filled up must not cost a checkpoint
+            write_manifest(self._directory / str(self._saving))
 
     def _fail(self, failure: Exception | None) -> None:
         """The save failed, in this process or in another."""
@@ -242,7 +251,7 @@ class Checkpoints:
           JaxftError: other names, shapes or dtypes than `target`'s, or a checkpoint that cannot be read.
         """
         parts = _parts(target)
-        self._check(step, parts)
+        self._check(step, parts, dtypes=True)
         found = self._restore(step, {name: ocp.args.StandardRestore(part) for name, part in parts.items()})
         clock = found["clock"]
         return dataclasses.replace(target, **clock, **{name: found[name] for name in parts if name != "clock"})
@@ -260,7 +269,7 @@ class Checkpoints:
         self.check(step)
         parts = {"params": params, "model_state": model_state}
         parts = {name: part for name, part in parts.items() if jax.tree.leaves(part)}
-        self._check(step, parts)
+        self._check(step, parts, dtypes=False)  # frozen kernels may be kept in bfloat16
         found = self._restore(step, {name: ocp.args.StandardRestore(part) for name, part in parts.items()})
         restored = found["params"]
         averaged = _item(self._metadata(step), "ema")
@@ -271,15 +280,15 @@ class Checkpoints:
             restored = tree.unflatten({**tree.flatten(restored), **tree.flatten(ema)})
         return restored, found["model_state"] if "model_state" in parts else model_state
 
-    def _check(self, step: int, parts: dict[str, Any]) -> None:
-        """Compares names and shapes before any array is read, so that a mismatch is a readable line."""
+    def _check(self, step: int, parts: dict[str, Any], *, dtypes: bool) -> None:
+        """Compares trees before any array is read, so that a mismatch is a readable line. Orbax casts dtypes without one."""
         metadata = self._metadata(step)
-        for name in ("params", "model_state"):
+        for name, other in _OTHER.items():
             item = _item(metadata, name)
             if name in parts and item is not None:
-                found = tree.diff(parts[name], dict(item.tree), dtypes=False)
+                found = tree.diff(_flat(parts[name]), _flat(item.tree), dtypes=dtypes)
                 if found:
-                    raise JaxftError(f"checkpoint {step} in {self._directory} is of another network: {found}")
+                    raise JaxftError(f"checkpoint {step} in {self._directory} is of {other}: {found}{self._hint(step)}")
 
     def _metadata(self, step: int) -> Any:
         with self._readable(step):
@@ -330,6 +339,12 @@ def _one_copy(leaf: jax.Array) -> jax.Array | np.ndarray:
         return first
     # Only the first process writes it; the copy is not the device's own memory, which the next step takes.
     return np.array(first) if jax.process_index() == 0 else np.asarray(first)
+
+
+def _flat(part: Any) -> dict[str, Any]:
+    """'/' path of every leaf of a tree of any kind -> leaf."""
+    leaves = jax.tree_util.tree_flatten_with_path(part)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def _item(metadata: Any, name: str) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +31,10 @@ class JsonLines:
     """
 
     def __init__(self, path: Path, resume_step: int | None = None, say: Callable[[str], None] = print):
-        lines = path.read_text().splitlines() if resume_step is not None and path.exists() else []
+        if resume_step and not path.exists():
+            say(f"WARNING: {path} is gone: it begins anew after step {resume_step}")
+        # What is no text is said as a line that is no line of a log.
+        lines = path.read_text(errors="replace").splitlines() if resume_step is not None and path.exists() else []
         kept = [line for line in lines if _step_of(line, path) <= (resume_step or 0)]
         write_whole(path, "".join(line + "\n" for line in kept))
         self._path, self._say, self._waiting = path, say, b""
@@ -47,6 +51,11 @@ class JsonLines:
 
     def _flush(self, failing: bool) -> None:
         try:
+            if not os.fstat(self._file.fileno()).st_nlink:
+                self._say(f"WARNING: {self._path} was removed: it begins anew")
+                self._file.close()
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._path.open("ab", buffering=0)
             # Of a line that is written half, the rest comes next time.
             while self._waiting:
                 self._waiting = self._waiting[self._file.write(self._waiting) :]

@@ -32,12 +32,24 @@ class Progress:
             self._bar = tqdm(total=self._total, initial=done, unit="step", file=sys.stdout, dynamic_ncols=True, smoothing=0.05)
 
     def say(self, line: str) -> None:
-        """Prints a line, above the bar where there is one."""
+        """Prints a line, above the bar where there is one. An output that takes no more (its reader is gone, its disk is full)
+        ends no run: the rest is not shown."""
         if self._show and line:
-            if self._bar is not None:
-                self._bar.write(line, file=sys.stdout)
-            else:
-                print(line, flush=True)
+            try:
+                if self._bar is not None:
+                    self._bar.write(line, file=sys.stdout)
+                else:
+                    print(line, flush=True)
+            except OSError as error:
+                self._silence(error)
+
+    def _silence(self, error: OSError) -> None:
+        self._show, self._bar = False, None
+        # What Python still holds for the output must not fail again, when the program ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with contextlib.suppress(OSError):  # where both go to the same place
+            line = f"the output takes no more ({error.strerror}): the run goes on without it"
+            print(f"jaxft: {line}", file=sys.stderr, flush=True)
 
     def update(self, step: int, values: Mapping[str, float], timing: Mapping[str, float]) -> None:
         """Shows the training figures after `step` steps."""
@@ -48,8 +60,11 @@ class Progress:
             "waiting": f"{timing['wait_share']:.0%}",
         }
         if self._bar is not None:
-            self._bar.update(step - self._bar.n)
-            self._bar.set_postfix(shown)
+            try:
+                self._bar.update(step - self._bar.n)
+                self._bar.set_postfix(shown)
+            except OSError as error:
+                self._silence(error)
         else:
             self.say(f"step {step}/{self._total}  " + "  ".join(f"{name} {value}" for name, value in shown.items()))
 
@@ -120,7 +135,9 @@ def _ready_at(running: Any) -> float:
 
 
 class StopSignals:
-    """Turns the first Ctrl-C or SIGTERM into a question the loop asks after each step; a second Ctrl-C ends at once.
+    """Turns the first Ctrl-C or SIGTERM into a question the loop asks after each step; a second one ends at once.
+
+    A terminal that is closed (SIGHUP, sent twice by some shells) asks too, unless `nohup` or the like has it ignored.
 
     In several processes a signal to any of them stops all, at the same step: JAX's distributed runtime takes SIGTERM itself,
     and agrees on a step that none of them has reached yet (`multihost_utils.reached_preemption_sync_point`).
@@ -136,11 +153,15 @@ class StopSignals:
         self._before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             # A handler of Python's for SIGTERM would take the place of the runtime's.
-            caught = (signal.SIGINT,) if self._agreed else (signal.SIGINT, signal.SIGTERM)
+            caught = [signal.SIGINT] if self._agreed else [signal.SIGINT, signal.SIGTERM]
+            if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+                caught.append(signal.SIGHUP)
             self._before = {number: signal.signal(number, self._handle) for number in caught}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._asked.is_set():
+            if number == signal.SIGHUP:
+                return
             raise KeyboardInterrupt
         self._asked.set()
         if self._agreed:

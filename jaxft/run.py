@@ -199,7 +199,7 @@ def train(config: ConfigDict, workdir: str | Path, *, strict: bool = False) -> R
 
         _finish_saving(checkpoints, workdir)
         progress.close()
-        result = _finish(eval_step, plan, config, mesh, checkpoints, standing, workdir, step, log)
+        result = _finish(eval_step, plan, config, mesh, checkpoints, standing, workdir, step, log, progress.say)
         for recompile in compiles.again():
             if strict:
                 raise JaxftError(f"{recompile}; with --strict that is an error; the run is finished and saved in {workdir}")
@@ -269,6 +269,7 @@ def _finish(
     workdir: Path,
     step: int,
     log: RunLog,
+    say: Callable[[str], None],
 ) -> Result:
     """Opens the test split, once, for the network as it began and for the best checkpoint."""
     if standing.best_step is None:
@@ -292,7 +293,7 @@ def _finish(
             title=title, split=split, step=standing.best_step,
         )  # fmt: skip
         write_samples(workdir / "samples.png", evaluation, source, plan.task, plan.splits.class_names)
-        print(text.replace("```\n", ""), flush=True)
+        say(text.replace("```\n", ""))
         files = [name for name in ("report.md", "predictions.csv", "samples.png") if (workdir / name).exists()]
-        print(f"{workdir}: {', '.join(files)}; use it: jaxft predict --workdir={workdir} PICTURE", flush=True)
+        say(f"{workdir}: {', '.join(files)}; use it: jaxft predict --workdir={workdir} PICTURE")
     return Result("finished", workdir, step, standing.best_step, split, before, after)

@@ -102,7 +102,7 @@ def restore_state(
     meta = checkpoints.meta(step)
     if meta["run"]["data_fingerprint"] != plan.splits.fingerprint:
         raise JaxftError(
-            f"the data changed since step {step} was saved ('{config.data.source}' has other files or labels): "
+            f"the data changed since step {step} was saved ('{config.data.source}' has other pictures or labels): "
             "a resumed run needs the same data; start a new --workdir"
         )
     standing = Standing(**meta["standing"])

@@ -121,8 +121,12 @@ def _check(workdir: Path, config: ConfigDict) -> None:
         if not config_file.exists():
             return
         changed = differences(json.loads(config_file.read_text()), json.loads(to_json(config)))
-    except (OSError, json.JSONDecodeError) as error:
+    except OSError as error:
         raise JaxftError(f"cannot use {workdir} as workdir: {error}") from error
+    except ValueError as error:
+        raise JaxftError(
+            f"{config_file} is damaged ({error}): give another --workdir, or remove it to go on with this config"
+        ) from error
     if changed:
         more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
         raise JaxftError(f"{workdir} holds a run of another config: {'; '.join(changed[:3])}{more}; give another --workdir")

@@ -133,14 +133,14 @@ def output_of(workdir):
     return workdir.with_name(f"{workdir.name}.txt")
 
 
-def digest(workdir, pipe):
-    """In a process of its own: hashes of all that a finished run has."""
+def contents(workdir):
+    """Hashes of all that a finished run has. It reads with JAX: a process that forks calls it in one of its own."""
     import jax
     import numpy as np
     import orbax.checkpoint as ocp
 
-    newest = newest_checkpoint(workdir)
-    found = {"step": newest, "log": hashlib.sha256((workdir / "metrics.jsonl").read_bytes()).hexdigest()}
+    newest, log = newest_checkpoint(workdir), workdir / "metrics.jsonl"
+    found = {"step": newest, "log": hashlib.sha256(log.read_bytes()).hexdigest() if log.exists() else None}
     for item in ("clock", "params", "model_state", "opt_state", "ema"):
         with ocp.PyTreeCheckpointer() as reader:
             restored = reader.restore((workdir / "checkpoints" / str(newest) / item).absolute())
@@ -150,12 +150,12 @@ def digest(workdir, pipe):
             total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
             total.update(np.ascontiguousarray(array).tobytes())
         found[item] = total.hexdigest()
-    pipe.send(found)
+    return found
 
 
 def digest_of(workdir):
     here, there = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("fork").Process(target=digest, args=(workdir, there))
+    process = multiprocessing.get_context("fork").Process(target=lambda: there.send(contents(workdir)))
     process.start()
     found = here.recv() if here.poll(120) else None
     process.join()

@@ -238,9 +238,22 @@ def test_another_network_is_said_with_the_difference(saved):
         saved.restore(6, state.replace(params=tree.unflatten(wider)))
 
 
-def test_another_optimizer_state_is_refused(saved):
-    with pytest.raises(JaxftError, match="checkpoint 6 in .* cannot be read"):
+def test_the_state_of_another_optimizer_or_of_other_trained_parts_is_refused_with_the_difference(saved):
+    other = r"checkpoint 6 in .* is of another optimizer, or of other trained parts: .* missing \(0/mu/block1/"
+    with pytest.raises(JaxftError, match=other):
         saved.restore(6, abstract(make_state(6, train="full")))
+
+
+@pytest.mark.parametrize("part", ["params", "model_state", "opt_state", "ema"])
+def test_a_leaf_of_another_dtype_is_refused_and_not_cast(saved, part):
+    state = abstract(make_state(6))
+    leaves, treedef = jax.tree.flatten(getattr(state, part))
+    number = next(number for number, leaf in enumerate(leaves) if leaf.dtype == jnp.float32)
+    leaves[number] = leaves[number].update(dtype=jnp.bfloat16)
+    with pytest.raises(
+        JaxftError, match=r"1 other shape or dtype \(.* is float32\[.*\], not bfloat16\[.*\]\); step 3 is kept too"
+    ):
+        saved.restore(6, state.replace(**{part: treedef.unflatten(leaves)}))
 
 
 def test_a_checkpoint_that_cannot_be_read_is_said_with_the_one_that_is_left(saved, tmp_path):
@@ -469,6 +482,23 @@ def test_a_checkpoint_whose_list_cannot_be_written_is_a_failed_save(saved, failu
     assert "is full (No space left on device): checkpoint 7 was not saved; make room" in str(error)
     assert saved.steps() == [3, 6]
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["3", "6"]
+
+
+def test_a_disk_that_fills_up_after_a_checkpoint_was_written_costs_no_checkpoint(saved, failures, monkeypatch, tmp_path):
+    def fail_at_the_end(folder, **options):
+        if not options:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_manifest(folder, **options)
+
+    write_manifest = checkpoint.write_manifest
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "write_manifest", fail_at_the_end)
+        saved.save(make_state(7), META, best_step=7)
+        assert saved.wait()
+    assert failures == []
+    assert saved.steps() == [7]
+    assert saved.damage(7) == ""
+    assert_same(saved.restore(7, abstract(make_state(7))), make_state(7))
 
 
 def test_the_record_of_a_damaged_newest_checkpoint_is_not_believed(finished, tmp_path):

@@ -88,6 +88,34 @@ def test_a_file_that_is_no_metric_log_is_refused_and_left_as_it_is(tmp_path, tex
     assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
+def test_bytes_that_are_no_text_are_refused_too(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"\x89PNG\xff\n")
+    with pytest.raises(JaxftError, match="is not a metric log"):
+        JsonLines(path, resume_step=5)
+    assert path.read_bytes() == b"\x89PNG\xff\n"
+
+
+def test_a_log_that_is_removed_under_a_run_is_said_and_goes_on_in_a_new_file(tmp_path):
+    said, path = [], tmp_path / "run" / "metrics.jsonl"
+    log = JsonLines(path, None, said.append)
+    log.write(1, loss=1.0)
+    path.unlink()
+    path.parent.rmdir()
+    log.write(2, loss=2.0)
+    log.write(3, loss=3.0)
+    log.close()
+    assert path.read_text() == '{"step": 2, "loss": 2.0}\n{"step": 3, "loss": 3.0}\n'
+    assert said == [f"WARNING: {path} was removed: it begins anew"]
+
+
+def test_a_log_that_is_gone_is_said_where_a_run_goes_on(tmp_path):
+    said = []
+    for step in (None, 5):
+        JsonLines(tmp_path / f"{step}.jsonl", step, said.append).close()
+    assert said == [f"WARNING: {tmp_path / '5.jsonl'} is gone: it begins anew after step 5"]
+
+
 def _point(log, path):
     """From now on the log is written to another file, as a disk that fills up or is emptied under it."""
     target = os.open(path, os.O_WRONLY | os.O_APPEND)

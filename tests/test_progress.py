@@ -143,6 +143,19 @@ def test_lines_come_out_at_once_also_through_a_pipe():
     assert found.stdout == "here\n"
 
 
+SPEAKING = "from jaxft.progress import Progress; p = Progress(9); [p.say('a line') for _ in range(9)]; print('and more')"
+
+
+def test_an_output_whose_reader_is_gone_or_whose_disk_is_full_ends_nothing_and_is_said_once():
+    reader, writer = os.pipe()
+    os.close(reader)
+    for output, reason in ((writer, "Broken pipe"), (os.open("/dev/full", os.O_WRONLY), "No space left on device")):
+        found = subprocess.run([sys.executable, "-c", SPEAKING], stdout=output, stderr=subprocess.PIPE, text=True)
+        os.close(output)
+        assert found.returncode == 0
+        assert found.stderr == f"jaxft: the output takes no more ({reason}): the run goes on without it\n"
+
+
 def test_a_silent_progress_shows_nothing(capsys):
     shown = Progress(200, show=False)
     shown.say("a line before")
@@ -270,7 +283,7 @@ def _raise(number):
 
 @pytest.fixture
 def handlers():
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield before
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -288,6 +301,24 @@ def test_signals_of_either_kind_add_up(handlers, first, second):
             _raise(getattr(signal, second))
         assert stop.asked()
     assert handlers == {number: signal.getsignal(number) for number in handlers}
+
+
+def test_a_closed_terminal_asks_once_however_often_it_says_so(handlers):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    with contextlib.closing(StopSignals(0)) as stop:
+        _raise(signal.SIGHUP)
+        assert stop.asked()
+        _raise(signal.SIGHUP)
+        with pytest.raises(KeyboardInterrupt):
+            _raise(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+
+
+def test_under_nohup_a_closed_terminal_asks_nothing(handlers):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with contextlib.closing(StopSignals(0)) as stop:
+        _raise(signal.SIGHUP)
+        assert not stop.asked()
 
 
 def test_handlers_are_put_back_after_an_error_and_a_new_run_is_not_asked(handlers):

@@ -202,10 +202,10 @@ def _one_line(error: Exception) -> str:
 def entry() -> None:
     """The console script. Losses and optimizers named "module:function" are looked for in the current folder too."""
     sys.path.append(os.getcwd())
+    code = FINISHED
     try:
         code = main()
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output, `head` say, wanted no more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = FINISHED
     sys.exit(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,6 +56,11 @@ class Files:
     def __getitem__(self, index: int) -> tuple[Path, Any]:
         return self.root / self.names[index], self.labels[index]
 
+    @functools.cached_property
+    def digests(self) -> list[str]:
+        """The sha256 of each file's bytes."""
+        return [hashlib.sha256((self.root / name).read_bytes()).hexdigest() for name in self.names]
+
     def subset(self, chosen: Sequence[int] | np.ndarray) -> Files:
         return Files(self.root, [self.names[index] for index in chosen], self.labels[np.asarray(chosen, int)])
 
@@ -87,7 +93,8 @@ class Splits:
       train: the training examples.
       val, test: None where there are none.
       class_names: in the order of the labels; of a regression, the name of the value.
-      fingerprint: sha256 over names and labels of all splits: the same data have the same one on any machine.
+      fingerprint: sha256 over names and labels of all splits, and over the bytes of picture files: the same data have the same
+        one on any machine.
       notes: what a user should know, a line each.
       ours: the splits made by us, empty where the data came split, and `settings`, what they were made with.
     """
@@ -110,6 +117,8 @@ def fingerprint(splits: dict[str, Source | None], class_names: Sequence[str]) ->
             digest.update(f"\0\0{split}\0{len(source)}".encode())
             digest.update("\0".join(source.names).encode())
             digest.update(np.ascontiguousarray(source.labels).tobytes())
+            if isinstance(source, Files):
+                digest.update("\0".join(source.digests).encode())
     return digest.hexdigest()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,8 +83,7 @@ def duplicates_across(splits: Mapping[str, Files]) -> list[str]:
     seen: dict[str, dict[str, str]] = {}
     for split, source in splits.items():
         sizes: dict[str, str] = {}
-        for name in source.names:
-            digest = hashlib.sha256((source.root / name).read_bytes()).hexdigest()
+        for name, digest in zip(source.names, source.digests, strict=True):
             sizes.setdefault(digest, name)
         seen[split] = sizes
     notes = []

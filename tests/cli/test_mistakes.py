@@ -157,6 +157,15 @@ def test_a_workdir_of_another_config_is_refused_and_nothing_in_it_changes(run, r
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
 
 
+def test_a_damaged_config_of_a_workdir_is_named(run, recipe, finished, tmp_path):
+    config = (finished[0] / "config.json").read_bytes()
+    for damaged in (config[: len(config) // 2], b"\xff" + config):
+        (tmp_path / "config.json").write_bytes(damaged)
+        line = run("train", f"--config={recipe}", f"--workdir={tmp_path}")
+        assert f"{tmp_path / 'config.json'} is damaged (" in line
+        assert "): give another --workdir, or remove it to go on with this config" in line
+
+
 def test_data_with_other_classes_are_refused(run, finished, photos, tmp_path):
     workdir, _ = finished
     folder = tmp_path / "photos"

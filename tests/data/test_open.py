@@ -181,6 +181,13 @@ def test_the_fingerprint_does_not_depend_on_where_the_data_lie(tree):
     assert open_data(str(first)).fingerprint != open_data(str(second)).fingerprint
 
 
+def test_another_picture_under_the_same_name_is_other_data(tree):
+    root = tree(a=10, b=10)
+    before = open_data(str(root)).fingerprint
+    (root / "a/00.png").write_bytes((root / "b/00.png").read_bytes())
+    assert open_data(str(root)).fingerprint != before
+
+
 def test_a_written_list_of_splits_is_kept_and_refuses_data_that_came(tree, tmp_path):
     root, manifest = tree(a=20, b=20), tmp_path / "splits.json"
     first = open_data(str(root))
