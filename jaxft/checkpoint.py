@@ -181,8 +181,7 @@ class Checkpoints:
                 failure = error
             else:
                 self._saving = None
-                if self._lost:
-                    self._reload()
+                self._forget_lost()
                 self.prune(self._best)
                 return True
         self._fail(failure)
@@ -210,6 +209,14 @@ class Checkpoints:
                     if not is_remote(self._directory):
                         raise
                     self._say(f"WARNING: checkpoint {old} in {self._directory} cannot be removed ({error.strerror})")
+
+    def _forget_lost(self) -> None:
+        """Once a save ended well: what is left of those that failed, while a bucket was away say, is removed."""
+        if self._lost:
+            for step in self._lost if is_first() else ():
+                remove_folder(self._directory / str(step))
+            self._reload()
+            self._lost &= {*self._manager.all_steps()}
 
     def _reload(self) -> None:
         """Lets Orbax look again which checkpoints there are. A bucket that cannot be reached still has what it had."""
@@ -259,7 +266,9 @@ class Checkpoints:
         return SaveError(f"{where} in {self._directory}: {text}")
 
     def close(self) -> None:
-        self._manager.close()
+        # A save still runs only where an error ends the run: that one is to be heard, not what becomes of the save.
+        with contextlib.suppress(OSError, ValueError, RuntimeError), reaching(self._directory):
+            self._manager.close()
 
     def meta(self, step: int) -> dict[str, Any]:
         """The JSON record of the checkpoint of `step`."""

@@ -15,15 +15,14 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
-
-from etils import epath
+from typing import Any, cast
 
 from jaxft.errors import JaxftError
 
 #: The errno of everything that goes wrong between here and a bucket, but for an object that is not there.
 UNREACHABLE = errno.EREMOTE
 _SCHEME = "gs://"
+os.environ.setdefault("EPATH_USE_TF", "false")  # one way to a bucket, whether TensorFlow is there or not; etils asks only once
 
 
 def open_path(path: str | os.PathLike[str]) -> Path:
@@ -39,8 +38,7 @@ def open_path(path: str | os.PathLike[str]) -> Path:
         raise JaxftError(f"'{text}' is no folder and no gs://BUCKET/FOLDER: mount another kind of storage as a folder")
     if importlib.util.find_spec("gcsfs") is None:
         raise JaxftError(f"'{text}' needs the package gcsfs: pip install 'jaxft[gcs]'")
-    _prepare()
-    return cast(Path, epath.Path(text))
+    return cast(Path, _bucket_path(text))
 
 
 def is_remote(path: Path) -> bool:
@@ -48,14 +46,14 @@ def is_remote(path: Path) -> bool:
     return str(path).startswith(_SCHEME)
 
 
-def _prepare() -> None:
-    """Before the first path of a bucket is looked at."""
+def _bucket_path(text: str) -> Any:
     import fsspec.config
+    from etils import epath
 
-    os.environ.setdefault("EPATH_USE_TF", "false")  # one way to a bucket, whether TensorFlow is there or not
     # What TensorStore and other processes write is not in a list that gcsfs keeps.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it prints a traceback for what it raises too
+    return epath.Path(text)
 
 
 @contextlib.contextmanager
@@ -91,7 +89,7 @@ def remove_folder(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
         return
     with contextlib.suppress(OSError), reaching(path):
-        epath.Path(path).rmtree()
+        cast(Any, path).rmtree()
 
 
 def list_files(folder: Path) -> list[str]:

@@ -6,13 +6,14 @@ listing by prefix and delimiter, uploads in one and in pieces, moves and copies.
 
 from __future__ import annotations
 
-import contextlib
+import base64
 import email
 import email.policy
 import hashlib
 import itertools
 import json
 import re
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,8 +40,7 @@ class Bucket:
         self.lock, self.clock, self.uploads = threading.Lock(), itertools.count(1), {}
 
     def __enter__(self) -> Bucket:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"bucket": self}))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"bucket": self}))
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return self
 
@@ -53,6 +53,12 @@ class Bucket:
         """Environment variables with which a program takes this server for Google's."""
         url = f"http://127.0.0.1:{self._server.server_port}"
         return {**VARIABLES, "STORAGE_EMULATOR_HOST": url, "TENSORSTORE_GCS_HTTP_URL": url}
+
+    def reset(self) -> None:
+        """Empties the bucket; it fails no more."""
+        self.objects.clear()
+        self.asked.clear()
+        self.fault = lambda method, name: 0
 
     def names(self, prefix: str = "") -> list[str]:
         """Names of objects, sorted, without their prefix."""
@@ -71,6 +77,14 @@ class Bucket:
             "generation": str(generation), "etag": str(generation), "md5Hash": _md5(content), "storageClass": "STANDARD",
             "timeCreated": "2026-01-01T00:00:00.000Z", "updated": "2026-01-01T00:00:00.000Z",
         }  # fmt: skip
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # whoever asked may be gone
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -210,15 +224,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, content: bytes | dict | None, headers: dict[str, str] | None = None) -> None:
         body = b"" if content is None else content if isinstance(content, bytes) else json.dumps(content).encode()
-        with contextlib.suppress(ConnectionError):  # whoever asked may be gone
-            self.send_response(status)
-            for key, value in {"Content-Type": "application/json", **(headers or {}), "Content-Length": str(len(body))}.items():
-                self.send_header(key, value)
-            self.end_headers()
-            self.wfile.write(body)
+        self.send_response(status)
+        for key, value in {"Content-Type": "application/json", **(headers or {}), "Content-Length": str(len(body))}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        self.wfile.write(body)
 
 
 def _md5(content: bytes) -> str:
-    import base64
-
     return base64.b64encode(hashlib.md5(content).digest()).decode()
