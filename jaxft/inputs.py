@@ -126,6 +126,18 @@ def features_of(plan: Plan, phase: Phase, config: ConfigDict) -> tuple[Features 
     return Features(prefix, views, dtype), line
 
 
+def features_folder(workdir: Path, config: ConfigDict) -> Path:
+    """Where features are kept.
+
+    Raises:
+      JaxftError: that would be in a bucket.
+    """
+    folder = open_path(config.features.dir).expanduser() if config.features.dir else workdir / "features"
+    if is_remote(folder):
+        raise JaxftError(f"features are read like memory, which {folder} is not: set config.features.dir to a local folder")
+    return folder
+
+
 def phase_input(
     plan: Plan,
     phase: Phase,
@@ -160,11 +172,7 @@ def phase_input(
     if found is None:
         say(line)
         return pictures(plan, config, mesh, eval_step)
-    folder = open_path(config.features.dir).expanduser() if config.features.dir else workdir / "features"
-    if is_remote(folder):
-        raise JaxftError(
-            f"features cannot be kept in {folder}, they are read like memory: give config.features.dir a local folder"
-        )
+    folder = features_folder(workdir, config)
     say(f"{line} in {folder}")
     prefix, seed, parts = found.prefix, config.seed, batch_parts(mesh)
     size = -(-config.input.eval_batch_size // parts) * parts

@@ -19,12 +19,13 @@ from jaxft.errors import JaxftError
 from jaxft.manifest import find_damage
 from jaxft.paths import list_files, open_path
 from jaxft.run import train
+from jaxft.workdir import open_workdir
 
 STEPS = 6
 SETTINGS = (
     f"--config.phases.phase1.length={STEPS} steps",
     "--config.phases.phase2.length=0 steps",
-    "--config.train.checkpoint_every=2 steps",
+    "--config.train.checkpoint_every=1 steps",
     "--config.train.log_every=1 steps",
     "--config.train.accum_steps=1",
 )
@@ -60,10 +61,10 @@ def _leaves(tuned):
     return [np.asarray(leaf) for leaf in jax.tree.leaves((tuned.params, tuned.model_state))]
 
 
-def _assert_same_end(bucket, on_disk, *, config_too=True):
+def _assert_same_end(bucket, on_disk):
     for name in (
         "metrics.jsonl",
-        *["config.json"] * config_too,
+        "config.json",
         "splits.json",
         "report.md",
         "report.json",
@@ -86,49 +87,61 @@ class _Crash(Exception):
     pass
 
 
-def test_a_run_in_a_bucket_that_crashes_and_is_stopped_ends_as_the_one_on_a_disk(bucket, recipe, on_disk, at_step, capsys):
+def test_a_run_in_a_bucket_that_crashes_goes_on_and_loses_the_bucket_for_a_while_ends_as_one_on_a_disk(
+    bucket, recipe, on_disk, at_step, capsys
+):
     config = read_config(str(recipe), SETTINGS)
 
-    def crash():
-        bucket.fault = lambda method, name: 404  # nothing is written on the way out, as after a kill
-        raise _Crash
-
-    at_step[4] = crash
-    with pytest.raises(_Crash):
-        train(config, WORKDIR)
-    bucket.fault = lambda method, name: 0
-    bucket.write("runs/one/checkpoints/4/params/half", b"x")  # what a killed save leaves
-    capsys.readouterr()
-    assert train(config, WORKDIR).status == "finished"
-    said = capsys.readouterr().out
-    assert f"taking over {WORKDIR} from process {os.getpid()} of " in said
-    assert "resuming at step 3\n" in said or "resuming at step 2\n" in said  # whether the save of step 3 was done
-    _assert_same_end(bucket, on_disk)
-    assert json.loads(bucket.read("runs/one/.lock"))["ended"]
-
-
-def test_a_bucket_that_is_away_around_saves_ends_nothing_and_is_said(bucket, recipe, on_disk, at_step, capsys):
     def leave():
         bucket.fault = lambda method, name: 403  # as where the credentials ran out
 
     def come_back():
         bucket.fault = lambda method, name: 0
 
+    def crash():
+        leave()  # nothing is written on the way out, as after a kill
+        raise _Crash
+
+    at_step[3] = crash
+    with pytest.raises(_Crash):
+        train(config, WORKDIR)
+    come_back()
+    bucket.write("runs/one/checkpoints/2/params/half", b"x")  # half a save, or damage, whichever step 2 had come to
     at_step[5], at_step[6] = leave, come_back
-    config = read_config(str(recipe), (*SETTINGS, "--config.train.checkpoint_every=1 steps"))
+    capsys.readouterr()
     assert train(config, WORKDIR).status == "finished"
-    warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("WARNING: ")]
+    said = capsys.readouterr().out
+    assert f"taking over {WORKDIR} from process {os.getpid()} of " in said
+    assert "resuming at step 1\n" in said
+    warnings = [line for line in said.splitlines() if line.startswith("WARNING: ")]
     assert [line.split(" (")[0].split(": the bucket")[0] for line in warnings] == [
         f"WARNING: {WORKDIR}/metrics.jsonl cannot be written",
         f"WARNING: checkpoint 4 was not saved in {WORKDIR}/checkpoints",
         f"WARNING: checkpoint 5 was not saved in {WORKDIR}/checkpoints",
     ]
     assert warnings[-1].endswith("Training goes on without that checkpoint; the newest is step 3")
-    _assert_same_end(bucket, on_disk, config_too=False)
+    _assert_same_end(bucket, on_disk)
     best = jaxft.load_run(WORKDIR).step
-    assert _steps(bucket) == sorted({best, STEPS})  # nothing is left of the two
+    assert _steps(bucket) == sorted({best, STEPS})  # nothing is left of the others
+    assert json.loads(bucket.read("runs/one/.lock"))["ended"]
 
 
+def test_a_folder_that_is_taken_over_is_said_and_one_of_another_config_is_not_taken(bucket, recipe):
+    config = read_config(str(recipe), SETTINGS)
+    with open_workdir(open_path(WORKDIR), config) as folder:
+        folder.lock()
+        folder.check_ours()
+        bucket.write("runs/one/.lock", b'{"run": "the newer one"}\n')
+        assert not folder.is_ours()
+        with pytest.raises(JaxftError, match=f"^another run was started in {WORKDIR} and has taken it over: this one ends"):
+            folder.check_ours()
+    bucket.write("runs/one/config.json", b'{"seed": 5}')
+    with pytest.raises(JaxftError, match="holds a run of another config"), open_workdir(open_path(WORKDIR), config):
+        pass
+    assert bucket.read("runs/one/.lock") == b'{"run": "the newer one"}\n'
+
+
+@pytest.mark.slow
 def test_the_run_that_is_taken_over_ends_and_leaves_the_other_alone(bucket, recipe, at_step):
     config = read_config(str(recipe), SETTINGS)
 
@@ -144,12 +157,6 @@ def test_the_run_that_is_taken_over_ends_and_leaves_the_other_alone(bucket, reci
     assert bucket.read("runs/one/metrics.jsonl") == b"of the newer one\n"
     assert bucket.read("runs/one/.lock") == b'{"run": "the newer one"}\n'
     assert _steps(bucket) == []
-
-
-def test_the_features_of_a_run_in_a_bucket_are_to_lie_on_a_disk(bucket, recipe):
-    config = read_config(str(recipe), (*SETTINGS, "--config.features.cache=True"))
-    with pytest.raises(JaxftError, match="^features cannot be kept in gs://bucket/runs/one/features, .*config.features.dir"):
-        train(config, WORKDIR)
 
 
 @pytest.mark.slow
