@@ -74,11 +74,8 @@ class Checkpoints:
             async_options=None if read_only else writing,
             multiprocessing_options=_processes(),
         )
-        # Handlers, not only names: else a manager that has saved nothing gives no metadata, and nothing could be checked.
-        handlers: dict[str, Any] = {name: ocp.StandardCheckpointHandler() for name in _ITEMS}
-        handlers["meta"] = ocp.JsonCheckpointHandler()
         with reaching(self._directory):
-            self._manager = ocp.CheckpointManager(self._directory, item_handlers=handlers, options=options)
+            self._manager = ocp.CheckpointManager(self._directory, item_handlers=_handlers(), options=options)
 
     def steps(self) -> list[int]:
         """Steps of all complete checkpoints, oldest first."""
@@ -326,7 +323,12 @@ class Checkpoints:
 
     def _metadata(self, step: int) -> Any:
         with self._readable(step):
-            return self._manager.item_metadata(step)
+            if not is_remote(self._directory) or jax.process_count() == 1:
+                return self._manager.item_metadata(step)
+            # In all processes but the first Orbax takes items it has saved in a bucket for unfinished ever after.
+            options = ocp.CheckpointManagerOptions(create=False, read_only=True, multiprocessing_options=_processes())
+            with ocp.CheckpointManager(self._directory, item_handlers=_handlers(), options=options) as reader:
+                return reader.item_metadata(step)
 
     def _restore(self, step: int, items: dict[str, Any]) -> Any:
         with self._readable(step):
@@ -344,6 +346,11 @@ class Checkpoints:
     def _hint(self, step: int) -> str:
         others = [other for other in self.steps() if other != step]
         return f"; step {others[-1]} is kept too: {self._directory / str(others[-1])}" if others else ""
+
+
+def _handlers() -> dict[str, Any]:
+    """Handlers, not only names: else a manager that has saved nothing gives no metadata, and nothing could be checked."""
+    return {**{name: ocp.StandardCheckpointHandler() for name in _ITEMS}, "meta": ocp.JsonCheckpointHandler()}
 
 
 def _processes() -> Any:
