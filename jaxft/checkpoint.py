@@ -3,7 +3,9 @@
 A checkpoint of step n is the folder `checkpoints/n` with one Orbax item for each part of the `TrainState`; `meta`, a JSON
 record that says what the run is (model, classes, preprocessing, config) and where it stands; and `MANIFEST`, the hashes of all
 files, which are compared before any is read. Saving is asynchronous; the folder appears under its final name only when it is
-complete, so a kill at any moment leaves the one before it usable. What is found damaged is moved to `checkpoints/damaged-n`.
+complete, so a kill at any moment leaves the one before it usable. In a bucket, where no folder is renamed, it lies under its
+final name from the start, and is complete when `commit_success.txt` is there. What is found damaged is moved to
+`checkpoints/damaged-n`.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from jaxft import tree
 from jaxft.errors import JaxftError, SaveError
 from jaxft.manifest import find_damage, write_manifest
 from jaxft.parallel import everyone, from_first, is_first
+from jaxft.paths import is_remote, make_folder, reaching, remove_folder
 from jaxft.train import TrainState
 
 # Orbax reports each save and each handler it tries through absl, and a failure, which is raised too, with a traceback a thread.
@@ -53,20 +56,23 @@ class Checkpoints:
     Args:
       directory: of the run's checkpoints.
       read_only: nothing is written; the folder must be there.
+      say: is given a line when an older checkpoint cannot be removed.
 
     Attributes:
       failed: is told of a save that failed: (step, error). The run can go on, and so can later saves.
     """
 
-    def __init__(self, directory: Path, *, read_only: bool = False) -> None:
-        self._directory = directory.absolute()
+    def __init__(self, directory: Path, *, read_only: bool = False, say: Callable[[str], None] = print) -> None:
+        self._directory = directory if is_remote(directory) else directory.absolute()
         self.failed: Callable[[int, SaveError], None] = lambda step, error: None
+        self._say = say
         self._saving: int | None = None  # the step whose save was begun last, until it is known how it ended
         self._well = True  # how the last one ended
         self._best: int | None = None  # what that checkpoint calls the best
         self._unsealed: OSError | None = None
+        self._lost: set[int] = set()  # steps that were not saved, though Orbax may count them
         if not read_only:
-            self._directory.mkdir(parents=True, exist_ok=True)
+            make_folder(self._directory)
         writing = ocp.AsyncOptions(timeout_secs=_SAVE_SECONDS, post_finalization_callback=self._seal)
         options = ocp.CheckpointManagerOptions(
             create=False,
@@ -76,14 +82,12 @@ class Checkpoints:
             async_options=None if read_only else writing,
             multiprocessing_options=_processes(),
         )
-        # Handlers, not only names: else a manager that has saved nothing gives no metadata, and nothing could be checked.
-        handlers: dict[str, Any] = {name: ocp.StandardCheckpointHandler() for name in _ITEMS}
-        handlers["meta"] = ocp.JsonCheckpointHandler()
-        self._manager = ocp.CheckpointManager(self._directory, item_handlers=handlers, options=options)
+        with reaching(self._directory):
+            self._manager = ocp.CheckpointManager(self._directory, item_handlers=_handlers(), options=options)
 
     def steps(self) -> list[int]:
         """Steps of all complete checkpoints, oldest first."""
-        return sorted(self._manager.all_steps())
+        return sorted({*self._manager.all_steps()} - self._lost)
 
     def newest(self) -> int | None:
         """Step of the newest complete checkpoint."""
@@ -123,12 +127,13 @@ class Checkpoints:
         return found
 
     def _set_aside(self, step: int) -> str:
-        aside = self._directory / f"damaged-{step}"
-        number = 1
-        while aside.exists():
-            number += 1
-            aside = self._directory / f"damaged-{step}-{number}"
-        (self._directory / str(step)).rename(aside)
+        with reaching(self._directory):
+            aside = self._directory / f"damaged-{step}"
+            number = 1
+            while aside.exists():
+                number += 1
+                aside = self._directory / f"damaged-{step}-{number}"
+            (self._directory / str(step)).rename(aside)
         return str(aside)
 
     def save(self, state: TrainState, meta: dict[str, Any], *, best_step: int | None) -> None:
@@ -147,11 +152,13 @@ class Checkpoints:
         if step in self.steps():  # begun from here: it is there already
             return
         self._saving, self._best, self._unsealed = step, best_step, None
+        self._lost.discard(step)
         failure: Exception | None = None
         try:
             from_first(lambda: self._check_space(sum(leaf.nbytes for leaf in jax.tree.leaves(state))))
             items = {name: ocp.args.StandardSave(jax.tree.map(_one_copy, part)) for name, part in _parts(state).items()}
-            self._manager.save(step, args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(meta)), force=True)
+            with reaching(self._directory):
+                self._manager.save(step, args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(meta)), force=True)
         except (OSError, ValueError, RuntimeError) as error:
             failure = error
         if not everyone(failure is None):
@@ -168,7 +175,8 @@ class Checkpoints:
             return self._well
         failure: Exception | None = None
         try:
-            self._manager.wait_until_finished()
+            with reaching(self._directory):
+                self._manager.wait_until_finished()
         except (OSError, ValueError, RuntimeError) as error:
             failure = error
         if everyone(failure is None):
@@ -178,6 +186,7 @@ class Checkpoints:
                 failure = error
             else:
                 self._saving = None
+                self._forget_lost()
                 self.prune(self._best)
                 return True
         self._fail(failure)
@@ -196,21 +205,49 @@ class Checkpoints:
         self.failed(step, self._save_error(step, failure or OSError(errno.EIO, "another process could not write its part")))
 
     def prune(self, best_step: int | None) -> None:
-        """Leaves only the newest and the best."""
+        """Leaves only the newest and the best. What cannot be removed from a bucket is tried again the next time."""
         for old in self.steps()[:-1]:
             if old != best_step:
-                self._manager.delete(old)
+                try:
+                    with reaching(self._directory):
+                        self._manager.delete(old)
+                except OSError as error:
+                    if not is_remote(self._directory):
+                        raise
+                    self._say(f"WARNING: checkpoint {old} in {self._directory} cannot be removed ({error.strerror})")
+
+    def _forget_lost(self) -> None:
+        """Once a save ended well: what is left of those that failed, while a bucket was away say, is removed."""
+        if self._lost:
+            for step in self._lost if is_first() else ():
+                remove_folder(self._directory / str(step))
+            self._reload()
+            self._lost &= {*self._manager.all_steps()}
+
+    def _reload(self) -> None:
+        """Lets Orbax look again which checkpoints there are. A bucket that cannot be reached still has what it had."""
+        with contextlib.suppress(OSError, ValueError, RuntimeError), reaching(self._directory):
+            next(iter(self._directory.iterdir()), None)
+            self._manager.reload()
+
+    def _unfinished(self, step: int | None) -> list[Path]:
+        """Where Orbax writes a checkpoint until it is complete."""
+        if is_remote(self._directory):
+            return [self._directory / str(step)]
+        return list(self._directory.glob(f"{step}{_TEMPORARY}*"))
 
     def _seal(self) -> None:
         """Lists the hashes of what was written. Orbax calls it in the first process, before the folder gets its final name."""
         try:
-            (folder,) = self._directory.glob(f"{self._saving}{_TEMPORARY}*")
+            (folder,) = self._unfinished(self._saving)
             write_manifest(folder, leave_out=_LATER)
         except (OSError, ValueError) as error:  # raised here, it would leave the other processes waiting
             self._unsealed = error if isinstance(error, OSError) else OSError(errno.EIO, str(error))
 
     def _check_space(self, needed: int) -> None:
-        """A disk that cannot hold the checkpoint is said before it is filled up."""
+        """A disk that cannot hold the checkpoint is said before it is filled up. A bucket is never full."""
+        if is_remote(self._directory):
+            return
         free = shutil.disk_usage(self._directory).free
         if free < needed:
             raise OSError(errno.ENOSPC, f"needs {needed / 1e6:.0f} MB, has {free / 1e6:.0f} MB")
@@ -218,11 +255,12 @@ class Checkpoints:
     def _save_error(self, step: int, error: Exception) -> SaveError:
         """Says why a save failed. What it left behind is removed: on a full disk above all that is in the way."""
         if is_first():
-            for leftover in (*self._directory.glob(f"{step}{_TEMPORARY}*"), self._directory / str(step)):
-                shutil.rmtree(leftover, ignore_errors=True)
-        with contextlib.suppress(OSError, ValueError, RuntimeError):
-            self._manager.reload()
-        text = str(error).splitlines()[0][:200] if str(error) else repr(error)
+            for leftover in {*self._unfinished(step), self._directory / str(step)}:
+                remove_folder(leftover)
+        self._lost.add(step)
+        self._reload()
+        said = error.strerror if isinstance(error, OSError) and is_remote(self._directory) else str(error)
+        text = said.splitlines()[0][:200] if said else repr(error)
         chain: list[BaseException] = [error]
         while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
             chain.append(cause)
@@ -234,7 +272,9 @@ class Checkpoints:
         return SaveError(f"{where} in {self._directory}: {text}")
 
     def close(self) -> None:
-        self._manager.close()
+        # A save still runs only where an error ends the run: that one is to be heard, not what becomes of the save.
+        with contextlib.suppress(OSError, ValueError, RuntimeError), reaching(self._directory):
+            self._manager.close()
 
     def meta(self, step: int) -> dict[str, Any]:
         """The JSON record of the checkpoint of `step`."""
@@ -292,7 +332,12 @@ class Checkpoints:
 
     def _metadata(self, step: int) -> Any:
         with self._readable(step):
-            return self._manager.item_metadata(step)
+            if not is_remote(self._directory) or jax.process_count() == 1:
+                return self._manager.item_metadata(step)
+            # In all processes but the first Orbax takes items it has saved in a bucket for unfinished ever after.
+            options = ocp.CheckpointManagerOptions(create=False, read_only=True, multiprocessing_options=_processes())
+            with ocp.CheckpointManager(self._directory, item_handlers=_handlers(), options=options) as reader:
+                return reader.item_metadata(step)
 
     def _restore(self, step: int, items: dict[str, Any]) -> Any:
         with self._readable(step):
@@ -310,6 +355,11 @@ class Checkpoints:
     def _hint(self, step: int) -> str:
         others = [other for other in self.steps() if other != step]
         return f"; step {others[-1]} is kept too: {self._directory / str(others[-1])}" if others else ""
+
+
+def _handlers() -> dict[str, Any]:
+    """Handlers, not only names: else a manager that has saved nothing gives no metadata, and nothing could be checked."""
+    return {**{name: ocp.StandardCheckpointHandler() for name in _ITEMS}, "meta": ocp.JsonCheckpointHandler()}
 
 
 def _processes() -> Any:

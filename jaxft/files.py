@@ -1,12 +1,15 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Writing files so that nobody ever sees half of one, on this computer or in a bucket."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from jaxft.paths import is_remote, reaching
 
 
 @contextlib.contextmanager
@@ -15,6 +18,12 @@ def open_whole(path: Path) -> Iterator[BinaryIO]:
 
     Folders above it are made. What was there before stays until then.
     """
+    if is_remote(path):
+        whole = io.BytesIO()
+        yield whole
+        with reaching(path):
+            path.write_bytes(whole.getvalue())
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from jaxft.config import call
 from jaxft.data import Source, find_augment, train_batches
+from jaxft.errors import JaxftError
 from jaxft.evaluate import Evaluation, evaluate, evaluate_source
 from jaxft.features import (
     DTYPES,
@@ -30,6 +31,7 @@ from jaxft.features import (
 )
 from jaxft.losses import wants_forward
 from jaxft.parallel import batch_parts, process_rows, put_batch
+from jaxft.paths import is_remote, open_path
 from jaxft.plan import Phase, Plan
 from jaxft.train import make_eval_step
 from jaxft.typing import ApplyFn, ModelState, Params
@@ -124,6 +126,18 @@ def features_of(plan: Plan, phase: Phase, config: ConfigDict) -> tuple[Features 
     return Features(prefix, views, dtype), line
 
 
+def features_folder(workdir: Path, config: ConfigDict) -> Path:
+    """Where features are kept.
+
+    Raises:
+      JaxftError: that would be in a bucket.
+    """
+    folder = open_path(config.features.dir).expanduser() if config.features.dir else workdir / "features"
+    if is_remote(folder):
+        raise JaxftError(f"features are read like memory, which {folder} is not: set config.features.dir to a local folder")
+    return folder
+
+
 def phase_input(
     plan: Plan,
     phase: Phase,
@@ -158,7 +172,7 @@ def phase_input(
     if found is None:
         say(line)
         return pictures(plan, config, mesh, eval_step)
-    folder = Path(config.features.dir).expanduser() if config.features.dir else workdir / "features"
+    folder = features_folder(workdir, config)
     say(f"{line} in {folder}")
     prefix, seed, parts = found.prefix, config.seed, batch_parts(mesh)
     size = -(-config.input.eval_batch_size // parts) * parts

@@ -12,6 +12,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from jaxft.files import write_whole
+from jaxft.paths import UNREACHABLE, is_remote, list_files, reaching
 
 NAME = "MANIFEST"
 _LAST = "# all of the above: "
@@ -27,8 +28,11 @@ def write_manifest(folder: Path, *, leave_out: Collection[str] = ()) -> None:
     Raises:
       OSError: a file cannot be read, or the list not be written.
     """
-    known = _read(folder) if (folder / NAME).exists() else {}
-    names = [name for name in _files(folder) if name != NAME and name not in leave_out]
+    try:
+        known = _read(folder)
+    except FileNotFoundError:
+        known = {}
+    names = [name for name in list_files(folder) if name != NAME and name not in leave_out]
     listed = "".join(f"{known.get(name) or _sha256(folder / name, sync=True)}  {name}\n" for name in names)
     write_whole(folder / NAME, f"{listed}{_LAST}{hashlib.sha256(listed.encode()).hexdigest()}\n")
 
@@ -39,14 +43,18 @@ def find_damage(folder: Path, *, later: Collection[str] = ()) -> str:
     Args:
       folder: with a list.
       later: files that may have come after the list was written.
+
+    Raises:
+      OSError: the folder lies in a bucket that cannot be reached: that is no damage.
     """
     try:
         wanted = _read(folder)
     except FileNotFoundError:
         return f"it has no {NAME}: it was never completed"
     except (OSError, ValueError) as error:
+        _must_be_reached(error)
         return f"its {NAME} is damaged ({error})"
-    found = set(_files(folder)) - {NAME}
+    found = set(list_files(folder)) - {NAME}
     problems = [f"{name} is missing" for name in wanted if name not in found]
     problems += [f"{name} does not belong to it" for name in sorted(found) if name not in wanted and name not in later]
     for name in wanted:
@@ -55,6 +63,7 @@ def find_damage(folder: Path, *, later: Collection[str] = ()) -> str:
                 if _sha256(folder / name) != wanted[name]:
                     problems.append(f"{name} is not what was written")
             except OSError as error:
+                _must_be_reached(error)
                 problems.append(f"{name} cannot be read ({error.strerror})")
     more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
     return "; ".join(problems[:3]) + more
@@ -66,18 +75,21 @@ def _read(folder: Path) -> dict[str, str]:
     Raises:
       ValueError: the list is not what was written.
     """
-    listed, mark, digest = (folder / NAME).read_bytes().decode().rpartition(_LAST)
+    with reaching(folder):
+        content = (folder / NAME).read_bytes()
+    listed, mark, digest = content.decode().rpartition(_LAST)
     if not mark or digest != hashlib.sha256(listed.encode()).hexdigest() + "\n":
         raise ValueError("its own hash is another")
     return {name: sha256 for sha256, _, name in (line.partition("  ") for line in listed.splitlines())}
 
 
-def _files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+def _must_be_reached(error: Exception) -> None:
+    if isinstance(error, OSError) and error.errno == UNREACHABLE:
+        raise error
 
 
 def _sha256(path: Path, *, sync: bool = False) -> str:
-    with path.open("rb") as file:
-        if sync:
+    with reaching(path), path.open("rb") as file:
+        if sync and not is_remote(path):
             os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()

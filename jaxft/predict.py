@@ -19,6 +19,7 @@ from jaxft.data import eval_batches, open_data, predict_source
 from jaxft.errors import JaxftError
 from jaxft.evaluate import evaluate_source, scores
 from jaxft.parallel import make_mesh, one_late, put_batch
+from jaxft.paths import open_path
 from jaxft.report import Judged, judge
 from jaxft.tasks import get_task
 from jaxft.train import make_eval_step
@@ -78,7 +79,7 @@ def evaluate_run(
     section = dict(tuned.record["config"]["data"])
     if data is not None:
         section |= {"source": data, "val_fraction": 0.0, "test_fraction": 0.0}
-    splits = call(open_data, section, "config.data", manifest=splits_file(Path(workdir)) if data is None else None)
+    splits = call(open_data, section, "config.data", manifest=splits_file(open_path(workdir)) if data is None else None)
     if tuple(splits.class_names) != tuned.class_names:
         raise JaxftError(
             f"the network knows {len(tuned.class_names)} classes ({', '.join(tuned.class_names[:4])}, ...), the data has "

@@ -38,6 +38,7 @@ from jaxft.parallel import (
     replicate,
     start,
 )
+from jaxft.paths import open_path
 from jaxft.plan import Phase, Plan, make_plan
 from jaxft.progress import Progress, StopSignals, Stopwatch
 from jaxft.report import Judged, judge, write_report, write_samples
@@ -74,7 +75,7 @@ def train(config: ConfigDict, workdir: str | Path, *, strict: bool = False) -> R
 
     Args:
       config: see `jaxft.config.default_config`.
-      workdir: made if absent; must not hold a run of another config.
+      workdir: a folder or `gs://BUCKET/FOLDER`; made if absent; must not hold a run of another config.
       strict: a step that is compiled again ends the run with an error, once all is saved; else it is only reported.
 
     Raises:
@@ -84,7 +85,7 @@ def train(config: ConfigDict, workdir: str | Path, *, strict: bool = False) -> R
     check_config(config)
     keep_heap()  # before the devices are asked for
     processes = start(lost_after=config.parallel.lost_after)
-    workdir, mesh = Path(workdir), make_mesh(config.parallel.mesh)
+    workdir, mesh = open_path(workdir), make_mesh(config.parallel.mesh)
     uncached = keep_compiled()
     with contextlib.ExitStack() as stack, explained_shortage():
         folder = stack.enter_context(open_workdir(workdir, config))
@@ -93,14 +94,14 @@ def train(config: ConfigDict, workdir: str | Path, *, strict: bool = False) -> R
         check_batch_size(config.input.batch_size // config.train.accum_steps, mesh, "batch_size / accum_steps")
         folder.claim(config, plan.splits)
         progress = stack.enter_context(contextlib.closing(Progress(plan.total_steps, show=is_first())))
-        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir / "checkpoints")))
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir / "checkpoints", say=progress.say)))
         state, standing = restore_state(plan, config, mesh, checkpoints, progress.say) or (
             first_state(plan, config, mesh),
             Standing(plan.phases[0].name),
         )
         step = int(state.step)
         checkpoints.failed = lambda lost, error: _not_saved(lost, error, standing, progress, checkpoints)
-        log = stack.enter_context(contextlib.closing(_open_log(config, workdir, step, progress.say)))
+        log = stack.enter_context(contextlib.closing(_open_log(config, workdir, step, progress.say, folder.is_ours)))
         compiles = stack.enter_context(contextlib.closing(Compiles()))
         watch = stack.enter_context(contextlib.closing(Stopwatch(config.input.batch_size)))
         figures = Figures(
@@ -113,7 +114,8 @@ def train(config: ConfigDict, workdir: str | Path, *, strict: bool = False) -> R
             jax.jit(make_eval_step(plan.apply, plan.loss, metrics=plan.task.metrics)), "the evaluation step"
         )
         progress.begin(step)
-        for line in (processes, uncached, plan.weights, *plan.splits.notes, f"resuming at step {step}" if step else ""):
+        resumed = f"resuming at step {step}" if step else ""
+        for line in (folder.taken, processes, uncached, plan.weights, *plan.splits.notes, resumed):
             progress.say(line)
 
         for phase in plan.phases:
@@ -184,6 +186,8 @@ def train(config: ConfigDict, workdir: str | Path, *, strict: bool = False) -> R
                 refused = strict and bool(recompiles)
                 if judging or due or stopping or refused:
                     figures.settle()
+                    log.flush()
+                    folder.check_ours()
                     checkpoints.wait()  # what failed is forgotten before the record is made
                     standing.collect(figures.collected)
                     meta = {"run": plan.record, "standing": dataclasses.asdict(standing)}
@@ -233,16 +237,9 @@ def _finish_saving(checkpoints: Checkpoints, workdir: Path) -> None:
         raise SaveError(f"the end of the run in {workdir} is not saved; its newest checkpoint is step {checkpoints.newest()}")
 
 
-def _open_log(config: ConfigDict, workdir: Path, step: int, say: Callable[[str], None]) -> RunLog:
-    return call(
-        RunLog,
-        config.log.to_dict(),
-        "config.log",
-        workdir=workdir if is_first() else None,
-        resume_step=step or None,
-        config=config.to_dict(),
-        say=say,
-    )
+def _open_log(config: ConfigDict, workdir: Path, step: int, say: Callable[[str], None], is_ours: Callable[[], bool]) -> RunLog:
+    given = {"workdir": workdir if is_first() else None, "resume_step": step or None, "config": config.to_dict()}
+    return call(RunLog, config.log.to_dict(), "config.log", **given, say=say, is_ours=is_ours)
 
 
 def _describe(phase: Phase, plan: Plan) -> str:

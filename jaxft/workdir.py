@@ -1,7 +1,7 @@
 """The folder of a run: what it holds, how it is opened for training, how a fine-tuned network is loaded from it.
 
 config.json        the configuration the run was started with
-.lock              held by the program that writes here
+.lock              held by the program that writes here (in a bucket: its name, see `jaxft.owner`)
 splits.json        which file is in which split, where the split is ours
 metrics.jsonl      training, validation and test figures by step; timing.jsonl the wall clock
 tensorboard/       the same for TensorBoard
@@ -29,7 +29,9 @@ from jaxft.errors import JaxftError
 from jaxft.files import write_whole
 from jaxft.heap import keep_heap
 from jaxft.models import Model, build
+from jaxft.owner import Owner
 from jaxft.parallel import everyone, from_first, make_mesh, replicated
+from jaxft.paths import is_remote, make_folder, open_path, reaching
 from jaxft.preprocessing import Preprocessing, on_pixels
 from jaxft.typing import ApplyFn, ModelState, Params
 
@@ -39,12 +41,29 @@ class Folder:
 
     Attributes:
       manifest: the list of splits of the run that is to be continued; None where there is none.
+      taken: a line about another run that this one takes the folder from; "" where there is none.
     """
 
     def __init__(self, workdir: Path) -> None:
         self.manifest: Path | None = None
         self._workdir = workdir
-        self._lock = FileLock(workdir / ".lock", timeout=0)
+        file = workdir / ".lock"
+        self._lock: FileLock | Owner = Owner(file) if is_remote(workdir) else FileLock(file, timeout=0)
+
+    @property
+    def taken(self) -> str:
+        return self._lock.before if isinstance(self._lock, Owner) else ""
+
+    def is_ours(self) -> bool:
+        """Whether this run may still write. Only in a bucket another one can take the folder; the first process is asked."""
+        return not isinstance(self._lock, Owner) or self._lock.is_ours()
+
+    def check_ours(self) -> None:
+        """Raises JaxftError in all processes where `is_ours` found that another run has the folder."""
+        if from_first(lambda: isinstance(self._lock, Owner) and self._lock.lost):
+            raise JaxftError(
+                f"another run was started in {self._workdir} and has taken it over: this one ends, and writes no more"
+            )
 
     def lock(self) -> None:
         """Takes the folder for this program; the system gives it back when the program ends, however it ends.
@@ -70,14 +89,17 @@ class Folder:
           JaxftError: the folder cannot be written, or another run was quicker.
         """
         from_first(lambda: self._claim(config, splits))
-        if not everyone((self._workdir / "config.json").exists()):
+        with reaching(self._workdir):
+            there = (self._workdir / "config.json").exists()
+        if not everyone(there):
             raise JaxftError(f"{self._workdir} must lie on a file system that all processes share; for some it is not there")
 
     def _claim(self, config: ConfigDict, splits: Splits) -> None:
         try:
-            self._workdir.mkdir(parents=True, exist_ok=True)
+            make_folder(self._workdir)
+            _check(self._workdir, config)  # nothing is taken from a run of another config
             self.lock()
-            _check(self._workdir, config)
+            _check(self._workdir, config)  # another one may have been quicker
             if splits.ours:
                 write_manifest(self._workdir / "splits.json", splits.ours, splits.settings)
             write_whole(self._workdir / "config.json", to_json(config) + "\n")
@@ -86,12 +108,13 @@ class Folder:
 
     def open(self, config: ConfigDict) -> str | None:
         try:
-            if not (self._workdir / "config.json").exists():
-                return None
+            with reaching(self._workdir):
+                if not (self._workdir / "config.json").exists():
+                    return None
+            _check(self._workdir, config)
             self.lock()
         except OSError as error:
             raise JaxftError(f"cannot use {self._workdir} as workdir: {error.strerror}") from error
-        _check(self._workdir, config)
         file = splits_file(self._workdir)
         return None if file is None else str(file)
 
@@ -109,7 +132,7 @@ def open_workdir(workdir: Path, config: ConfigDict) -> Iterator[Folder]:
     folder = Folder(workdir)
     try:
         manifest = from_first(lambda: folder.open(config))
-        folder.manifest = None if manifest is None else Path(manifest)
+        folder.manifest = None if manifest is None else open_path(manifest)
         yield folder
     finally:
         folder.close()
@@ -118,9 +141,11 @@ def open_workdir(workdir: Path, config: ConfigDict) -> Iterator[Folder]:
 def _check(workdir: Path, config: ConfigDict) -> None:
     config_file = workdir / "config.json"
     try:
-        if not config_file.exists():
-            return
-        changed = differences(json.loads(config_file.read_text()), json.loads(to_json(config)))
+        with reaching(config_file):
+            content = config_file.read_text()
+        changed = differences(json.loads(content), json.loads(to_json(config)))
+    except FileNotFoundError:
+        return
     except OSError as error:
         raise JaxftError(f"cannot use {workdir} as workdir: {error}") from error
     except ValueError as error:
@@ -135,7 +160,8 @@ def _check(workdir: Path, config: ConfigDict) -> None:
 def splits_file(workdir: Path) -> Path | None:
     """The run's list of splits, where they were made by us."""
     file = workdir / "splits.json"
-    return file if file.exists() else None
+    with reaching(file):
+        return file if file.exists() else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,18 +186,20 @@ def load_run(path: str | Path, *, step: int | None = None) -> FineTuned:
     """Loads a fine-tuned network; nothing but the folder is needed.
 
     Args:
-      path: a workdir, its `checkpoints` folder, or one checkpoint in it.
+      path: a workdir, its `checkpoints` folder, or one checkpoint in it; a folder or `gs://BUCKET/FOLDER`.
       step: which checkpoint; None is the best (the newest where none was judged yet).
 
     Raises:
       JaxftError: no checkpoint there, or a damaged one.
     """
     keep_heap()
-    path = Path(path)
+    path = open_path(path)
     if path.name.isdigit() and path.parent.name == "checkpoints":
         path, step = path.parent, int(path.name)
     directory = path if path.name == "checkpoints" else path / "checkpoints"
-    if not directory.is_dir():
+    with reaching(directory):
+        there = directory.is_dir()
+    if not there:
         raise JaxftError(f"no run in {path}: a workdir of `jaxft train` has a folder 'checkpoints'")
     checkpoints = Checkpoints(directory, read_only=True)
     try:

@@ -20,6 +20,7 @@ sys.path[:0] = [str(_TESTS), str(_TESTS / "models"), str(_TESTS / "data")]
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from bucket import Bucket  # noqa: E402
 from compiled import choose_generator  # noqa: E402
 from tiny_run import draw_folder, write_recipe  # noqa: E402
 
@@ -45,6 +46,22 @@ def quick_compiles():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="session")
+def served_bucket():
+    """One for all tests of a process: TensorStore keeps its address."""
+    with Bucket("bucket") as bucket:
+        os.environ.update(bucket.variables)
+        yield bucket
+
+
+@pytest.fixture
+def bucket(served_bucket):
+    """The bucket `gs://bucket`, empty, on the loopback; commands find it too."""
+    served_bucket.reset()
+    yield served_bucket
+    served_bucket.reset()
 
 
 #: Two steps of the head: quick to compile.

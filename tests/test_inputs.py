@@ -19,8 +19,9 @@ from jaxft import inputs, run, tree
 from jaxft.cli.config import read_config
 from jaxft.cli.main import main
 from jaxft.errors import JaxftError
-from jaxft.inputs import features_of
+from jaxft.inputs import features_folder, features_of
 from jaxft.parallel import make_mesh, replicated
+from jaxft.paths import open_path
 from jaxft.plan import make_plan
 from jaxft.run import train
 from jaxft.tuning import FreezeSpec, make_mask
@@ -276,3 +277,12 @@ def test_inspect_says_the_size_and_the_cost_of_a_step_on_features(recipe, capsys
     assert "features before 'head': 24 examples x 4 views and 3 to validate x 512 float32 = 0.2 MB" in text
     assert float(text.split("GFLOP")[0].split()[-1]) < 0.01  # with the frozen stages it is 0.02
     assert list(tmp_path.iterdir()) == []
+
+
+def test_features_of_a_run_in_a_bucket_need_a_folder_on_a_disk(recipe, tmp_path):
+    workdir = open_path("gs://bucket/run")
+    elsewhere = f"--config.features.dir={tmp_path}"
+    assert features_folder(workdir, read_config(str(recipe), [elsewhere])) == tmp_path
+    for more in ([], ["--config.features.dir=gs://bucket/run/features"]):
+        with pytest.raises(JaxftError, match="^features are read like memory, which gs://bucket/run/features is not: "):
+            features_folder(workdir, read_config(str(recipe), more))

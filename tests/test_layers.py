@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "jaxft"
 
 LAYERS = [
-    {"columns", "errors", "files", "heap", "tree", "typing", "preprocessing", "ops"},
+    {"columns", "errors", "files", "heap", "paths", "tree", "typing", "preprocessing", "ops"},
     {"models", "tuning", "optim", "losses", "metrics"},
     {"weights", "data"},
     {"parallel", "train", "tasks", "evaluate", "features", "verify", "checkpoint", "manifest", "compiling"},
@@ -23,6 +23,7 @@ LAYERS = [
         "states",
         "figures",
         "log",
+        "owner",
         "progress",
         "workdir",
         "predict",
@@ -41,6 +42,8 @@ LAYERS = [
 DOORS = {
     "flax.linen": {"models"},
     "orbax": {"checkpoint"},
+    "etils": {"paths"},
+    "fsspec": {"paths"},
     "tensorflow_datasets": {"data"},
     "grain": {"data"},
     "clu": {"metrics", "log", "tuning"},

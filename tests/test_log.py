@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from jaxft.errors import JaxftError
 from jaxft.log import JsonLines, RunLog, TensorBoard
+from jaxft.paths import open_path
 
 
 def _write(path, steps, resume_step=None):
@@ -365,3 +367,93 @@ def test_a_resumed_run_stays_one_run_of_weights_and_biases(tmp_path, monkeypatch
     assert [settings["id"] for settings in started] == [None, "abc123"]
     assert all((settings["project"], settings["config"]) == ("pets", {"seed": 3}) for settings in started)
     assert logged == [(1, {"train/loss": 0.5}), "finished", (2, {"train/loss": 0.5}), "finished"]
+
+
+def _bucket_log(resume_step=None, **options):
+    return RunLog(open_path("gs://bucket/run"), resume_step=resume_step, **{"tensorboard": False, **options})
+
+
+def _bucket_steps(bucket, name="metrics"):
+    return [json.loads(line)["step"] for line in bucket.read(f"run/{name}.jsonl").splitlines()]
+
+
+def test_in_a_bucket_lines_come_with_a_flush_and_are_the_same_bytes(bucket, tmp_path):
+    logs = [_bucket_log(), RunLog(tmp_path, tensorboard=False)]
+    for log in logs:
+        log.metrics(1, "train", {"loss": 0.5})
+        log.timing(1, {"wait_share": 0.5})
+    assert bucket.read("run/metrics.jsonl") == b""
+    for log in logs:
+        log.flush()
+    assert bucket.read("run/metrics.jsonl") == (tmp_path / "metrics.jsonl").read_bytes()
+    for log in logs:
+        log.metrics(2, "val", {"accuracy": 0.25})
+        log.close()
+    for name in ("metrics.jsonl", "timing.jsonl"):
+        assert bucket.read(f"run/{name}") == (tmp_path / name).read_bytes()
+
+
+def test_in_a_bucket_a_resumed_log_forgets_later_steps(bucket):
+    for resume_step, steps in ((None, range(1, 9)), (4, range(5, 7))):
+        log = _bucket_log(resume_step)
+        for step in steps:
+            log.metrics(step, "train", {"loss": 1.0})
+        log.close()
+    assert _bucket_steps(bucket) == [1, 2, 3, 4, 5, 6]
+
+
+def test_in_a_bucket_lines_come_once_a_minute_where_no_flush_is_asked_for(bucket, monkeypatch):
+    monkeypatch.setattr("jaxft.log._OFTEN", 0.05)
+    log = _bucket_log()
+    time.sleep(0.06)
+    log.metrics(1, "train", {"loss": 0.5})
+    assert _bucket_steps(bucket) == [1]
+    log.metrics(2, "train", {"loss": 0.5})
+    assert _bucket_steps(bucket) == [1]
+
+
+def test_a_bucket_that_is_away_is_said_once_and_gets_all_lines_when_it_is_back(bucket, monkeypatch):
+    monkeypatch.setattr("jaxft.log._OFTEN", 0)
+    said = []
+    log = _bucket_log(say=said.append)
+    log.metrics(1, "train", {"loss": 0.5})
+    bucket.fault = lambda method, name: 404
+    bucket.asked.clear()
+    for step in (2, 3, 4):
+        log.metrics(step, "train", {"loss": 0.5})
+    assert len(bucket.asked) == 1  # each try may take half a minute: the next is made when it is asked for
+    log.flush()
+    assert len(bucket.asked) == 2
+    assert len(said) == 1
+    assert said[0].startswith("WARNING: gs://bucket/run/metrics.jsonl cannot be written (there is no ")
+    bucket.fault = lambda method, name: 0
+    log.flush()
+    log.close()
+    assert _bucket_steps(bucket) == [1, 2, 3, 4]
+    assert len(said) == 1
+
+
+def test_a_run_that_another_has_taken_over_writes_no_logs(bucket):
+    ours = True
+    log = _bucket_log(is_ours=lambda: ours)
+    log.metrics(1, "train", {"loss": 0.5})
+    log.flush()
+    ours = False
+    log.metrics(2, "train", {"loss": 0.5})
+    log.flush()
+    log.close()
+    assert _bucket_steps(bucket) == [1]
+
+
+def test_event_files_are_copied_to_a_bucket_one_for_each_start(bucket, tmp_path, without_tensorflow):
+    for resume_step, step in ((None, 1), (1, 2)):
+        log = _bucket_log(resume_step, tensorboard=True)
+        log.metrics(step, "train", {"loss": float(step)})
+        log.flush()
+        assert len(bucket.names("run/tensorboard/")) == step
+        log.metrics(step, "val", {"loss": float(step)})
+        log.close()
+    for name in bucket.names("run/tensorboard/"):
+        (tmp_path / name).write_bytes(bucket.read(f"run/tensorboard/{name}"))
+    found = sorted(scalar for events in _events(tmp_path) for scalar in _scalars(events))
+    assert found == [(1, "train/loss", 1), (1, "val/loss", 1), (2, "train/loss", 2), (2, "val/loss", 2)]

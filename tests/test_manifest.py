@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxft.manifest import NAME, find_damage, write_manifest
+from jaxft.paths import open_path
 
 FILES = {
     "clock/_METADATA": b'{"step": 3}',
@@ -170,3 +171,31 @@ def test_what_cannot_be_listed_is_an_error_and_leaves_the_list_before(folder):
         write_manifest(folder)
     assert (folder / NAME).read_bytes() == before
     assert sorted(os.listdir(folder)) == sorted({name.split("/")[0] for name in FILES} | {NAME, "broken"})
+
+
+def test_in_a_bucket_the_list_is_the_same_and_finds_the_same_damage(bucket, folder):
+    remote = open_path("gs://bucket/run/checkpoints/7")
+    for name, content in FILES.items():
+        bucket.write(f"run/checkpoints/7/{name}", content)
+    bucket.write("run/checkpoints/70/other", b"x")
+    write_manifest(remote)
+    assert bucket.read(f"run/checkpoints/7/{NAME}") == (folder / NAME).read_bytes()
+    assert find_damage(remote) == ""
+    bucket.write("run/checkpoints/7/params/manifest.ocdbt", b"\x0c\xdb\x3a\x2b")
+    bucket.write("run/checkpoints/7/stray", b"")
+    del bucket.objects["run/checkpoints/7/meta/metadata"]
+    assert find_damage(remote) == (
+        "meta/metadata is missing; stray does not belong to it; params/manifest.ocdbt is not what was written"
+    )
+    assert find_damage(remote.parent / "8") == f"it has no {NAME}: it was never completed"
+
+
+@pytest.mark.parametrize("object_name", [NAME, "params/manifest.ocdbt", ""])
+def test_a_bucket_that_cannot_be_reached_is_no_damage(bucket, object_name):
+    remote = open_path("gs://bucket/7")
+    for name, content in FILES.items():
+        bucket.write(f"7/{name}", content)
+    write_manifest(remote)
+    bucket.fault = lambda method, name: 403 if name.rstrip("/").endswith(object_name or "7") else 0
+    with pytest.raises(OSError, match="the bucket says: Forbidden"):
+        find_damage(remote)

@@ -16,6 +16,7 @@ from typing import Any
 
 from jaxft.cli.config import UsageError, split_overrides
 from jaxft.errors import JaxftError, SaveError, near
+from jaxft.paths import UNREACHABLE
 
 FINISHED, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 75
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -55,7 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
         made[name].add_argument(
             "--config", required=True, metavar="FILE[:ARG]", help="a recipe; --config.KEY=VALUE overrides any of its keys"
         )
-    made["train"].add_argument("--workdir", required=True, help="folder of the run; made if absent")
+    made["train"].add_argument("--workdir", required=True, help="folder of the run, or gs://BUCKET/FOLDER; made if absent")
     made["train"].add_argument("--deterministic", action="store_true", help="the same bits in every run, also on GPUs")
     made["train"].add_argument("--coordinator", metavar="HOST:PORT", help="where the first of several processes listens")
     made["train"].add_argument("--processes", type=int, help="how many there are")
@@ -160,6 +161,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SaveError as error:
         return _ended(FAILED, _one_line(error))
     except OSError as error:
+        if error.errno == UNREACHABLE:
+            return _ended(FAILED, f"{error.strerror}; what was saved before is there still: start it again")
         if error.errno not in _FULL:
             raise
         where = f" ({error.filename})" if error.filename else ""

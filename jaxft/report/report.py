@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from jaxft.columns import aligned
 from jaxft.data import Source
 from jaxft.evaluate import Evaluation, bootstrap_interval, scores
+from jaxft.files import write_whole
 from jaxft.tasks import Task
 
 
@@ -99,7 +101,7 @@ def write_report(
 ) -> str:
     """Writes report.md, report.json and predictions.csv; returns the text of report.md."""
     names = [source.names[index] for index in evaluation.index]
-    _write_predictions(workdir / "predictions.csv", names, evaluation, task, class_names)
+    write_whole(workdir / "predictions.csv", _predictions(names, evaluation, task, class_names))
     lines = [
         f"# {title}",
         "",
@@ -116,7 +118,7 @@ def write_report(
             for row in after.classes
         ]
     text = "\n".join(lines) + "\n"
-    (workdir / "report.md").write_text(text, encoding="utf-8")
+    write_whole(workdir / "report.md", text)
     record = {
         "title": title,
         "split": split,
@@ -124,25 +126,25 @@ def write_report(
         "before": dataclasses.asdict(before),
         "after": dataclasses.asdict(after),
     }
-    (workdir / "report.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_whole(workdir / "report.json", json.dumps(record, indent=2) + "\n")
     return text
 
 
-def _write_predictions(
-    path: Path, names: Sequence[str], evaluation: Evaluation, task: Task, class_names: Sequence[str]
-) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        if task.name == "classify":
-            probability = scores.softmax(evaluation.logits)
-            writer.writerow(["name", "label", "predicted", "probability"])
-            for name, label, row in zip(names, evaluation.labels, probability, strict=True):
-                best = int(row.argmax())
-                writer.writerow([name, class_names[int(label)], class_names[best], f"{row[best]:.6f}"])
-        else:
-            columns = list(class_names) if task.name == "multilabel" else ["value"]
-            # The logarithm of 1 / (1 + exp(-x)) overflows for no x.
-            outputs = np.exp(-np.logaddexp(0, -evaluation.logits)) if task.name == "multilabel" else evaluation.logits
-            writer.writerow(["name", *columns])
-            for name, row in zip(names, outputs, strict=True):
-                writer.writerow([name, *(f"{value:.6f}" for value in row)])
+def _predictions(names: Sequence[str], evaluation: Evaluation, task: Task, class_names: Sequence[str]) -> str:
+    """The text of predictions.csv."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    if task.name == "classify":
+        probability = scores.softmax(evaluation.logits)
+        writer.writerow(["name", "label", "predicted", "probability"])
+        for name, label, row in zip(names, evaluation.labels, probability, strict=True):
+            best = int(row.argmax())
+            writer.writerow([name, class_names[int(label)], class_names[best], f"{row[best]:.6f}"])
+    else:
+        columns = list(class_names) if task.name == "multilabel" else ["value"]
+        # The logarithm of 1 / (1 + exp(-x)) overflows for no x.
+        outputs = np.exp(-np.logaddexp(0, -evaluation.logits)) if task.name == "multilabel" else evaluation.logits
+        writer.writerow(["name", *columns])
+        for name, row in zip(names, outputs, strict=True):
+            writer.writerow([name, *(f"{value:.6f}" for value in row)])
+    return text.getvalue()

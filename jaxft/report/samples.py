@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from jaxft.data import Source, decode
 from jaxft.evaluate import Evaluation, scores
+from jaxft.files import open_whole
 from jaxft.tasks import Task
 
 _CELL, _TEXT, _GAP = 112, 30, 8
@@ -70,7 +71,8 @@ def draw_samples(
         if not right:
             draw.text((left, top + _CELL + 15), _fit(f"is {truth}", font), fill=_INK, font=font)
             draw.rectangle((left - 2, top - 2, left + _CELL + 1, top + _CELL + 1), outline=_WRONG, width=2)
-    sheet.save(path)
+    with open_whole(path) as file:
+        sheet.save(file, "PNG")
 
 
 def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
