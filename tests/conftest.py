@@ -22,6 +22,7 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 from bucket import Bucket  # noqa: E402
 from compiled import choose_generator  # noqa: E402
+from filelock import FileLock  # noqa: E402
 from tiny_run import draw_folder, write_recipe  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -29,14 +30,33 @@ choose_generator()
 
 
 @pytest.fixture(scope="session")
-def photos(tmp_path_factory):
-    """A folder of three class folders, ten small pictures each."""
-    return draw_folder(tmp_path_factory.mktemp("data") / "photos")
+def made_once(tmp_path_factory):
+    """Gives a folder that all workers share: the first that asks for a name makes what is in it, the others wait."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def made(name, make):
+        folder, whole = shared / name, shared / f"{name}.whole"
+        with FileLock(shared / f"{name}.lock"):
+            if not whole.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of one that failed
+                folder.mkdir()
+                make(folder)
+                whole.touch()
+        return folder
+
+    return made
 
 
 @pytest.fixture(scope="session")
-def recipe(tmp_path_factory, photos):
-    return write_recipe(tmp_path_factory.mktemp("recipe") / "tiny.py", photos)
+def photos(made_once):
+    """A folder of three class folders, ten small pictures each."""
+    return made_once("data", lambda folder: draw_folder(folder / "photos")) / "photos"
+
+
+@pytest.fixture(scope="session")
+def recipe(made_once, photos):
+    return made_once("recipe", lambda folder: write_recipe(folder / "tiny.py", photos)) / "tiny.py"
 
 
 @pytest.fixture(scope="module")
@@ -64,17 +84,30 @@ def bucket(served_bucket):
     served_bucket.reset()
 
 
+@pytest.fixture(scope="module")
+def one_device():
+    """For runs in this process to which eight simulated devices, on a few cores, are nothing but slow."""
+    from jaxft import run
+
+    mesh = run.make_mesh
+    run.make_mesh = lambda layout: mesh(layout, jax.devices()[:1])
+    yield
+    run.make_mesh = mesh
+
+
 #: Two steps of the head: quick to compile.
 FINISHED = ("--config.phases.phase1.length=2 steps", "--config.phases.phase2.length=0 steps")
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, recipe):
+def finished(made_once, recipe):
     """The workdir of a finished run of `recipe` with the overrides `FINISHED`."""
-    workdir = tmp_path_factory.mktemp("finished") / "run"
-    command = [sys.executable, "-m", "jaxft", "train", f"--config={recipe}", f"--workdir={workdir}", *FINISHED]
-    subprocess.run(command, check=True, env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"})
-    return workdir, FINISHED
+
+    def make(folder):
+        command = [sys.executable, "-m", "jaxft", "train", f"--config={recipe}", f"--workdir={folder / 'run'}", *FINISHED]
+        subprocess.run(command, check=True, env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"})
+
+    return made_once("finished", make) / "run", FINISHED
 
 
 def pytest_collection_modifyitems(items):

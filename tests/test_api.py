@@ -9,7 +9,7 @@ import jaxft
 from jaxft.losses import focal
 from jaxft.run import train
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
+pytestmark = pytest.mark.usefixtures("one_device", "quick_compiles")
 
 
 def test_finetune_is_a_call_of_the_run_and_its_network_predicts(photos, tmp_path):

@@ -15,7 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from jaxft import inputs, run, tree
+from jaxft import inputs, tree
 from jaxft.cli.config import read_config
 from jaxft.cli.main import main
 from jaxft.errors import JaxftError
@@ -56,14 +56,6 @@ def arrays(workdir):
 
 def figures(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
-@pytest.fixture(scope="module")
-def one_device():
-    mesh = run.make_mesh
-    run.make_mesh = lambda layout: mesh(layout, jax.devices()[:1])
-    yield
-    run.make_mesh = mesh
 
 
 @pytest.fixture(scope="module")

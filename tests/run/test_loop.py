@@ -12,6 +12,8 @@ from jaxft import inputs, run
 from jaxft.cli.config import read_config
 from jaxft.errors import JaxftError
 
+pytestmark = pytest.mark.usefixtures("one_device", "quick_compiles")
+
 SETTINGS = (
     "--config.phases.phase1.length=4 steps",
     "--config.phases.phase2.length=0 steps",

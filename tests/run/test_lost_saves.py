@@ -8,6 +8,8 @@ from jaxft import checkpoint, run
 from jaxft.cli.config import read_config
 from jaxft.errors import SaveError
 
+pytestmark = pytest.mark.usefixtures("one_device", "quick_compiles")
+
 SETTINGS = (
     "--config.phases.phase1.length=6 steps",
     "--config.phases.phase2.length=0 steps",

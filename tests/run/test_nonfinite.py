@@ -12,6 +12,8 @@ from jaxft.data.order import batch_examples
 from jaxft.run import train
 from jaxft.workdir import load_run
 
+pytestmark = pytest.mark.usefixtures("one_device", "quick_compiles")
+
 EXAMPLE = 5
 #: One epoch has three steps of 8 examples: the example comes up in one of them, and three times in all.
 SETTINGS = (

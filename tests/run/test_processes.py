@@ -47,6 +47,7 @@ class Job:
                 "JAX_NUM_CPU_DEVICES": str(devices),
                 "JAX_COMPILATION_CACHE_DIR": str(cache),
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+                "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
                 **older_generator(),
             }
             if processes > 1:

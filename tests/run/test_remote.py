@@ -31,7 +31,7 @@ SETTINGS = (
 )
 WORKDIR = "gs://bucket/runs/one"
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
+pytestmark = pytest.mark.usefixtures("one_device", "quick_compiles")
 
 
 @pytest.fixture
@@ -87,6 +87,7 @@ class _Crash(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_run_in_a_bucket_that_crashes_goes_on_and_loses_the_bucket_for_a_while_ends_as_one_on_a_disk(
     bucket, recipe, on_disk, at_step, capsys
 ):

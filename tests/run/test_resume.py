@@ -5,12 +5,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from compiled import older_generator
 
 from jaxft.cli.config import read_config
 from jaxft.config import PLACEMENT, to_json
@@ -19,7 +21,13 @@ from jaxft.run import train
 from jaxft.workdir import open_workdir
 
 STEPS = 6
-SETTINGS = ("--config.loss.name=kill_loss:loss", "--config.train.checkpoint_every=1 steps")
+# A batch that is no power of two, and a log line of four steps: the second kill below leaves a checkpoint inside one.
+SETTINGS = (
+    "--config.loss.name=kill_loss:loss",
+    "--config.input.batch_size=24",
+    "--config.train.checkpoint_every=1 steps",
+    "--config.train.log_every=4 steps",
+)
 
 
 def _start(recipe, workdir, cache, *more, **environment):
@@ -33,6 +41,13 @@ def _start(recipe, workdir, cache, *more, **environment):
         **environment,
     }
     return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def _wait_for_checkpoint(process, workdir):
+    """Until the first one is complete: the run is in the middle of its steps."""
+    while not (workdir / "checkpoints" / "1").exists():
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.01)
 
 
 def _everything(workdir):
@@ -57,12 +72,15 @@ def _assert_same(one, other):
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory, recipe):
+def unbroken(made_once, recipe):
     """The reference run, in a process of its own; its compiled steps are cached for the others."""
-    base = tmp_path_factory.mktemp("unbroken")
-    process = _start(recipe, base / "run", base / "cache", *SETTINGS)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
+
+    def make(base):
+        process = _start(recipe, base / "run", base / "cache", *SETTINGS)
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
+
+    base = made_once("unbroken", make)
     return base / "run", base / "cache", _everything(base / "run")
 
 
@@ -76,6 +94,7 @@ def test_a_run_killed_inside_its_steps_and_continued_is_bit_equal(unbroken, reci
         process = _start(recipe, workdir, cache, *SETTINGS, KILL_AFTER=after)
         output, _ = process.communicate()
         assert process.returncode == -signal.SIGKILL, output
+        assert (workdir / ".lock").exists()  # nobody holds it: the next start does not mind
     process = _start(recipe, workdir, cache, *SETTINGS)
     output, _ = process.communicate()
     assert process.returncode == 0, output
@@ -83,34 +102,14 @@ def test_a_run_killed_inside_its_steps_and_continued_is_bit_equal(unbroken, reci
     _assert_same(_everything(workdir), expected)
 
 
-def test_a_batch_that_is_no_power_of_two_resumes_inside_a_log_window_bit_equal(recipe, tmp_path, unbroken):
-    _, cache, _ = unbroken
-    more = (
-        "--config.input.batch_size=24",
-        "--config.phases.phase1.length=5 steps",
-        "--config.phases.phase2.length=0 steps",
-        "--config.train.log_every=4 steps",
-        "--config.train.eval_every=5 steps",
-    )
-    for name, after, code in (("whole", None, 0), ("killed", "7", -signal.SIGKILL), ("killed", None, 0)):
-        kill = {} if after is None else {"KILL_AFTER": after}
-        process = _start(recipe, tmp_path / name, cache, *SETTINGS, *more, **kill)
-        output, _ = process.communicate()
-        assert process.returncode == code, output
-    assert "resuming at step" in output
-    _assert_same(_everything(tmp_path / "killed"), _everything(tmp_path / "whole"))
-
-
 def test_ctrl_c_saves_and_a_resumed_run_is_bit_equal(unbroken, recipe, tmp_path):
     _, cache, expected = unbroken
     workdir = tmp_path / "run"
     process = _start(recipe, workdir, cache, *SETTINGS)
-    for line in process.stdout:
-        if line.startswith("step 2/"):
-            process.send_signal(signal.SIGINT)
-            break
-    output = process.stdout.read()
-    assert process.wait() == 75, output
+    _wait_for_checkpoint(process, workdir)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate()
+    assert process.returncode == 75, output
     assert "; everything is saved: the same command goes on from there" in output
     process = _start(recipe, workdir, cache, *SETTINGS)
     output, _ = process.communicate()
@@ -118,19 +117,26 @@ def test_ctrl_c_saves_and_a_resumed_run_is_bit_equal(unbroken, recipe, tmp_path)
     _assert_same(_everything(workdir), expected)
 
 
-@pytest.mark.parametrize("more", [(), ("--config.parallel.mesh=2x4x1", "--config.parallel.frozen=replicate")])
-def test_a_checkpoint_of_one_device_continues_on_eight(unbroken, recipe, tmp_path, more):
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--config.parallel.mesh=2x2x1", "--config.parallel.frozen=replicate"),
+        pytest.param((), marks=pytest.mark.slow),
+    ],
+)
+def test_a_checkpoint_of_one_device_continues_on_four(unbroken, recipe, tmp_path, more):
     source, cache, (_, expected, _) = unbroken
     workdir = tmp_path / "run"
     shutil.copytree(source, workdir)
     shutil.rmtree(workdir / "checkpoints" / str(STEPS))
     (start,) = (int(folder.name) for folder in (workdir / "checkpoints").iterdir())
     assert 0 < start < STEPS
-    process = _start(recipe, workdir, cache, *SETTINGS, *more, JAX_NUM_CPU_DEVICES="8", SAY_DEVICES="1")
+    variables = {"JAX_NUM_CPU_DEVICES": "4", "SAY_DEVICES": "1", **older_generator()}
+    process = _start(recipe, workdir, cache, *SETTINGS, *more, **variables)
     output, _ = process.communicate()
     assert process.returncode == 0, output
     assert f"resuming at step {start}" in output
-    assert "logits on 8" in output
+    assert "logits on 4" in output
     _, found, _ = _everything(workdir)
     for name, value in expected.items():
         if np.issubdtype(value.dtype, np.floating):
@@ -194,28 +200,16 @@ def test_a_second_run_in_the_same_workdir_at_the_same_time_is_refused_and_the_fi
     _, cache, expected = unbroken
     workdir = tmp_path / "run"
     first = _start(recipe, workdir, cache, *SETTINGS)
-    line = next(line for line in first.stdout if line.startswith("step "))
+    _wait_for_checkpoint(first, workdir)
     first.send_signal(signal.SIGSTOP)  # it is in the middle of its steps for as long as it takes
     second = _start(recipe, workdir, cache, *SETTINGS)
     output, _ = second.communicate()
     first.send_signal(signal.SIGCONT)
     assert second.returncode == 2, output
     assert f"jaxft: another run is writing to {workdir}: wait for its end, or give another --workdir" in output
-    rest = first.stdout.read()
-    assert first.wait() == 0, line + rest
+    output, _ = first.communicate()
+    assert first.returncode == 0, output
     _assert_same(_everything(workdir), expected)
-
-
-def test_a_run_that_was_killed_leaves_no_lock(unbroken, recipe, tmp_path):
-    _, cache, _ = unbroken
-    workdir = tmp_path / "run"
-    first = _start(recipe, workdir, cache, *SETTINGS)
-    next(line for line in first.stdout if line.startswith("step "))
-    first.kill()
-    first.communicate()
-    assert (workdir / ".lock").exists()
-    with open_workdir(workdir, read_config(str(recipe), SETTINGS)) as folder:
-        assert folder.manifest == workdir / "splits.json"
 
 
 def test_another_config_is_refused_but_for_where_things_lie(unbroken, recipe, tmp_path):
