@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxft import tree
 from jaxft.errors import JaxftError, SaveError
+from jaxft.items import ITEMS, difference, items_of, one_copy
 from jaxft.manifest import find_damage, write_manifest
 from jaxft.parallel import everyone, from_first, is_first
 from jaxft.paths import is_remote, make_folder, reaching, remove_folder
@@ -35,17 +35,9 @@ from jaxft.train import TrainState
 logging.getLogger("absl").setLevel(logging.CRITICAL)
 logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # the same, once more for each write that was under way
 
-_ITEMS = ("clock", "params", "model_state", "opt_state", "ema")
 _TEMPORARY = ".orbax-checkpoint-tmp"
 #: What Orbax writes as the very last, after the hashes were taken: they come onto the list when it is done.
 _LATER = ("_CHECKPOINT_METADATA", "commit_success.txt")
-#: What a checkpoint is of whose item does not fit.
-_OTHER = {
-    "params": "another network",
-    "model_state": "another network",
-    "opt_state": "another optimizer, or of other trained parts",
-    "ema": "other averages",
-}
 #: Seconds in which all processes must have written their part of a checkpoint.
 _SAVE_SECONDS = 1200
 
@@ -156,7 +148,7 @@ class Checkpoints:
         failure: Exception | None = None
         try:
             from_first(lambda: self._check_space(sum(leaf.nbytes for leaf in jax.tree.leaves(state))))
-            items = {name: ocp.args.StandardSave(jax.tree.map(_one_copy, part)) for name, part in _parts(state).items()}
+            items = {name: ocp.args.StandardSave(jax.tree.map(one_copy, part)) for name, part in items_of(state).items()}
             with reaching(self._directory):
                 self._manager.save(step, args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(meta)), force=True)
         except (OSError, ValueError, RuntimeError) as error:
@@ -205,15 +197,13 @@ class Checkpoints:
         self.failed(step, self._save_error(step, failure or OSError(errno.EIO, "another process could not write its part")))
 
     def prune(self, best_step: int | None) -> None:
-        """Leaves only the newest and the best. What cannot be removed from a bucket is tried again the next time."""
+        """Leaves only the newest and the best. What cannot be removed is tried again the next time."""
         for old in self.steps()[:-1]:
             if old != best_step:
                 try:
                     with reaching(self._directory):
                         self._manager.delete(old)
                 except OSError as error:
-                    if not is_remote(self._directory):
-                        raise
                     self._say(f"WARNING: checkpoint {old} in {self._directory} cannot be removed ({error.strerror})")
 
     def _forget_lost(self) -> None:
@@ -290,7 +280,7 @@ class Checkpoints:
         Raises:
           JaxftError: other names, shapes or dtypes than `target`'s, or a checkpoint that cannot be read.
         """
-        parts = _parts(target)
+        parts = items_of(target)
         self._check(step, parts, dtypes=True)
         found = self._restore(step, {name: ocp.args.StandardRestore(part) for name, part in parts.items()})
         clock = found["clock"]
@@ -323,12 +313,10 @@ class Checkpoints:
     def _check(self, step: int, parts: dict[str, Any], *, dtypes: bool) -> None:
         """Compares trees before any array is read, so that a mismatch is a readable line. Orbax casts dtypes without one."""
         metadata = self._metadata(step)
-        for name, other in _OTHER.items():
+        for name, part in parts.items():
             item = _item(metadata, name)
-            if name in parts and item is not None:
-                found = tree.diff(_flat(parts[name]), _flat(item.tree), dtypes=dtypes)
-                if found:
-                    raise JaxftError(f"checkpoint {step} in {self._directory} is of {other}: {found}{self._hint(step)}")
+            if item is not None and (found := difference(name, part, item.tree, dtypes=dtypes)):
+                raise JaxftError(f"checkpoint {step} in {self._directory} is of {found}{self._hint(step)}")
 
     def _metadata(self, step: int) -> Any:
         with self._readable(step):
@@ -359,7 +347,7 @@ class Checkpoints:
 
 def _handlers() -> dict[str, Any]:
     """Handlers, not only names: else a manager that has saved nothing gives no metadata, and nothing could be checked."""
-    return {**{name: ocp.StandardCheckpointHandler() for name in _ITEMS}, "meta": ocp.JsonCheckpointHandler()}
+    return {**{name: ocp.StandardCheckpointHandler() for name in ITEMS}, "meta": ocp.JsonCheckpointHandler()}
 
 
 def _processes() -> Any:
@@ -368,33 +356,6 @@ def _processes() -> Any:
         return ocp.options.MultiprocessingOptions()
     everyone = set(range(jax.process_count()))
     return ocp.options.MultiprocessingOptions(primary_host=0, active_processes=everyone, barrier_sync_key_prefix="jaxft")
-
-
-def _parts(state: TrainState) -> dict[str, Any]:
-    """The items of a state. A part without arrays has no item: Orbax refuses empty trees."""
-    parts = {name: getattr(state, name) for name in _ITEMS if name != "clock"}
-    parts["clock"] = {"step": state.step, "rng": state.rng}
-    return {name: part for name, part in parts.items() if jax.tree.leaves(part)}
-
-
-def _one_copy(leaf: jax.Array) -> jax.Array | np.ndarray:
-    """Of an array that all devices have whole, the first one's copy, which the first process writes.
-
-    Given all, Orbax saves a slice of each copy, and every slice of every shape is a program that is compiled and run first.
-    """
-    if not leaf.is_fully_replicated:
-        return leaf
-    first = leaf.addressable_shards[0].data
-    if leaf.is_fully_addressable:
-        return first
-    # Only the first process writes it; the copy is not the device's own memory, which the next step takes.
-    return np.array(first) if jax.process_index() == 0 else np.asarray(first)
-
-
-def _flat(part: Any) -> dict[str, Any]:
-    """'/' path of every leaf of a tree of any kind -> leaf."""
-    leaves = jax.tree_util.tree_flatten_with_path(part)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def _item(metadata: Any, name: str) -> Any:

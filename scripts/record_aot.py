@@ -29,6 +29,7 @@ COMMON = (
 )
 HEAD = ("--config.model.name=resnet50", "--config.phases.phase1.train=head")
 RESNET = ("--config.model.name=resnet50", "--config.phases.phase1.train=full", "--config.model.dtype=bfloat16")
+SMALL = ("--config.model.name=resnet18", "--config.phases.phase1.train=full", "--config.model.dtype=bfloat16")
 VIT = ("--config.model.name=vit_base_patch16_224", "--config.phases.phase1.train=full", "--config.model.dtype=bfloat16")
 
 #: name -> target, examples in a step, what else.
@@ -38,6 +39,9 @@ STEPS: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "resnet50 head 2xv5e:4x4": ("2xv5e:4x4", 1024, HEAD),
     "resnet50 head h100:8": ("h100:8", 256, HEAD),
     "resnet50 head h100:2x8": ("h100:2x8", 512, HEAD),
+    "resnet18 full h100:8": ("h100:8", 256, SMALL),
+    "resnet18 full deterministic h100:8": ("h100:8", 256, (*SMALL, "--deterministic")),
+    "resnet18 full fsdp v5e:2x4": ("v5e:2x4", 256, (*SMALL, "--mesh=1x8x1")),
     "resnet50 full fsdp h100:8": ("h100:8", 512, (*RESNET, "--mesh=1x8x1")),
     "vit_b_16 full fsdp h100:8": ("h100:8", 512, (*VIT, "--mesh=1x8x1")),
     "vit_b_16 full fsdp v5e:4x4": ("v5e:4x4", 512, (*VIT, "--mesh=1x16x1")),

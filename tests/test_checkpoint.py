@@ -511,3 +511,24 @@ def test_the_record_of_a_damaged_newest_checkpoint_is_not_believed(finished, tmp
     record.write_bytes(record.read_bytes().replace(b'"stale": 0', b'"stale": 7'))  # reads well, and says something else
     with pytest.raises(JaxftError, match=rf"checkpoint {newest} in .* is damaged \(meta/.* is not what was written\)"):
         load_run(workdir)
+
+
+def test_an_older_checkpoint_that_cannot_be_removed_is_said_ends_nothing_and_goes_later(six, tmp_path, monkeypatch):
+    shutil.copytree(six, tmp_path / "checkpoints")
+    said = []
+    checkpoints = Checkpoints(tmp_path / "checkpoints", say=said.append)
+
+    def refuse(step):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints._manager, "delete", refuse)
+        checkpoints.save(make_state(7), META, best_step=3)
+        assert checkpoints.wait()
+    assert said == [f"WARNING: checkpoint 6 in {tmp_path / 'checkpoints'} cannot be removed (Read-only file system)"]
+    assert checkpoints.steps() == [3, 6, 7]
+    checkpoints.save(make_state(8), META, best_step=3)
+    assert checkpoints.wait()
+    assert checkpoints.steps() == [3, 8]
+    assert len(said) == 1
+    checkpoints.close()

@@ -13,7 +13,7 @@ LAYERS = [
     {"columns", "errors", "files", "heap", "paths", "tree", "typing", "preprocessing", "ops"},
     {"models", "tuning", "optim", "losses", "metrics"},
     {"weights", "data"},
-    {"parallel", "train", "tasks", "evaluate", "features", "verify", "checkpoint", "manifest", "compiling"},
+    {"parallel", "train", "tasks", "evaluate", "features", "verify", "checkpoint", "items", "manifest", "compiling"},
     {
         "config",
         "plan",

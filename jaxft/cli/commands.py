@@ -55,6 +55,8 @@ def compile(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """What does not fit is reported in full, and then an error."""
     _check_folder(options.json)
     target = parse_target(options.target)
+    if options.deterministic:
+        print(deterministic(), file=sys.stderr, flush=True)
     prepare(target)  # before the recipe, which may compute
     found = compile_for(
         _config_on(options, overrides),

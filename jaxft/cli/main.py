@@ -57,7 +57,8 @@ def make_parser() -> argparse.ArgumentParser:
             "--config", required=True, metavar="FILE[:ARG]", help="a recipe; --config.KEY=VALUE overrides any of its keys"
         )
     made["train"].add_argument("--workdir", required=True, help="folder of the run, or gs://BUCKET/FOLDER; made if absent")
-    made["train"].add_argument("--deterministic", action="store_true", help="the same bits in every run, also on GPUs")
+    for name in ("train", "compile"):
+        made[name].add_argument("--deterministic", action="store_true", help="the same bits in every run, also on GPUs")
     made["train"].add_argument("--coordinator", metavar="HOST:PORT", help="where the first of several processes listens")
     made["train"].add_argument("--processes", type=int, help="how many there are")
     made["train"].add_argument("--process", type=int, help="which this one is, from 0; schedulers say these three themselves")
