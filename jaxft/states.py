@@ -158,8 +158,11 @@ def jit_train_step(plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh, app
       plan, phase, config, mesh: of the run.
       apply: the network on what the phase reads; None: on pictures.
     """
+    network = apply or plan.apply
+    if mesh.devices.flat[0].platform == "tpu":  # compilers for GPUs gather by themselves, and then fewer bytes
+        network = gathered(network, param_places(plan, phase, config, mesh))
     step = make_train_step(
-        gathered(apply or plan.apply, param_places(plan, phase, config, mesh)),
+        network,
         plan.loss,
         phase.tx,
         phase.mask,

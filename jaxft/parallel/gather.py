@@ -14,9 +14,9 @@ def gathered(apply: ApplyFn, places: Any) -> ApplyFn:
     """The network on split parameters: each is gathered over `fsdp` before it is used, and its gradient is split where it
     arises. Batch and activations stay where they are.
 
-    Left to itself a compiler may split a layer by its parameter's parts instead, and send activations, or the parts around in
-    many small steps. A parameter that was gathered for the forward pass is kept for the backward one, in the type it is
-    computed in.
+    Left to itself the compiler for TPUs sends the parts around in many small steps, once for each pass. A parameter that was
+    gathered for the forward pass is kept for the backward one; TPUs gather and keep it in the type it is computed in, GPUs in
+    its own (docs/aot.json).
 
     Args:
       apply: the network.
