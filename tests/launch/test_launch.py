@@ -95,8 +95,12 @@ def variables():
 # ssh
 
 
-def test_every_host_gets_its_index_and_the_users_words_and_a_failure_ends_all_at_once(launch):
-    script = 'echo "$JAX_PROCESS_ID/$JAX_NUM_PROCESSES $NAME"; [ $JAX_PROCESS_ID = 0 ] && exec sleep 60; exit 2'
+def test_every_host_gets_its_index_and_the_users_words_and_a_failure_ends_all_at_once(launch, tmp_path):
+    script = (
+        'echo "$JAX_PROCESS_ID/$JAX_NUM_PROCESSES $NAME"; '
+        f"[ $JAX_PROCESS_ID = 0 ] && touch {tmp_path}/said && exec sleep 60; "
+        f"until [ -f {tmp_path}/said ]; do sleep .05; done; exit 2"
+    )
     launcher = launch(["sh", "-c", script], "--env=NAME=it's a  b")
     begun = time.monotonic()
     assert launcher.ends() == USAGE
