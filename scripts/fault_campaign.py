@@ -23,6 +23,7 @@ import os
 import pathlib
 import platform
 import re
+import shutil
 import sys
 import tempfile
 import threading
@@ -69,8 +70,8 @@ def unbroken(base):
         return {1: contents_of(stage), 2: contents_of(two)}
 
 
-def tried(fault, base, expected):
-    """One fault; returns its record."""
+def tried(fault, base, expected, keep):
+    """One fault; returns its record. Where it is not what is expected, its folder is copied into `keep`, where one is given."""
     record = {"fault": fault.name, "date": datetime.datetime.now(datetime.UTC).date().isoformat()}
     if not fault.needs():
         return {**record, "skipped": f"this machine lacks what it needs ({fault.needs.__name__})"}
@@ -100,6 +101,8 @@ def tried(fault, base, expected):
         problems = differences(fault, record, spoken, lines)
         if problems:
             print(f"--- {fault.name}: {'; '.join(problems)}\n" + "\n".join(lines[-60:]), flush=True)
+            for folder in (stage.folder, base / "unbroken", base / "two") if keep else ():
+                shutil.copytree(folder, keep / folder.name, dirs_exist_ok=True)
         return {**record, "as_expected": not problems}
 
 
@@ -141,13 +144,13 @@ def differences(fault, record, spoken, lines):
     ]
 
 
-def campaign(base, chosen, lanes):
+def campaign(base, chosen, lanes, keep):
     begun = time.monotonic()
     expected = unbroken(base)
 
     def guarded(fault):
         try:
-            record = tried(fault, base, expected)
+            record = tried(fault, base, expected, keep)
         except Exception:  # whatever a fault's own code meets is a finding, and the others go on
             traceback.print_exc()
             record = {"fault": fault.name, "message": "the fault could not be brought in", "as_expected": False}
@@ -176,11 +179,12 @@ def main():
     parser.add_argument("--only", nargs="+", default=["*"], help="globs over the names of the functions that bring faults in")
     parser.add_argument("--lanes", type=int, default=2, help="faults at a time")
     parser.add_argument("--result", type=pathlib.Path, help="a JSON file for the record")
+    parser.add_argument("--keep", type=pathlib.Path, help="a folder for what those leave that are not as expected")
     parser.add_argument("--page", type=pathlib.Path, help="a page whose table is written anew from the record")
     options = parser.parse_args()
     chosen = [fault for fault in FAULTS if any(fnmatch.fnmatch(fault.inject.__name__, glob) for glob in options.only)]
     with tempfile.TemporaryDirectory(prefix="jaxft-faults-") as folder:
-        found = campaign(pathlib.Path(folder), chosen, options.lanes)
+        found = campaign(pathlib.Path(folder), chosen, options.lanes, options.keep)
     if options.result:
         if len(chosen) < len(FAULTS) and options.result.exists():
             found["faults"] = merged(json.loads(options.result.read_text())["faults"], found["faults"])
