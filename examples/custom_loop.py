@@ -13,7 +13,7 @@ assert data.val
 classes = len(data.class_names)
 model, params, model_state = jaxft.create_model("efficientnet_lite0", num_classes=classes, pretrained="imagenet", size=96)
 mask = jaxft.make_mask(jaxft.FreezeSpec.parse("head"), params, model.stages)
-steps = 60
+steps = 40
 tx, _ = jaxft.make_optimizer(params, mask, name="adamw", lr=3e-3, total_steps=steps, warmup_steps=5)
 state = jaxft.create_state(params, model_state, tx, mask, rng=jax.random.key(0))
 

@@ -8,6 +8,7 @@ optimizer state, statistics, averages, clock, and the bytes of the metric log. W
 
   python scripts/fault_campaign.py --result docs/faults.json --page docs/reliability.md
   python scripts/fault_campaign.py --only "nan_*" --result docs/faults.json       # the others' records are kept
+  python scripts/fault_campaign.py --nothing 200 --lanes 3 --keep found           # 200 runs that nothing happens to
 """
 
 import argparse
@@ -17,6 +18,7 @@ import datetime
 import fnmatch
 import importlib
 import importlib.metadata
+import itertools
 import json
 import math
 import os
@@ -39,7 +41,7 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 from faults.page import with_table  # noqa: E402
 from faults.stage import Stage  # noqa: E402
-from faults.table import EQUAL, FAULTS, FINITE, ITSELF, LOG_LOST, UNTOUCHED  # noqa: E402
+from faults.table import EQUAL, FAULTS, FINITE, ITSELF, LOG_LOST, NOTHING, UNTOUCHED  # noqa: E402
 from kill_campaign import contents  # noqa: E402
 
 from jaxft.workdir import load_run  # noqa: E402
@@ -70,13 +72,14 @@ def unbroken(base):
         return {1: contents_of(stage), 2: contents_of(two)}
 
 
-def tried(fault, base, expected, keep):
+def tried(fault, number, base, expected, keep):
     """One fault; returns its record. Where it is not what is expected, its folder is copied into `keep`, where one is given."""
     record = {"fault": fault.name, "date": datetime.datetime.now(datetime.UTC).date().isoformat()}
     if not fault.needs():
         return {**record, "skipped": f"this machine lacks what it needs ({fault.needs.__name__})"}
     with contextlib.ExitStack() as cleanup:
-        stage = Stage(base / fault.inject.__name__, base, cleanup)
+        stage = Stage(base / f"{number}-{fault.inject.__name__}", base, cleanup)
+        cleanup.callback(shutil.rmtree, stage.folder, ignore_errors=True)
         ended, mend = fault.inject(stage)
         lines = [stage.shown(line) for line in ended.lines]
         spoken = [line for line in lines if fault.says and fault.says in line]
@@ -148,9 +151,9 @@ def campaign(base, chosen, lanes, keep):
     begun = time.monotonic()
     expected = unbroken(base)
 
-    def guarded(fault):
+    def guarded(number, fault):
         try:
-            record = tried(fault, base, expected, keep)
+            record = tried(fault, number, base, expected, keep)
         except Exception:  # whatever a fault's own code meets is a finding, and the others go on
             traceback.print_exc()
             record = {"fault": fault.name, "message": "the fault could not be brought in", "as_expected": False}
@@ -158,7 +161,7 @@ def campaign(base, chosen, lanes, keep):
         return record
 
     with concurrent.futures.ThreadPoolExecutor(lanes) as pool:
-        records = list(pool.map(guarded, chosen))
+        records = list(pool.map(guarded, itertools.count(), chosen))
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "python": platform.python_version(),
@@ -177,12 +180,17 @@ def merged(kept, new):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=["*"], help="globs over the names of the functions that bring faults in")
+    parser.add_argument("--nothing", type=int, metavar="N", help="instead of faults N runs that nothing happens to; no record")
     parser.add_argument("--lanes", type=int, default=2, help="faults at a time")
     parser.add_argument("--result", type=pathlib.Path, help="a JSON file for the record")
     parser.add_argument("--keep", type=pathlib.Path, help="a folder for what those leave that are not as expected")
     parser.add_argument("--page", type=pathlib.Path, help="a page whose table is written anew from the record")
     options = parser.parse_args()
-    chosen = [fault for fault in FAULTS if any(fnmatch.fnmatch(fault.inject.__name__, glob) for glob in options.only)]
+    if options.nothing and (options.result or options.page):
+        parser.error("--nothing makes no record")
+    chosen = [NOTHING] * (options.nothing or 0) or [
+        fault for fault in FAULTS if any(fnmatch.fnmatch(fault.inject.__name__, glob) for glob in options.only)
+    ]
     with tempfile.TemporaryDirectory(prefix="jaxft-faults-") as folder:
         found = campaign(pathlib.Path(folder), chosen, options.lanes, options.keep)
     if options.result:

@@ -48,3 +48,11 @@ def fault(name, *, code, says, then=EQUAL, needs=lambda: True, processes=1, trac
         return inject
 
     return add
+
+
+def nothing(stage):
+    return stage.train(), None
+
+
+#: The control: what a run ends with that nothing happens to.
+NOTHING = Fault("nothing", nothing, 0, "", ITSELF, lambda: True, 1, False)

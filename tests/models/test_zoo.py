@@ -24,8 +24,12 @@ from jaxft.weights import export
 from jaxft.weights.names import conventions, foreign_shapes
 
 CASES = originals.cases()
-#: A family's first; of the others, and of Inception, the batch in train mode, which takes longest to compile, is slow.
-EVERY_RUN = {family.CASES[0].name for family in originals.families().values() if family.CASES} - {"inception_v3"}
+#: A family's first; of the others, and of Inception and GoogLeNet, the batch in train mode, which takes longest to compile, is
+#: slow.
+EVERY_RUN = {family.CASES[0].name for family in originals.families().values() if family.CASES} - {
+    "inception_v3",
+    "googlenet_aux",
+}
 TRAINED = [pytest.param(name, marks=[] if name in EVERY_RUN else pytest.mark.slow) for name in CASES]
 SINGLE, DOUBLE = 1e-4, 1e-5  # relative; the fixtures hold float32 of float64 gradients
 

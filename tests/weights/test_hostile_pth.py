@@ -1,5 +1,6 @@
 """Files made to do harm, and damaged ones: each ends at once, in an error for the user or in plain arrays."""
 
+import dataclasses
 import json
 import os
 import re
@@ -31,18 +32,27 @@ def watch(folder, home):
 
 
 @pytest.fixture(scope="module")
-def readings(tmp_path_factory):
+def readings(made_once):
     """Name in the corpus -> what became of it; nothing but the files themselves may be in the folder afterwards."""
-    folder, home = tmp_path_factory.mktemp("corpus"), tmp_path_factory.mktemp("home")
-    sizes = {}
-    for number, (make, _) in enumerate(CORPUS.values()):
-        data = make()
-        sizes[number] = len(data)
-        (folder / f"{number:04}.pth").write_bytes(data)
-    found = watch(folder, home)
-    assert not list(home.iterdir())
-    assert len(list(folder.iterdir())) == len(CORPUS)
-    return {name: (found[f"{number:04}.pth"], sizes[number]) for number, name in enumerate(CORPUS)}
+
+    def read_all(base):
+        folder, home = base / "files", base / "home"
+        folder.mkdir()
+        home.mkdir()
+        for number, (make, _) in enumerate(CORPUS.values()):
+            (folder / f"{number:04}.pth").write_bytes(make())
+        found = watch(folder, home)
+        assert not list(home.iterdir())
+        assert len(list(folder.iterdir())) == len(CORPUS)
+        (base / "readings.json").write_text(json.dumps({name: dataclasses.asdict(each) for name, each in found.items()}))
+
+    base = made_once("hostile", read_all)
+    found = json.loads((base / "readings.json").read_text())
+    files = [f"{number:04}.pth" for number in range(len(CORPUS))]
+    return {
+        name: (watched.Reading(**found[file]), (base / "files" / file).stat().st_size)
+        for name, file in zip(CORPUS, files, strict=True)
+    }
 
 
 def test_the_corpus_aims_at_more_than_forty_things():
