@@ -200,7 +200,7 @@ def main():
     if options.page:
         options.page.write_text(with_table(options.page.read_text(), found))
     wrong = [record["fault"] for record in found["faults"] if not record.get("as_expected", True)]
-    print(f"{len(found['faults'])} faults, {found['minutes']} minutes; not as expected: {wrong or 'none'}")
+    print(f"{len(found['faults'])} tried, {found['minutes']} minutes; not as expected: {wrong or 'none'}")
     sys.exit(1 if wrong else 0)
 
 
