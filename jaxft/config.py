@@ -49,6 +49,7 @@ def default_config() -> ConfigDict:
     config.input = ConfigDict()
     config.input.batch_size = 32  # over all devices
     config.input.eval_batch_size = 64
+    config.input.sampler = "shuffle"  # every example once an epoch; "balanced", "sqrt": by class, see jaxft.data.order
     config.input.augment = "crop_flip"
     config.input.threads = config_dict.placeholder(int)
 
@@ -59,7 +60,8 @@ def default_config() -> ConfigDict:
     config.features.dtype = "float32"  # or "bfloat16": half the room
     config.features.dir = config_dict.placeholder(str)  # None: `features` in the workdir; runs may share a folder
 
-    # jaxft.losses.resolve: a name of jaxft.losses or "module:function"; "" is the task's own.
+    # jaxft.losses.resolve: a name of jaxft.losses or "module:function"; "" is the task's own. `options` are its keyword
+    # arguments, whatever they are called: class_weights="balanced", gamma=2.0.
     config.loss = ConfigDict()
     config.loss.name = ""
     config.loss.options = ConfigDict()

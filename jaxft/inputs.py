@@ -110,12 +110,8 @@ def features_of(plan: Plan, phase: Phase, config: ConfigDict) -> tuple[Features 
     if wants_forward(plan.loss):
         return None, f"{phase.name} reads pictures, no features: its loss asks for passes of its own over them"
     size, examples = config.input.batch_size, len(plan.splits.train)
-    views = views_of(
-        find_augment(config.input.augment),
-        at_most=config.features.views,
-        first_epoch=phase.start * size // examples,
-        last_epoch=(phase.stop * size - 1) // examples,
-    )
+    first, last = plan.order.passes(phase.start * size, phase.stop * size)
+    views = views_of(find_augment(config.input.augment), at_most=config.features.views, first_epoch=first, last_epoch=last)
     shape = (views.count * examples + len(plan.val), *prefix.shape)
     dtype = config.features.dtype
     nbytes = int(np.prod(shape)) * (2 if dtype == "bfloat16" else 4)
@@ -201,9 +197,15 @@ def phase_input(
     if train is None or val is None:
         return None
     batches = functools.partial(
-        feature_batches, train, plan.splits.train, found.views, batch_size=config.input.batch_size, seed=seed
+        feature_batches,
+        train,
+        plan.splits.train,
+        found.views,
+        batch_size=config.input.batch_size,
+        seed=seed,
+        sampler=config.input.sampler,
     )
-    step = watch(jax.jit(make_eval_step(prefix.rest, plan.loss, metrics=plan.task.metrics)), "the evaluation step")
+    step = watch(jax.jit(make_eval_step(prefix.rest, plan.eval_loss, metrics=plan.task.metrics)), "the evaluation step")
     put = functools.partial(put_batch, mesh=mesh)
 
     def judge(params: Params, model_state: ModelState) -> Evaluation:

@@ -31,9 +31,45 @@ def _weighted(name: str) -> type[clu_metrics.Average]:
     return WeightedAverage
 
 
+@flax.struct.dataclass
+class BalancedAccuracy(clu_metrics.Metric):
+    """The mean over the classes that occur of the share that is right (recall), as scikit-learn's balanced_accuracy_score.
+
+    Attributes:
+      right, count: [K] f32, sums of weights: of the examples of each class that are right, and of all.
+    """
+
+    right: jax.Array
+    count: jax.Array
+
+    @classmethod
+    def empty(cls) -> BalancedAccuracy:
+        """Of no example, whatever the number of classes: the zeros [] broadcast."""
+        return cls(right=jnp.zeros((), jnp.float32), count=jnp.zeros((), jnp.float32))
+
+    @classmethod
+    def from_model_output(
+        cls, *, correct: jax.Array, logits: jax.Array, label: jax.Array, mask: jax.Array, **outputs: jax.Array
+    ) -> BalancedAccuracy:
+        classes = label.argmax(-1) if label.ndim == 2 else label
+        # A label beyond the classes is of none of them.
+        weight = jnp.where(classes[:, None] == jnp.arange(logits.shape[-1]), mask[:, None], 0)  # [B, K]
+        return cls(right=jnp.where(correct[:, None], weight, 0).sum(0), count=weight.sum(0))
+
+    def merge(self, other: BalancedAccuracy) -> BalancedAccuracy:
+        return BalancedAccuracy(self.right + other.right, self.count + other.count)
+
+    def compute(self) -> np.ndarray:
+        """f64 []; NaN of no example."""
+        right, count = np.asarray(self.right, np.float64), np.asarray(self.count, np.float64)
+        present = count > 0
+        return np.mean(right[present] / count[present]) if present.any() else np.float64(np.nan)
+
+
 def classification_metrics(num_classes: int) -> type[clu_metrics.Collection]:
-    """`loss`, `accuracy` and, for more than five classes, `top5` of single-label outputs."""
+    """`loss`, `accuracy`, `balanced_accuracy` and, for more than five classes, `top5` of single-label outputs."""
     wanted: dict[str, type[clu_metrics.Metric]] = {"loss": _weighted("loss"), "accuracy": _weighted("correct")}
+    wanted["balanced_accuracy"] = BalancedAccuracy
     if num_classes > 5:
         wanted["top5"] = _weighted("correct5")
     return clu_metrics.Collection.create(**wanted)
@@ -86,10 +122,12 @@ class NonFinite(clu_metrics.Metric):
 
 
 def training_metrics(collection: type[clu_metrics.Collection]) -> type[clu_metrics.Collection]:
-    """Adds `grad_norm`, the average over steps of the trainable gradient's norm before clipping, and `nonfinite`."""
-    return clu_metrics.Collection.create(
-        **collection.__annotations__, grad_norm=clu_metrics.Average.from_output("grad_norm"), nonfinite=NonFinite
-    )
+    """Adds `grad_norm`, the average over steps of the trainable gradient's norm before clipping, and `nonfinite`.
+
+    Leaves `balanced_accuracy` out: what devices tell each other each step, and what waits for its log line, stay a few numbers.
+    """
+    figures = {name: kind for name, kind in collection.__annotations__.items() if kind is not BalancedAccuracy}
+    return clu_metrics.Collection.create(**figures, grad_norm=clu_metrics.Average.from_output("grad_norm"), nonfinite=NonFinite)
 
 
 def model_outputs(logits: jax.Array, label: jax.Array, loss: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
 from jaxft import losses, tree
 from jaxft.config import Clock, call, to_json
-from jaxft.data import Source, Splits, find_augment, open_data
+from jaxft.data import SAMPLERS, Order, Source, Splits, class_counts, find_augment, imbalance, open_data
 from jaxft.errors import JaxftError, near
 from jaxft.features import DTYPES
 from jaxft.models import IMAGENET, Model, build, is_tag, split_tag
@@ -31,6 +33,7 @@ from jaxft.weights import is_repository, load_model, open_repository
 #: Keys that take one of a few words.
 CHOICES = {
     "features.dtype": tuple(DTYPES),
+    "input.sampler": SAMPLERS,
     "train.mode": ("max", "min"),
     "train.nonfinite": ("stop", "skip", "rollback"),
     "parallel.frozen": ("shard", "replicate"),
@@ -64,10 +67,12 @@ class Plan:
     drawn from `seed`, or were not read. `begin` puts them on devices.
 
     `record` says in JSON all that is needed to use a checkpoint without the config; `eval_every` and its like are in steps;
-    `selection` is how `Standing.judge` finds the best step.
+    `selection` is how `Standing.judge` finds the best step; `order` the examples of each batch; `eval_loss` is the loss without
+    what belongs to training (see `jaxft.losses`).
     """
 
     splits: Splits
+    order: Order
     val: Source
     model: Model
     params: Params
@@ -76,6 +81,7 @@ class Plan:
     seed: int
     task: Task
     loss: LossFn
+    eval_loss: LossFn
     phases: tuple[Phase, ...]
     clock: Clock
     log_every: int
@@ -121,11 +127,12 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
     if splits.val is None:
         raise JaxftError(f"'{config.data.source}' has no validation split; set config.data.val_fraction")
     outputs = len(splits.class_names) if config.data.task != "regression" else 1
-    loss_options = config.loss.options.to_dict()
-    loss = losses.resolve(config.loss.name, **loss_options) if config.loss.name else None
-    if loss is None and loss_options:
-        raise JaxftError("config.loss.options is set without config.loss.name")
-    task = get_task(config.data.task, outputs, loss=loss)
+    task = get_task(config.data.task, outputs)
+    order = Order(config.seed, len(splits.train), splits.train.labels, config.input.sampler)
+    counts = class_counts(splits.train.labels, outputs)
+    loss, eval_loss = (_loss(config, task, splits.train.labels, outputs, counts, train=train) for train in (True, False))
+    if counts is not None:
+        splits = dataclasses.replace(splits, notes=(*splits.notes, *_note(config, imbalance(counts, splits.class_names))))
     clock = Clock(len(splits.train), config.input.batch_size)
     every = config.train.checkpoint_every
     section = config.model.to_dict()
@@ -144,10 +151,12 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
     plan = functools.partial(
         Plan,
         splits=splits,
+        order=order,
         val=splits.val,
         seed=config.seed,
         task=task,
-        loss=task.loss,
+        loss=loss,
+        eval_loss=eval_loss,
         phases=tuple(make_phases(config, clock, abstract, model.stages)),
         clock=clock,
         log_every=_interval(clock, config.train.log_every, "config.train.log_every"),
@@ -207,6 +216,48 @@ def _check_numbers(config: ConfigDict) -> None:
     decay = config.train.ema_decay
     if decay is not None and not 0 < decay < 1:
         raise JaxftError(f"config.train.ema_decay is {decay}: it must lie between 0 and 1")
+
+
+def _loss(
+    config: ConfigDict, task: Task, labels: np.ndarray, outputs: int, counts: np.ndarray | None, *, train: bool
+) -> LossFn:
+    """The loss of a config, for training or for evaluations."""
+    name, options = config.loss.name, config.loss.options.to_dict()
+    known = {} if counts is None else {"class_counts": counts, "num_examples": len(labels)}
+    loss = losses.resolve(name or task.loss, {**known, "train": train}, **options)
+    if (
+        ":" not in name
+    ):  # our own tell of options that do not fit when they are traced; somebody else's may need more than logits
+        logits = jax.ShapeDtypeStruct((1, outputs), jnp.float32)
+        label = jax.ShapeDtypeStruct((1, *labels.shape[1:]), labels.dtype)
+        try:
+            jax.eval_shape(loss, {"logits": logits}, {"label": label})
+        except JaxftError as error:
+            raise JaxftError(f"config.loss.options: {error}") from error
+        except (TypeError, ValueError) as error:
+            said = str(error).strip().splitlines()[0]
+            raise JaxftError(
+                f"config.loss: {name or 'the loss'} does not work with the task '{config.data.task}' and the options "
+                f"{options}: {said}"
+            ) from error
+    return loss
+
+
+def _note(config: ConfigDict, unequal: str) -> list[str]:
+    """What to say of classes of unequal size: what can be done, or that two things are done at once."""
+    drawn, weighted = config.input.sampler != "shuffle", config.loss.name == "logit_adjusted"
+    weighted |= any(config.loss.options.get(key) is not None for key in ("class_weights", "pos_weight"))
+    if drawn and weighted:
+        return ["config.input.sampler and config.loss both favour small classes: mostly one of them is enough"]
+    if drawn or weighted or not unequal:
+        return []
+    if config.data.task == "multilabel":
+        return [f"{unequal}; config.loss.options.pos_weight='balanced' evens them out"]
+    return [
+        f"{unequal}; what evens them out: config.input.sampler='balanced' or 'sqrt', "
+        "config.loss.options.class_weights='balanced', config.loss.name='logit_adjusted'; what judges them alike: "
+        "config.train.monitor='balanced_accuracy'"
+    ]
 
 
 def _selection(config: ConfigDict, task: Task) -> dict[str, Any]:

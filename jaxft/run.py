@@ -106,12 +106,12 @@ def train(config: ConfigDict, workdir: str | Path, *, strict: bool = False) -> R
         watch = stack.enter_context(contextlib.closing(Stopwatch(config.input.batch_size)))
         figures = Figures(
             log, progress, watch, compiles, nonfinite=config.train.nonfinite, newest=checkpoints.newest,
-            examples=lambda at: batch_examples(at - 1, config.input.batch_size, config.seed, len(plan.splits.train)),
+            examples=lambda at: batch_examples(plan.order, at - 1, config.input.batch_size),
         )  # fmt: skip
         stack.callback(figures.settle)  # whatever ends the run: a line that was due is written
         stop = stack.enter_context(contextlib.closing(StopSignals(step)))
         eval_step = compiles.watch(
-            jax.jit(make_eval_step(plan.apply, plan.loss, metrics=plan.task.metrics)), "the evaluation step"
+            jax.jit(make_eval_step(plan.apply, plan.eval_loss, metrics=plan.task.metrics)), "the evaluation step"
         )
         progress.begin(step)
         resumed = f"resuming at step {step}" if step else ""

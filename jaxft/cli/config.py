@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -39,7 +42,8 @@ def read_config(source: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
     Args:
       source: `FILE` or `FILE:ARG`; ARG is handed to the recipe's `get_config`.
-      overrides: `--config.KEY=VALUE` each.
+      overrides: `--config.KEY=VALUE` each. A section called `options` takes any key: its values are Python literals
+        ("0.5", "[1, 2]"), or text where they are none.
 
     Raises:
       JaxftError: no such file, a recipe that fails, a key that does not exist, a value of another type.
@@ -48,9 +52,23 @@ def read_config(source: str, overrides: Sequence[str] = ()) -> ConfigDict:
     if not Path(file).is_file():
         raise JaxftError(f"no config file '{file}'{near(file, map(str, Path(file).parent.glob('*.py')))}")
     plain = _parse(source, file, [])
+    typed: list[str] = []
+    options: list[str] = []
     for override in overrides:
-        _check_key(override, plain)
-    return _parse(source, file, overrides) if overrides else plain
+        keys = _keys(override)
+        if len(keys) > 1 and keys[-2] == "options":
+            _find(keys[:-1], plain)
+            options.append(override)
+        elif isinstance(section := _find(keys, plain), ConfigDict):
+            where = ".".join(["config", *keys])
+            raise JaxftError(f"{where} is a section with the keys {', '.join(section.keys())}: set one of them")
+        else:
+            typed.append(override)
+    config = _parse(source, file, typed) if typed else plain
+    for override in options:
+        *path, key = _keys(override)
+        _set_option(_find(path, config), key, override.partition("=")[2])
+    return config
 
 
 def _parse(source: str, file: str, overrides: Sequence[str]) -> ConfigDict:
@@ -70,15 +88,27 @@ def _parse(source: str, file: str, overrides: Sequence[str]) -> ConfigDict:
     return config
 
 
-def _check_key(override: str, config: ConfigDict) -> None:
-    """ml_collections' own message for an unknown key names neither the section nor what is near."""
-    path = override.split("=", 1)[0].removeprefix("--config.").split(".")
+def _keys(override: str) -> list[str]:
+    return override.split("=", 1)[0].removeprefix("--config.").split(".")
+
+
+def _find(keys: Sequence[str], config: ConfigDict) -> Any:
+    """What stands at a path; ml_collections' own message for an unknown key names neither the section nor what is near."""
     section, where = config, "config"
-    for key in path:
+    for key in keys:
         if not isinstance(section, ConfigDict):
-            raise JaxftError(f"{where} is a value, not a section: --{'.'.join(['config', *path])} does not exist")
+            raise JaxftError(f"{where} is a value, not a section: --{'.'.join(['config', *keys])} does not exist")
         if key not in section:
             raise JaxftError(f"{where} has no key '{key}'{near(key, section.keys())}")
         section, where = section[key], f"{where}.{key}"
-    if isinstance(section, ConfigDict):
-        raise JaxftError(f"{where} is a section with the keys {', '.join(section.keys())}: set one of them")
+    return section
+
+
+def _set_option(section: ConfigDict, key: str, value: str) -> None:
+    """Sets a key of an `options` section, whatever it was before: only what takes the options knows their names and types."""
+    found: Any = value
+    with contextlib.suppress(ValueError, SyntaxError):
+        found = ast.literal_eval(value)
+    with section.unlocked():
+        section.pop(key, None)
+        section[key] = found

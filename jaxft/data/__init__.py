@@ -1,8 +1,9 @@
 """Data: where examples come from, how they are split, decoded, ordered and batched. NumPy on the host, no TensorFlow."""
 
+from jaxft.data.classes import class_counts, imbalance
 from jaxft.data.decode import BadImage, decode
 from jaxft.data.open import open_data
-from jaxft.data.order import batch_examples
+from jaxft.data.order import SAMPLERS, Order, batch_examples
 from jaxft.data.pipeline import eval_batches, row_batches, train_batches
 from jaxft.data.sources import Arrays, Files, Source, Splits, predict_source
 from jaxft.data.splits import write_manifest
@@ -10,17 +11,21 @@ from jaxft.data.transforms import AUGMENTS, Augment, eval_transform, find_augmen
 
 __all__ = [
     "AUGMENTS",
+    "SAMPLERS",
     "Arrays",
     "Augment",
     "BadImage",
     "Files",
+    "Order",
     "Source",
     "Splits",
     "batch_examples",
+    "class_counts",
     "decode",
     "eval_batches",
     "eval_transform",
     "find_augment",
+    "imbalance",
     "open_data",
     "predict_source",
     "row_batches",

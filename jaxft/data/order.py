@@ -1,21 +1,140 @@
 """The order of training examples, as a pure function of (seed, step).
 
-Position p = step * batch + j of the endless stream belongs to epoch p // n and shows example `permutation(seed, epoch)[p % n]`.
-Every example comes exactly once an epoch, batches run across the borders of epochs, and any position is reached at once, so
-a resumed run needs only its step. The permutation is NumPy's, drawn from Philox keyed by (seed, epoch): Philox is a
+Position p = step * batch + j of the endless stream belongs to epoch p // n. Which examples an epoch of n positions shows is
+the sampler's; `permutation(seed, epoch)` says in which order. Batches run across the borders of epochs, and any position is
+reached at once, so a resumed run needs only its step. "shuffle" shows every example exactly once an epoch; "balanced" and
+"sqrt" draw by class, see `Order`. Permutations are NumPy's, drawn from Philox keyed by (seed, epoch): Philox is a
 counter-based generator whose stream NumPy keeps stable; grain's shuffle would give the same contract, but its stream is an
 internal of grain.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import math
+import threading
 from collections.abc import Sequence
 
 import numpy as np
 
-# Different uses of one seed must not share a stream.
-_ORDER, _AUGMENT = 1, 2
+from jaxft.errors import JaxftError, near
+
+SAMPLERS = ("shuffle", "balanced", "sqrt")
+
+# Different uses of one seed must not share a stream. 3 is the splits'.
+_ORDER, _AUGMENT, _CLASS = 1, 2, 4
+
+#: Threads ask for examples of one epoch at once: one of them makes its list, the others wait.
+_LISTING = threading.Lock()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Order:
+    """The endless stream of training examples.
+
+    An epoch has n positions under every sampler. "balanced" gives each class that occurs the same number of them, "sqrt" a
+    number in proportion to the square root of its examples; the number is whole, and after any number of epochs less than one
+    away from the exact share of all of them (the method of largest remainders on the sum over epochs). A class fills its
+    positions from a stream of its own: permutations of its examples, one pass after the other, without end. So of two examples
+    of a class neither is ever shown more than once more often than the other.
+
+    Attributes:
+      seed: of the order.
+      n: the number of examples.
+      labels: [n] int, or [n, K] soft labels, whose class is the largest; "shuffle" needs none.
+      sampler: one of `SAMPLERS`.
+
+    Raises:
+      JaxftError: no such sampler, or one that draws by class where the labels are of many classes an example or of none.
+    """
+
+    seed: int
+    n: int
+    labels: np.ndarray | None = None
+    sampler: str = "shuffle"
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise JaxftError(
+                f"no sampler is called '{self.sampler}'{near(self.sampler, SAMPLERS)}; there are {', '.join(SAMPLERS)}"
+            )
+        if self.sampler != "shuffle" and sum(len(members) for _, members in self._classes) != self.n:
+            raise JaxftError(f"there are {self.n} examples and {0 if self.labels is None else len(self.labels)} labels")
+
+    def example_at(self, position: int) -> tuple[int, int]:
+        """(pass, example) of a position. The pass is how often the example was shown before; of "shuffle", the epoch.
+
+        What an example looks like depends on (seed, pass, example): shown twice in an epoch, it looks different each time.
+        """
+        epoch, place = divmod(position, self.n)
+        place = int(permutation(self.seed, epoch, self.n)[place])
+        if self.sampler == "shuffle":
+            return epoch, place
+        with _LISTING:
+            passes, examples = _listed(self, epoch)
+        return int(passes[place]), int(examples[place])
+
+    def passes(self, start: int, stop: int) -> tuple[int, int]:
+        """The least and the greatest pass that the epochs of the positions [start, stop) show."""
+        first, last = start // self.n, (stop - 1) // self.n
+        if self.sampler == "shuffle":
+            return first, last
+        sizes = [len(members) for _, members in self._classes]
+        begin, end = self._drawn_before(first), self._drawn_before(last + 1)
+        return (
+            min(drawn // size for drawn, size in zip(begin, sizes, strict=True)),
+            max((drawn - 1) // size for drawn, size in zip(end, sizes, strict=True)),
+        )
+
+    @functools.cached_property
+    def _classes(self) -> list[tuple[int, np.ndarray]]:
+        """(label, examples) of each class that occurs."""
+        labels = np.zeros(0) if self.labels is None else np.asarray(self.labels)
+        if labels.ndim == 2 and np.allclose(labels.sum(-1), 1, atol=1e-3):
+            labels = labels.argmax(-1)
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+            raise JaxftError(
+                f"the sampler '{self.sampler}' draws by class and needs one class an example, not labels of the shape "
+                f"{list(labels.shape)} and type {labels.dtype}: multi-label data and regressions take 'shuffle'"
+            )
+        present, counts = np.unique(labels, return_counts=True)
+        members = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+        return list(zip(present.tolist(), members, strict=True))
+
+    def _drawn_before(self, epoch: int) -> list[int]:
+        """How many examples of each class the epochs before `epoch` have shown: never fewer than those before show."""
+        # Whole numbers, so that it is exact however many epochs it is. A class of one example has 2**20 in "sqrt".
+        weights = [1 if self.sampler == "balanced" else math.isqrt(len(members) << 40) for _, members in self._classes]
+        whole = sum(weights)
+        shares = [divmod(epoch * self.n * weight, whole) for weight in weights]
+        drawn = [share for share, _ in shares]
+        largest = sorted(range(len(shares)), key=lambda place: -shares[place][1])
+        for place in largest[: epoch * self.n - sum(drawn)]:
+            drawn[place] += 1
+        return drawn
+
+
+@functools.lru_cache(maxsize=2)
+def _listed(order: Order, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    """What an epoch shows, class by class: passes and examples, int64 [n]."""
+    passes, examples = [], []
+    begin, end = order._drawn_before(epoch), order._drawn_before(epoch + 1)
+    for (label, members), start, stop in zip(order._classes, begin, end, strict=True):
+        passes.append(np.arange(start, stop) // len(members))
+        examples.append(_drawn(order.seed, label, members, start, stop))
+    return np.concatenate(passes), np.concatenate(examples)
+
+
+def _drawn(seed: int, label: int, members: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """Places start to stop of a class's stream of permutations of its examples."""
+    together = max(1, 1024 // len(members))  # passes that one generator draws: a class of one example is not slow
+    block = together * len(members)
+    blocks = range(start // block, -(-stop // block))
+    drawn = [
+        _generator(seed, _CLASS, number, label).permuted(np.tile(members, (together, 1)), axis=1).ravel() for number in blocks
+    ]
+    return np.concatenate([members[:0], *drawn])[start - blocks.start * block :][: stop - start]
 
 
 @functools.lru_cache(maxsize=4)
@@ -24,9 +143,9 @@ def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
     return _generator(seed, _ORDER, epoch, 0).permutation(n)
 
 
-def augment_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The randomness of one example in one epoch, whatever batch, thread or host it falls to."""
-    return _generator(seed, _AUGMENT, epoch, index)
+def augment_rng(seed: int, shown: int, index: int) -> np.random.Generator:
+    """The randomness of one example in one pass over it, whatever batch, thread or host it falls to."""
+    return _generator(seed, _AUGMENT, shown, index)
 
 
 def _generator(seed: int, use: int, epoch: int, index: int) -> np.random.Generator:
@@ -41,12 +160,6 @@ def batch_positions(step: int, batch_size: int, rows: Sequence[int]) -> list[int
     return [step * batch_size + int(row) for row in rows]
 
 
-def batch_examples(step: int, batch_size: int, seed: int, n: int) -> list[int]:
+def batch_examples(order: Order, step: int, batch_size: int) -> list[int]:
     """The examples of a step's whole batch."""
-    return [example_at(position, seed, n)[1] for position in batch_positions(step, batch_size, range(batch_size))]
-
-
-def example_at(position: int, seed: int, n: int) -> tuple[int, int]:
-    """(epoch, example) of a position."""
-    epoch, place = divmod(position, n)
-    return epoch, int(permutation(seed, epoch, n)[place])
+    return [order.example_at(position)[1] for position in batch_positions(step, batch_size, range(batch_size))]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxft.data.decode import BadImage, decode
-from jaxft.data.order import augment_rng, batch_positions, example_at
+from jaxft.data.order import Order, augment_rng, batch_positions
 from jaxft.data.sources import Source
 from jaxft.data.transforms import Augment, eval_transform, find_augment, train_transform
 from jaxft.errors import JaxftError
@@ -27,6 +27,7 @@ def train_batches(
     batch_size: int,
     seed: int,
     start_step: int = 0,
+    sampler: str = "shuffle",
     augment: str | Augment = "crop_flip",
     channels: int = 3,
     rows: Sequence[int] | np.ndarray | None = None,
@@ -41,6 +42,7 @@ def train_batches(
       batch_size: of the global batch; each process yields its rows.
       seed: of order and augmentation.
       start_step: any step, at no cost.
+      sampler: "shuffle", every example once an epoch; "balanced" or "sqrt", by class: see `jaxft.data.order.Order`.
       augment: a name of `jaxft.data.AUGMENTS`, or an `Augment`.
       channels: of the network's input.
       rows: of the global batch that are yielded; None is all. See `jaxft.parallel.process_rows`.
@@ -51,7 +53,7 @@ def train_batches(
       `image` uint8 [b, S, S, C], `label`, `mask` f32 [b] of ones, `index` int32 [b]. Close the generator to end its threads.
 
     Raises:
-      JaxftError: no examples, a batch size that does not fit, a picture that cannot be read.
+      JaxftError: no examples, a batch size that does not fit, a sampler that does not, a picture that cannot be read.
     """
     if not len(source):
         raise JaxftError("there are no training examples")
@@ -60,9 +62,10 @@ def train_batches(
     if start_step < 0:
         raise JaxftError(f"start_step is {start_step}")
     chosen = find_augment(augment)
+    order = Order(seed, len(source), source.labels, sampler)
     # Checked here, not at the first batch: a generator's body runs late.
     return _train_batches(
-        source, preprocessing, batch_size, seed, start_step, chosen, channels, _rows(rows, batch_size), threads, prefetch
+        source, preprocessing, batch_size, order, start_step, chosen, channels, _rows(rows, batch_size), threads, prefetch
     )
 
 
@@ -70,7 +73,7 @@ def _train_batches(
     source: Source,
     preprocessing: Preprocessing,
     batch_size: int,
-    seed: int,
+    order: Order,
     start_step: int,
     augment: Augment,
     channels: int,
@@ -79,9 +82,9 @@ def _train_batches(
     prefetch: int,
 ) -> Generator[HostBatch, None, None]:
     def load(position: int) -> tuple[np.ndarray, int]:
-        epoch, index = example_at(position, seed, len(source))
+        shown, index = order.example_at(position)
         pixels = _decoded(source, index, channels)
-        return train_transform(pixels, preprocessing, augment_rng(seed, epoch, index), augment), index
+        return train_transform(pixels, preprocessing, augment_rng(order.seed, shown, index), augment), index
 
     def plan() -> Iterator[list[int]]:
         step = start_step
@@ -155,7 +158,7 @@ def row_batches(
     threads: int | None = None,
     prefetch: int = 2,
 ) -> Generator[np.ndarray, None, None]:
-    """The pictures of given rows: row `v * N + i` is example i as it looks in epoch `first_epoch + v` of training.
+    """The pictures of given rows: row `v * N + i` is example i as it looks in pass `first_epoch + v` of training.
 
     Args:
       rows: for each batch its rows, at least one and at most `batch_size`.

@@ -51,12 +51,6 @@ def macro_f1(confusion: np.ndarray) -> float:
     return float(precision_recall_f1(confusion)[2][present].mean())
 
 
-def balanced_accuracy(confusion: np.ndarray) -> float:
-    """Mean recall over the classes that occur in the labels."""
-    present = confusion.sum(1) > 0
-    return float(precision_recall_f1(confusion)[1][present].mean())
-
-
 def average_precision(labels: np.ndarray, values: np.ndarray) -> float:
     """Area under the precision-recall curve as a step function, of binary labels [N] and scores [N]; 0 without positives."""
     labels = np.asarray(labels) > 0.5

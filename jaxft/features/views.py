@@ -12,8 +12,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxft.data import Arrays, Augment, Files, Source, row_batches
-from jaxft.data.order import batch_positions, example_at
+from jaxft.data import Arrays, Augment, Files, Order, Source, row_batches
+from jaxft.data.order import batch_positions
 from jaxft.features.prefix import Prefix
 from jaxft.features.rows import Rows
 from jaxft.models import Model
@@ -25,22 +25,23 @@ HostBatch = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Views:
-    """How often and in which looks the examples are kept: row `v * N + i` is example i of epoch `first_epoch + v`.
+    """How often and in which looks the examples are kept: row `v * N + i` is example i in pass `first_epoch + v` over it.
 
-    `augment` None is what an evaluation shows.
+    A pass is an epoch, but under a sampler that draws by class; see `jaxft.data.order.Order`. `augment` None is what an
+    evaluation shows.
     """
 
     count: int = 1
     first_epoch: int = 0
     augment: Augment | None = None
 
-    def row(self, epoch: int, example: int, examples: int) -> int:
-        """The row to show: with fewer views than epochs they come round again."""
-        return (epoch - self.first_epoch) % self.count * examples + example
+    def row(self, shown: int, example: int, examples: int) -> int:
+        """The row to show in a pass: with fewer views than passes they come round again."""
+        return (shown - self.first_epoch) % self.count * examples + example
 
 
 def views_of(augment: Augment, *, at_most: int, first_epoch: int, last_epoch: int) -> Views:
-    """The views a stretch of epochs needs: one an epoch, but never more than `at_most`, and one where nothing is random."""
+    """The views a stretch of passes needs: one a pass, but never more than `at_most`, and one where nothing is random."""
     random = augment.crop_scale is not None or augment.flip or augment.pad
     count = min(at_most, last_epoch - first_epoch + 1) if random else 1
     return Views(count, first_epoch, augment)
@@ -127,7 +128,14 @@ def fill(
 
 
 def feature_batches(
-    features: np.ndarray, source: Source, views: Views, *, batch_size: int, seed: int, start_step: int = 0
+    features: np.ndarray,
+    source: Source,
+    views: Views,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    sampler: str = "shuffle",
 ) -> Generator[HostBatch, None, None]:
     """What `jaxft.data.train_batches` yields, step for step, with features [b, ...] for `image`.
 
@@ -135,14 +143,15 @@ def feature_batches(
       features: [views * N, ...]; see `Views`.
       source: for its labels.
       views: what the rows are.
-      batch_size, seed, start_step: as of `train_batches`.
+      batch_size, seed, start_step, sampler: as of `train_batches`.
     """
     step, examples = start_step, len(source)
+    order = Order(seed, examples, source.labels, sampler)
     while True:
-        shown = [example_at(position, seed, examples) for position in batch_positions(step, batch_size, range(batch_size))]
+        shown = [order.example_at(position) for position in batch_positions(step, batch_size, range(batch_size))]
         index = np.array([example for _, example in shown], np.int32)
         yield {
-            "image": features[[views.row(epoch, example, examples) for epoch, example in shown]],
+            "image": features[[views.row(number, example, examples) for number, example in shown]],
             "label": source.labels[index],
             "mask": np.ones(batch_size, np.float32),
             "index": index,

@@ -49,7 +49,6 @@ def judge(evaluation: Evaluation, task: Task, class_names: Sequence[str]) -> Jud
         intervals["accuracy"] = bootstrap_interval(right.astype(np.float64))
         confusion = scores.confusion_matrix(labels, predicted, len(class_names))
         precision, recall, f1 = scores.precision_recall_f1(confusion)
-        figures["balanced_accuracy"] = float(scores.balanced_accuracy(confusion))
         figures["macro_f1"] = float(scores.macro_f1(confusion))
         classes = tuple(
             {

@@ -15,9 +15,9 @@ class Task:
 
     Attributes:
       name: "classify" (`label` [B] int32), "multilabel" ([B, K] f32) or "regression" ([B] f32).
-      loss: gives [B].
+      loss: gives [B]; what a config without `config.loss.name` trains on.
       metrics: clu Collection class for evaluation.
-      train_metrics: the same with the gradient's norm.
+      train_metrics: the same with the gradient's norm, without what has a number a class.
     """
 
     name: str
@@ -33,8 +33,8 @@ _LOSSES: dict[str, LossFn] = {
 }
 
 
-def get_task(name: str, num_classes: int, *, loss: LossFn | None = None) -> Task:
-    """The task of a name, with its own loss or the one given.
+def get_task(name: str, num_classes: int) -> Task:
+    """The task of a name.
 
     Raises:
       JaxftError: no such task.
@@ -47,4 +47,4 @@ def get_task(name: str, num_classes: int, *, loss: LossFn | None = None) -> Task
         collection = metrics.multilabel_metrics()
     else:
         collection = metrics.regression_metrics()
-    return Task(name, loss or _LOSSES[name], collection, metrics.training_metrics(collection))
+    return Task(name, _LOSSES[name], collection, metrics.training_metrics(collection))

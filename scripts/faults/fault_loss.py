@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.data.order import batch_examples
+from jaxft.data.order import Order, batch_examples
 from jaxft.losses import softmax_cross_entropy
 
-BATCH, EXAMPLES, SEED = 16, 24, 0
+BATCH, ORDER = 16, Order(seed=0, n=24)
 
 
 def _raise(due):
@@ -22,7 +22,7 @@ def loss(outputs, batch):
     kind, _, step = os.environ.get("FAULT", "").partition("@")
     if not kind or batch["index"].shape != (BATCH,):  # an evaluation's
         return found
-    due = jnp.array_equal(batch["index"], np.asarray(batch_examples(int(step) - 1, BATCH, SEED, EXAMPLES)))
+    due = jnp.array_equal(batch["index"], np.asarray(batch_examples(ORDER, int(step) - 1, BATCH)))
     if kind == "raise":
         jax.debug.callback(_raise, due)
         return found

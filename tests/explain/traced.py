@@ -18,7 +18,7 @@ from jaxft.tuning import FreezeSpec, make_mask
 
 Shape = jax.ShapeDtypeStruct
 TX = optax.sgd(0.1)
-TASK = get_task("classify", 10, loss=None)
+TASK = get_task("classify", 10)
 BATCH = {"image": Shape((8, 32, 32, 3), jnp.uint8), "label": Shape((8,), jnp.int32), "mask": Shape((8,), jnp.float32)}
 
 

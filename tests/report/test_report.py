@@ -57,7 +57,6 @@ def test_classes_are_judged_with_an_interval_and_a_line_a_class():
     assert judged.count == 40
     assert judged.figures == {
         **evaluation.metrics,
-        "balanced_accuracy": scores.balanced_accuracy(confusion),
         "macro_f1": scores.macro_f1(confusion),
     }
     assert judged.intervals == {"accuracy": bootstrap_interval(right)}

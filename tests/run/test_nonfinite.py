@@ -8,7 +8,7 @@ import pytest
 
 from jaxft.cli.config import read_config
 from jaxft.cli.main import USAGE, main
-from jaxft.data.order import batch_examples
+from jaxft.data.order import Order, batch_examples
 from jaxft.run import train
 from jaxft.workdir import load_run
 
@@ -26,7 +26,7 @@ SETTINGS = (
     "--config.train.eval_every=9 steps",
     "--config.train.checkpoint_every=1 steps",
 )
-BAD = [step for step in range(1, 10) if EXAMPLE in batch_examples(step - 1, 8, 0, 24)]
+BAD = [step for step in range(1, 10) if EXAMPLE in batch_examples(Order(0, 24), step - 1, 8)]
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def test_the_run_ends_at_the_step_and_names_the_examples_and_the_leaf(recipe, tm
     assert error.count("\n") == 1
     assert f"step {BAD[0]} is not finite: the loss, and 2 of 2 gradients; its batch held the examples " in error
     named = error.split("held the examples ")[1].split(".")[0].split(", ")
-    assert sorted(map(int, named)) == sorted(batch_examples(BAD[0] - 1, 8, 0, 24))
+    assert sorted(map(int, named)) == sorted(batch_examples(Order(0, 24), BAD[0] - 1, 8))
     assert f"The newest checkpoint is step {BAD[0] - 1}" in error
     assert [line["step"] for line in lines(workdir)] == list(range(1, BAD[0]))
     for leaf in jax.tree.leaves(load_run(workdir).params):
