@@ -49,7 +49,8 @@ def class_weights(
         return _per_class(weights, num_classes, "class_weights").astype(np.float32)
     if weights not in SCHEMES:
         raise JaxftError(
-            f"class_weights is '{weights}'{near(weights, SCHEMES)}: it takes {', '.join(map(repr, SCHEMES))} or {num_classes} numbers"
+            f"class_weights is '{weights}'{near(weights, SCHEMES)}: it takes {', '.join(map(repr, SCHEMES))} or a number for "
+            f"each of the {num_classes} classes"
         )
     if not 0 <= beta < 1:
         raise JaxftError(f"beta is {beta}: it must be at least 0 and less than 1")
@@ -75,6 +76,12 @@ def _per_class(values: Any, num_classes: int, what: str) -> np.ndarray:
     if found.shape != (num_classes,) or not np.isfinite(found).all() or (found < 0).any():
         raise JaxftError(f"{what} is {values!r}: expected {num_classes} numbers of at least 0, one a class")
     return found
+
+
+def _numbers(value: Any, num_classes: int, what: str) -> np.ndarray:
+    """One number for all classes, or one a class: f32 [K]."""
+    values = [value] * num_classes if isinstance(value, int | float) else value
+    return _per_class(values, num_classes, what).astype(np.float32)
 
 
 def _counts(counts: ArrayLike | None, num_classes: int, what: str) -> np.ndarray:
@@ -166,7 +173,7 @@ def binary_cross_entropy(
 
     Args:
       outputs, batch: see `jaxft.typing`.
-      class_weights, beta: of the labels, positive and negative; see `jaxft.losses.class_weights`, whose counts are of positives.
+      class_weights, beta: of the labels, be they positive or not; see `jaxft.losses.class_weights`. Counts are of positives.
       pos_weight: of the positives of each label, as in torch: a number, K numbers, or "balanced", negatives / positives (1 for
         a label that has but one of them).
       class_counts, num_examples, train: see `jaxft.losses`.
@@ -185,9 +192,7 @@ def _pos_weight(weight: Any, num_classes: int, counts: ArrayLike | None, num_exa
     if isinstance(weight, str) and weight != "balanced":
         raise JaxftError(f"pos_weight is '{weight}': it takes a number, {num_classes} numbers or 'balanced'")
     if not isinstance(weight, str):
-        return _per_class(np.full(num_classes, weight) if np.isscalar(weight) else weight, num_classes, "pos_weight").astype(
-            np.float32
-        )
+        return _numbers(weight, num_classes, "pos_weight")
     positive = _counts(counts, num_classes, "pos_weight='balanced'")
     if num_examples is None:
         raise JaxftError("pos_weight='balanced' needs num_examples, the number of training examples")
@@ -224,7 +229,7 @@ def focal(
     missed = jnp.maximum(-jnp.expm1(log_p), jnp.finfo(log_p.dtype).tiny)
     found = -target * missed**gamma * log_p
     if alpha is not None:
-        found = found * (alpha if np.isscalar(alpha) else _per_class(alpha, logits.shape[-1], "alpha").astype(np.float32))
+        found = found * _numbers(alpha, logits.shape[-1], "alpha")
     return _weighted(found, class_weights, beta, class_counts, train).sum(-1)
 
 

@@ -63,7 +63,7 @@ class BalancedAccuracy(clu_metrics.Metric):
         """f64 []; NaN of no example."""
         right, count = np.asarray(self.right, np.float64), np.asarray(self.count, np.float64)
         present = count > 0
-        return np.mean(right[present] / count[present]) if present.any() else np.float64(np.nan)
+        return np.asarray(np.mean(right[present] / count[present]) if present.any() else np.nan)
 
 
 def classification_metrics(num_classes: int) -> type[clu_metrics.Collection]:

@@ -225,9 +225,7 @@ def _loss(
     name, options = config.loss.name, config.loss.options.to_dict()
     known = {} if counts is None else {"class_counts": counts, "num_examples": len(labels)}
     loss = losses.resolve(name or task.loss, {**known, "train": train}, **options)
-    if (
-        ":" not in name
-    ):  # our own tell of options that do not fit when they are traced; somebody else's may need more than logits
+    if ":" not in name:  # ours say what does not fit them when they are traced; another may need more than logits
         logits = jax.ShapeDtypeStruct((1, outputs), jnp.float32)
         label = jax.ShapeDtypeStruct((1, *labels.shape[1:]), labels.dtype)
         try:

@@ -34,6 +34,6 @@ def imbalance(counts: np.ndarray, class_names: Sequence[str]) -> str:
     if ratio < UNEQUAL:
         return ""
     return (
-        f"classes are unequal: '{class_names[most]}' has {counts[most]:,.0f} training examples, '{class_names[least]}' "
-        f"{counts[least]:,.0f}, 1 for {ratio:.3g}"
+        f"classes are unequal: '{class_names[most]}' has {counts[most]:,.0f} training examples, {ratio:.3g} for each of the "
+        f"{counts[least]:,.0f} of '{class_names[least]}'"
     )
