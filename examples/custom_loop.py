@@ -1,5 +1,6 @@
 """Fine-tuning with a loop of your own, from the public pieces: python examples/custom_loop.py PHOTOS"""
 
+import functools
 import sys
 
 import jax
@@ -20,10 +21,13 @@ state = jaxft.create_state(params, model_state, tx, mask, rng=jax.random.key(0))
 apply = jaxft.on_pixels(model.apply, model.preprocessing)
 loss = losses.resolve("softmax_cross_entropy", label_smoothing=0.1)
 metrics = classification_metrics(classes)
-train_step = jax.jit(jaxft.make_train_step(apply, loss, tx, mask, metrics=metrics), donate_argnums=0)
+# The crop is taken while a picture is read, all else on the device, in the step.
+augment = jaxft.augment.parse("random_resized_crop(0.5), random_flip, random_color(0.2, 0.2, 0.2)")
+prepare = functools.partial(augment.batch, seed=0, size=model.preprocessing.size, classes=classes)
+train_step = jax.jit(jaxft.make_train_step(apply, loss, tx, mask, metrics=metrics, augment=prepare), donate_argnums=0)
 eval_step = jax.jit(jaxft.make_eval_step(apply, loss, metrics=metrics))
 
-batches = jaxft.train_batches(data.train, model.preprocessing, batch_size=16, seed=0, augment="crop_flip")
+batches = jaxft.train_batches(data.train, model.preprocessing, batch_size=16, seed=0, augment=augment)
 for step in range(1, steps + 1):
     state, found = train_step(state, next(batches))
     if step % 20 == 0:

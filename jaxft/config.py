@@ -50,8 +50,9 @@ def default_config() -> ConfigDict:
     config.input.batch_size = 32  # over all devices
     config.input.eval_batch_size = 64
     config.input.sampler = "shuffle"  # every example once an epoch; "balanced", "sqrt": by class, see jaxft.data.order
-    config.input.augment = "crop_flip"
-    config.input.threads = config_dict.placeholder(int)
+    config.input.augment = "crop_flip"  # jaxft.augment.parse: "random_resized_crop(0.5), random_flip, random_rotation(10)"
+    config.input.threads = config_dict.placeholder(int)  # None: one a core, at most 16
+    config.input.scaled_decode = True  # training decodes JPEGs much larger than wanted at a fraction of their size
 
     # jaxft.features: what the frozen stages before the first trained one give is computed once and kept in files.
     config.features = ConfigDict()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -84,16 +84,18 @@ class Figures:
         self._skipped = 0  # in a row
         #: The first step that was not finite, to be rolled back.
         self.bad: BadStep | None = None
-        self.begin([], [])
+        self.begin([], [], lambda timing: "")
 
-    def begin(self, leaves: Sequence[str], collected: list[Any]) -> None:
+    def begin(self, leaves: Sequence[str], collected: list[Any], advise: Callable[[Mapping[str, float]], str]) -> None:
         """Steps of other leaves follow, or steps out of a checkpoint.
 
         Args:
           leaves: '/' paths of the trained ones, in the order of `jax.tree.leaves`.
           collected: figures since the last log line.
+          advise: what to say of the timing of a line; its first line that is not empty is said.
         """
         self._leaves, self.bad = list(leaves), None
+        self._advise: Callable[[Mapping[str, float]], str] | None = advise
         self._due: Window | None = None
         self._unseen: collections.deque[tuple[int, Any]] = collections.deque()
         #: Collections since the last log line, the first one perhaps of many steps.
@@ -145,6 +147,9 @@ class Figures:
         self._log.metrics(due.step, "train", values)
         self._log.timing(due.step, timing)
         self._progress.update(due.step, values, timing)
+        if self._advise is not None and (line := self._advise(timing)):
+            self._progress.say(line)
+            self._advise = None
 
     def _look(self, step: int, metrics: Any) -> None:
         """Waits for a step, and sees whether it is finite."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxft.config import call
-from jaxft.data import Source, find_augment, train_batches
+from jaxft.data import LoadTimes, Source, advice, train_batches
 from jaxft.errors import JaxftError
 from jaxft.evaluate import Evaluation, evaluate, evaluate_source
 from jaxft.features import (
@@ -34,7 +34,7 @@ from jaxft.parallel import batch_parts, process_rows, put_batch
 from jaxft.paths import is_remote, open_path
 from jaxft.plan import Phase, Plan
 from jaxft.train import make_eval_step
-from jaxft.typing import ApplyFn, ModelState, Params
+from jaxft.typing import ApplyFn, Batch, ModelState, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,13 +43,17 @@ class PhaseInput:
 
     Attributes:
       apply: the network on `batch["image"]`, whatever that is.
+      augment: what the training step does to a batch before; None is nothing.
       batches: training batches from a step on; close them.
       evaluate: `(params, model_state)` on the validation split.
+      advise: what to do where a window's timing says that the device waits for data; "" is nothing.
     """
 
     apply: ApplyFn
+    augment: Callable[[Batch], Batch] | None
     batches: Callable[[int], Generator[dict[str, np.ndarray], None, None]]
     evaluate: Callable[[Params, ModelState], Evaluation]
+    advise: Callable[[Mapping[str, float]], str] = lambda timing: ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +84,8 @@ def evaluate_pictures(
 def pictures(plan: Plan, config: ConfigDict, mesh: Mesh, eval_step: Callable[..., Any]) -> PhaseInput:
     """The whole network on pictures."""
 
+    times = LoadTimes()
+
     def batches(step: int) -> Any:
         section = {key: value for key, value in config.input.items() if key != "eval_batch_size"}
         return call(
@@ -92,12 +98,16 @@ def pictures(plan: Plan, config: ConfigDict, mesh: Mesh, eval_step: Callable[...
             seed=config.seed,
             start_step=step,
             rows=process_rows(mesh, config.input.batch_size),
+            times=times,
         )
 
     def judge(params: Params, model_state: ModelState) -> Evaluation:
         return evaluate_pictures(eval_step, params, model_state, plan.val, plan, config, mesh)
 
-    return PhaseInput(plan.apply, batches, judge)
+    def advise(timing: Mapping[str, float]) -> str:
+        return advice(times, timing["images_per_second"] / jax.process_count(), timing["wait_share"])
+
+    return PhaseInput(plan.apply, plan.augment_batch, batches, judge, advise)
 
 
 def features_of(plan: Plan, phase: Phase, config: ConfigDict) -> tuple[Features | None, str]:
@@ -111,7 +121,7 @@ def features_of(plan: Plan, phase: Phase, config: ConfigDict) -> tuple[Features 
         return None, f"{phase.name} reads pictures, no features: its loss asks for passes of its own over them"
     size, examples = config.input.batch_size, len(plan.splits.train)
     first, last = plan.order.passes(phase.start * size, phase.stop * size)
-    views = views_of(find_augment(config.input.augment), at_most=config.features.views, first_epoch=first, last_epoch=last)
+    views = views_of(plan.augment, at_most=config.features.views, first_epoch=first, last_epoch=last)
     shape = (views.count * examples + len(plan.val), *prefix.shape)
     dtype = config.features.dtype
     nbytes = int(np.prod(shape)) * (2 if dtype == "bfloat16" else 4)
@@ -173,13 +183,29 @@ def phase_input(
     prefix, seed, parts = found.prefix, config.seed, batch_parts(mesh)
     size = -(-config.input.eval_batch_size // parts) * parts
 
-    compute = watch(jax.jit(prefix.run(DTYPES[found.dtype])), "the frozen stages")
+    run, size_seen = prefix.run(DTYPES[found.dtype]), plan.model.preprocessing.size
+
+    def looked_at(params: Params, model_state: ModelState, batch: Batch, augmented: bool) -> jax.Array:
+        image = plan.augment.images(batch, seed=seed, size=size_seen) if augmented else batch["image"]
+        return run(params, model_state, image)
+
+    compute = watch(jax.jit(looked_at, static_argnums=3), "the frozen stages")
 
     def kept(split: str, source: Source, views: Views) -> np.ndarray | None:
         rows = Rows(
             folder,
             f"{split}-{plan.model.name}-{prefix.stage}",
-            about(prefix, params, model_state, source, views, split=split, seed=seed, data=plan.splits.fingerprint),
+            about(
+                prefix,
+                params,
+                model_state,
+                source,
+                views,
+                split=split,
+                seed=seed,
+                data=plan.splits.fingerprint,
+                scaled_decode=config.input.scaled_decode,
+            ),
             shape=(views.count * len(source), *prefix.shape),
             dtype=found.dtype,
             block=size,
@@ -187,8 +213,9 @@ def phase_input(
         if rows.damaged:
             say(f"features: {rows.damaged} damaged blocks in {rows.path} are computed again")
         whole = fill(
-            rows, lambda image: compute(params, model_state, image), source, views,
-            model=plan.model, seed=seed, mesh=mesh, threads=config.input.threads, say=say, stop=stop,
+            rows, lambda batch: compute(params, model_state, batch, views.augment is not None), source, views,
+            model=plan.model, seed=seed, mesh=mesh, threads=config.input.threads, scaled_decode=config.input.scaled_decode,
+            say=say, stop=stop,
         )  # fmt: skip
         return rows.read() if whole else None
 
@@ -212,4 +239,4 @@ def phase_input(
         shown = feature_eval_batches(val, plan.val, batch_size=size)
         return evaluate(step, params, model_state, shown, expect=len(plan.val), put=put)
 
-    return PhaseInput(prefix.rest, lambda start: batches(start_step=start), judge)
+    return PhaseInput(prefix.rest, None, lambda start: batches(start_step=start), judge)

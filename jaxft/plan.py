@@ -16,8 +16,9 @@ import optax
 from ml_collections import ConfigDict
 
 from jaxft import losses, tree
+from jaxft.augment import Augment, parse
 from jaxft.config import Clock, call, to_json
-from jaxft.data import SAMPLERS, Order, Source, Splits, class_counts, find_augment, imbalance, open_data
+from jaxft.data import SAMPLERS, Order, Source, Splits, class_counts, imbalance, open_data
 from jaxft.errors import JaxftError, near
 from jaxft.features import DTYPES
 from jaxft.models import IMAGENET, Model, build, is_tag, split_tag
@@ -27,7 +28,7 @@ from jaxft.parallel import parse_rules, put
 from jaxft.preprocessing import on_pixels
 from jaxft.tasks import Task, get_task
 from jaxft.tuning import FreezeSpec, Group, make_mask
-from jaxft.typing import ApplyFn, LossFn, Mask, ModelState, Params
+from jaxft.typing import ApplyFn, Batch, LossFn, Mask, ModelState, Params
 from jaxft.weights import is_repository, load_model, open_repository
 
 #: Keys that take one of a few words.
@@ -89,6 +90,12 @@ class Plan:
     checkpoint_every: int | None
     selection: dict[str, Any]
     record: dict[str, Any]
+    augment: Augment
+
+    def augment_batch(self, batch: Batch) -> Batch:
+        """A batch of the training input as the network is to see it."""
+        outputs = self.model.num_classes
+        return self.augment.batch(batch, seed=self.seed, size=self.model.preprocessing.size, classes=outputs)
 
     @property
     def apply(self) -> ApplyFn:
@@ -128,6 +135,7 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
         raise JaxftError(f"'{config.data.source}' has no validation split; set config.data.val_fraction")
     outputs = len(splits.class_names) if config.data.task != "regression" else 1
     task = get_task(config.data.task, outputs)
+    augment = _augment(config)
     order = Order(config.seed, len(splits.train), splits.train.labels, config.input.sampler)
     counts = class_counts(splits.train.labels, outputs)
     loss, eval_loss = (_loss(config, task, splits.train.labels, outputs, counts, train=train) for train in (True, False))
@@ -152,6 +160,7 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
         Plan,
         splits=splits,
         order=order,
+        augment=augment,
         val=splits.val,
         seed=config.seed,
         task=task,
@@ -194,13 +203,14 @@ def _expecting(model: Model, tag: str | None, size: int | None) -> Model:
 
 def _check_numbers(config: ConfigDict) -> None:
     """Finds now what would be found when the first batch is due, the first step, or the first evaluation."""
-    find_augment(config.input.augment)
-    values = {f"input.{key}": config.input[key] for key in ("batch_size", "eval_batch_size", "threads")}
+    values = {f"input.{key}": config.input[key] for key in ("batch_size", "eval_batch_size")}
     values |= {f"train.{key}": config.train[key] for key in ("accum_steps", "patience")}
     values["features.views"] = config.features.views
     for key, value in values.items():
         if value is not None and value < 1:
             raise JaxftError(f"config.{key} is {value}: it must be at least 1")
+    if config.input.threads is not None and config.input.threads < 0:
+        raise JaxftError(f"config.input.threads is {config.input.threads}: it must be at least 0")
     if config.input.batch_size % config.train.accum_steps:
         raise JaxftError(
             f"config.train.accum_steps ({config.train.accum_steps}) does not divide config.input.batch_size "
@@ -216,6 +226,20 @@ def _check_numbers(config: ConfigDict) -> None:
     decay = config.train.ema_decay
     if decay is not None and not 0 < decay < 1:
         raise JaxftError(f"config.train.ema_decay is {decay}: it must lie between 0 and 1")
+
+
+def _augment(config: ConfigDict) -> Augment:
+    """The list of augmentations, checked against what the labels and the phases' input allow."""
+    augment = parse(config.input.augment)
+    names = [one.name for one in augment.operations]
+    if config.data.task == "regression" and "random_label_flip" in names:
+        raise JaxftError("config.input.augment: random_label_flip flips classes: the values of a regression have no other")
+    if config.features.cache and augment.mixes:
+        raise JaxftError(
+            f"config.features.cache keeps what single pictures give, and '{config.input.augment}' (config.input.augment) changes "
+            "labels or mixes pictures: leave one of them out"
+        )
+    return augment
 
 
 def _loss(

@@ -132,9 +132,9 @@ def train(config: ConfigDict, workdir: str | Path, *, strict: bool = False) -> R
             if given is None:
                 return _interrupted(workdir, step, standing, progress)
             batches = stack.enter_context(contextlib.closing(given.batches(step)))
-            train_step = checked(jit_train_step(plan, phase, config, mesh, given.apply), progress.say, where=phase.name)
-            train_step = compiles.watch(train_step, "the training step")
-            figures.begin(phase.trained, standing.collection(plan.task.train_metrics))
+            train_step = jit_train_step(plan, phase, config, mesh, given.apply, given.augment)
+            train_step = compiles.watch(checked(train_step, progress.say, where=phase.name), "the training step")
+            figures.begin(phase.trained, standing.collection(plan.task.train_metrics), given.advise)
             watch.restart()
             running = None
             while step < phase.stop:
@@ -155,7 +155,7 @@ def train(config: ConfigDict, workdir: str | Path, *, strict: bool = False) -> R
                     progress.say(f"{figures.bad}; going back to the newest checkpoint, and on after that step")
                     step = figures.bad.step
                     state = roll_back(plan, phase, config, mesh, checkpoints, step, progress.say)
-                    figures.begin(phase.trained, [])
+                    figures.begin(phase.trained, [], given.advise)
                     batches.close()
                     batches = stack.enter_context(contextlib.closing(given.batches(step)))
                 judging, due = _due(step, phase, plan)

@@ -18,7 +18,7 @@ from jaxft.parallel import batch_parts, gathered, param_shardings, parse_rules, 
 from jaxft.plan import Phase, Plan
 from jaxft.standing import Standing
 from jaxft.train import TrainState, create_state, make_train_step, remat_options
-from jaxft.typing import ApplyFn, ModelState, Params
+from jaxft.typing import ApplyFn, Batch, ModelState, Params
 
 #: `(state, batch) -> (state, metrics)`, under `jax.jit`.
 JittedStep = Any
@@ -151,14 +151,22 @@ def roll_back(
     return dataclasses.replace(state, step=replicate(jnp.int32(step), mesh), opt_state=clocks(state.opt_state))
 
 
-def jit_train_step(plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh, apply: ApplyFn | None = None) -> JittedStep:
+def jit_train_step(
+    plan: Plan,
+    phase: Phase,
+    config: ConfigDict,
+    mesh: Mesh,
+    apply: ApplyFn | None = None,
+    augment: Callable[[Batch], Batch] | None = None,
+) -> JittedStep:
     """The compiled training step of a phase. The state is donated: its memory becomes the next state's.
 
     Args:
       plan, phase, config, mesh: of the run.
-      apply: the network on what the phase reads; None: on pictures.
+      apply, augment: the network on what the phase reads, and what is done to that before; without an `apply` pictures, and
+        what the config says.
     """
-    network = apply or plan.apply
+    network, prepare = (apply, augment) if apply is not None else (plan.apply, plan.augment_batch)
     if mesh.devices.flat[0].platform == "tpu":  # compilers for GPUs gather by themselves, and then fewer bytes
         network = gathered(network, param_places(plan, phase, config, mesh))
     step = make_train_step(
@@ -171,6 +179,7 @@ def jit_train_step(plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh, app
         ema_decay=config.train.ema_decay,
         norm_parts=batch_parts(mesh) if config.parallel.batch_norm == "replica" else 1,
         skip_nonfinite=config.train.nonfinite == "skip",
+        augment=prepare,
     )
     places = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(plan, phase, config, mesh))
     options = remat_options(mesh) if config.model.remat else None

@@ -20,7 +20,8 @@ from jaxft.data import Source
 from jaxft.errors import JaxftError
 from jaxft.heap import keep_heap
 
-WITH_DATA = "+data"
+#: What may stand behind a training.
+WITH_DATA, WITH_AUGMENT = "data", "augment"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +82,7 @@ def run_bench(
     per_device: bool = False,
     optimizer: str = "sgd",
     accum_steps: int = 1,
+    augment: str = "crop_flip",
     data: str | None = None,
     rounds: int = 5,
     seconds: float = 2.0,
@@ -92,11 +94,12 @@ def run_bench(
     Args:
       model: a name of `jaxft.list_models()`.
       parts: "train", "eval", "input" (the pipeline alone), or what is trained ("head", "from:STAGE", ...); a training with
-        "+data" behind it reads its data as a run does.
+        "+data" behind it reads its data as a run does, one with "+augment" augments its images.
       batches: images a call, over all devices.
       size, dtype, optimizer, accum_steps, seed: as `make_work`.
       devices: numbers of devices; None is all present.
       per_device: `batches` are a device's (weak scaling) instead of all devices' (strong scaling).
+      augment: what "+augment" does and "input" reads; see `jaxft.augment.parse`.
       data: what is read, as `config.data.source`; None reads JPEGs drawn into a temporary folder.
       rounds, seconds: a piece of work is timed so many times, for at least so long.
       say: hears what is being done.
@@ -115,20 +118,28 @@ def run_bench(
     options: dict[str, Any] = {"size": size, "dtype": dtype, "optimizer": optimizer}
     for part, batch, count, accumulate in asked:
         if part != INPUT:
-            bare = part.removesuffix(WITH_DATA)
-            check_work(model, bare, batch=batch, devices=count, accum_steps=accumulate, **options)
+            bare, _, augmented = _split(part)
+            check_work(
+                model,
+                bare,
+                batch=batch,
+                devices=count,
+                accum_steps=accumulate,
+                augment=augment if augmented else "none",
+                **options,
+            )
     if any(part != INPUT for part, *_ in asked):
         peak(dtype, 1)  # once a process: measured now, with nothing else in memory and no threads about
     rows: list[Row] = []
     works: list[tuple[int, Work]] = []
     with contextlib.ExitStack() as stack:
         source = None
-        if any(part == INPUT or part.endswith(WITH_DATA) for part, *_ in asked):
+        if any(part == INPUT or _split(part)[1] for part, *_ in asked):
             source = open_source(data or str(draw_photos(Path(stack.enter_context(tempfile.TemporaryDirectory())))))
         for part, batch, count, accumulate in asked:
             row = Row(model, part, batch, size, dtype, count)
             try:
-                work = _make(model, part, batch, count, accumulate, source, {**options, "seed": seed})
+                work = _make(model, part, batch, count, accumulate, source, {**options, "seed": seed, "augment": augment})
                 work.run(1)
             except OutOfMemory as error:
                 row = dataclasses.replace(row, error=str(error))
@@ -148,12 +159,22 @@ def _make(
     model: str, part: str, batch: int, count: int, accum_steps: int, source: Source | None, options: dict[str, Any]
 ) -> Work:
     if part == INPUT and source is not None:
-        return make_input_work(model, source, batch=batch, size=options["size"], seed=options["seed"])
+        options = {key: options[key] for key in ("size", "seed", "augment")}
+        return make_input_work(model, source, batch=batch, **options)
+    bare, reads, augmented = _split(part)
     arguments = {"batch": batch, "devices": count, "accum_steps": accum_steps, **options}
-    if not part.endswith(WITH_DATA) or source is None:
-        return make_work(model, part, **arguments)
+    if not augmented:
+        arguments["augment"] = "none"
+    if not reads or source is None:
+        return make_work(model, bare, **arguments)
     classes = int(source.labels.max()) + 1
-    return make_work(model, part.removesuffix(WITH_DATA), num_classes=classes, source=source, **arguments)
+    return make_work(model, bare, num_classes=classes, source=source, **arguments)
+
+
+def _split(part: str) -> tuple[str, bool, bool]:
+    """What is trained, whether it reads data, whether it augments."""
+    bare, *more = part.split("+")
+    return bare, WITH_DATA in more, WITH_AUGMENT in more
 
 
 def _asked(
@@ -165,9 +186,12 @@ def _asked(
     found = []
     for part, batch, count in itertools.product(parts, batches, counts):
         whole = batch * count if per_device else batch
-        bare = part.removesuffix(WITH_DATA)
-        if bare in ("eval", INPUT) and bare != part:
-            raise JaxftError(f"'{part}' cannot be timed: only training is timed together with reading its data")
+        bare, *more = part.split("+")
+        if bare in ("eval", INPUT) and more:
+            raise JaxftError(f"'{part}' cannot be timed: only training is timed together with reading or augmenting its data")
+        for other in more:
+            if other not in (WITH_DATA, WITH_AUGMENT):
+                raise JaxftError(f"'{part}' cannot be timed: behind a + stands {WITH_DATA} or {WITH_AUGMENT}, not '{other}'")
         found.append((part, whole, 0 if part == INPUT else count, 1 if bare in ("eval", INPUT) else accum_steps))
     return found
 

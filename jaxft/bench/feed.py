@@ -43,8 +43,10 @@ def draw_photos(folder: Path, *, count: int = 256, seed: int = 0) -> Path:
     return folder
 
 
-def make_input_work(model: str, source: Source, *, batch: int, size: int | None = None, seed: int = 0) -> Work:
-    """The training pipeline alone: reading, decoding, augmenting and batching on the host, with its default threads.
+def make_input_work(
+    model: str, source: Source, *, batch: int, size: int | None = None, seed: int = 0, augment: str = "crop_flip"
+) -> Work:
+    """The training pipeline alone: reading, decoding, cropping and batching on the host, with its default threads.
 
     Args:
       model: whose preprocessing the pictures get.
@@ -52,16 +54,17 @@ def make_input_work(model: str, source: Source, *, batch: int, size: int | None 
       batch: images a call.
       size: pixels; None is the network's own.
       seed: of order and augmentation.
+      augment: whose window is read.
 
     Raises:
       JaxftError: no such network, a batch or size that does not fit.
     """
     preprocessing = build(model, size=size).preprocessing
-    train_batches(source, preprocessing, batch_size=batch, seed=seed).close()
+    train_batches(source, preprocessing, batch_size=batch, seed=seed, augment=augment).close()
 
     def run(calls: int) -> float:
         # Begun before the clock and ended after it: the next to be timed shares the cores with nobody.
-        batches = train_batches(source, preprocessing, batch_size=batch, seed=seed)
+        batches = train_batches(source, preprocessing, batch_size=batch, seed=seed, augment=augment)
         next(batches)
         start = time.perf_counter()
         for _ in range(calls):

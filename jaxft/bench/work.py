@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxft import tree
+from jaxft.augment import parse
 from jaxft.bench.timing import OutOfMemory
 from jaxft.data import Source, train_batches
 from jaxft.errors import JaxftError
@@ -27,6 +28,7 @@ from jaxft.progress import Stopwatch
 from jaxft.tasks import get_task
 from jaxft.train import create_state, make_eval_step, make_train_step
 from jaxft.tuning import FreezeSpec, make_mask
+from jaxft.typing import Batch
 
 EVAL = "eval"
 
@@ -85,6 +87,7 @@ def make_work(
     accum_steps: int = 1,
     seed: int = 0,
     source: Source | None = None,
+    augment: str = "none",
 ) -> Work:
     """Compiles a training or evaluation step and puts random weights and random uint8 images on the devices.
 
@@ -101,6 +104,8 @@ def make_work(
       seed: of weights and images.
       source: training reads its images from here, as a run does, instead of finding them on the devices; classes from 0
         to `num_classes`.
+      augment: what training does to the images first; see `jaxft.augment.parse`. Random images without a crop are augmented as
+        those of a run are; what they cost does not depend on what they show.
 
     Raises:
       JaxftError: whatever does not fit: no such network, stage or optimizer, a batch that does not split over the devices.
@@ -109,7 +114,7 @@ def make_work(
     mesh = _mesh(devices)
     net = build(model, num_classes, size=size, dtype=dtype)
     _check_batch(part, batch, accum_steps, mesh, source)
-    begin, step = _step(net, part, optimizer, accum_steps)
+    begin, step = _step(net, part, optimizer, accum_steps, _prepare(net, part, augment, seed))
     whole, split = replicated(mesh), batch_sharding(mesh)
     flops = count_flops(model, part, batch=batch, size=size, num_classes=num_classes, optimizer=optimizer)
     with _memory():
@@ -121,7 +126,7 @@ def make_work(
         run = _on_device(compiled, carried, images)
     else:
         read = functools.partial(
-            train_batches, source, net.preprocessing, batch_size=batch, channels=net.in_channels, seed=seed
+            train_batches, source, net.preprocessing, batch_size=batch, channels=net.in_channels, seed=seed, augment=augment
         )
         run = _reading(compiled, carried, read, mesh, batch, wait_shares)
     pixels, kind = net.preprocessing.size, jax.devices()[0].platform
@@ -200,7 +205,7 @@ def count_flops(
       JaxftError: as `make_work`.
     """
     net = build(model, num_classes, size=size)
-    begin, step = _step(net, part, optimizer, 1)
+    begin, step = _step(net, part, optimizer, 1, None)
     carried = jax.eval_shape(begin, *net.shapes)
     images = jax.eval_shape(functools.partial(_batch, net, batch, 0))
     with plain_ops():
@@ -219,10 +224,12 @@ def check_work(
     devices: int | None = None,
     optimizer: str = "sgd",
     accum_steps: int = 1,
+    augment: str = "none",
 ) -> None:
     """Raises what `make_work` would raise for its arguments, before anything is compiled."""
     _check_batch(part, batch, accum_steps, _mesh(devices), None)
-    _step(build(model, size=size, dtype=dtype), part, optimizer, accum_steps)
+    net = build(model, size=size, dtype=dtype)
+    _step(net, part, optimizer, accum_steps, _prepare(net, part, augment, 0))
 
 
 def _check_batch(part: str, batch: int, accum_steps: int, mesh: Mesh, source: Source | None) -> None:
@@ -254,7 +261,19 @@ def _memory() -> Iterator[None]:
         raise OutOfMemory(f"out of memory: {str(error).splitlines()[0]}") from error
 
 
-def _step(net: Model, part: str, optimizer: str, accum_steps: int) -> tuple[Callable[..., Any], Step]:
+def _prepare(net: Model, part: str, augment: str, seed: int) -> Callable[[Batch], Batch] | None:
+    """What training does to a batch first."""
+    chosen = parse(augment)
+    if part == EVAL or not chosen.operations:
+        return None
+    if chosen.window.margin:
+        raise JaxftError("the images of a bench have the network's size: random_crop takes padding here, no margin")
+    return functools.partial(chosen.batch, seed=seed, size=net.preprocessing.size, classes=net.num_classes)
+
+
+def _step(
+    net: Model, part: str, optimizer: str, accum_steps: int, augment: Callable[[Batch], Batch] | None
+) -> tuple[Callable[..., Any], Step]:
     """What is carried at the beginning, as a function of the weights, and the step."""
     apply, task = on_pixels(net.apply, net.preprocessing), get_task("classify", net.num_classes)
     if part == EVAL:
@@ -265,7 +284,7 @@ def _step(net: Model, part: str, optimizer: str, accum_steps: int) -> tuple[Call
     mask = make_mask(FreezeSpec.parse("full" if part == "train" else part), params, net.stages)
     # A small rate: random images teach nothing, and nothing may overflow however long the timing takes.
     tx, _ = make_optimizer(params, mask, name=optimizer, lr=1e-4, schedule="constant", total_steps=1)
-    step = make_train_step(apply, task.loss, tx, mask, metrics=task.train_metrics, accum_steps=accum_steps)
+    step = make_train_step(apply, task.loss, tx, mask, metrics=task.train_metrics, accum_steps=accum_steps, augment=augment)
     return functools.partial(create_state, tx=tx, mask=mask, rng=jax.random.key(0)), step
 
 
@@ -283,7 +302,7 @@ def _draw(shapes: Any, seed: int) -> Any:
 
 
 def _batch(net: Model, batch: int, seed: int) -> dict[str, jax.Array]:
-    """What the pipeline yields: `image` uint8 [B, S, S, C], `label` and `index` int32 [B], `mask` f32 [B]."""
+    """What the pipeline yields: `image` uint8 [B, S, S, C], `label`, `index` and `shown` int32 [B], `mask` f32 [B]."""
     pixels, labels = jax.random.split(jax.random.key(seed))
     size = net.preprocessing.size
     return {
@@ -291,6 +310,7 @@ def _batch(net: Model, batch: int, seed: int) -> dict[str, jax.Array]:
         "label": jax.random.randint(labels, (batch,), 0, net.num_classes),
         "mask": jnp.ones(batch, jnp.float32),
         "index": jnp.arange(batch, dtype=jnp.int32),
+        "shown": jnp.zeros(batch, jnp.int32),
     }
 
 

@@ -127,6 +127,7 @@ def bench(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         per_device=options.per_device,
         optimizer=options.optimizer,
         accum_steps=options.accum_steps,
+        augment=options.augment,
         data=options.data,
         rounds=options.rounds,
         seconds=options.seconds,

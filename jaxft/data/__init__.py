@@ -2,34 +2,34 @@
 
 from jaxft.data.classes import class_counts, imbalance
 from jaxft.data.decode import BadImage, decode
+from jaxft.data.feeding import LoadTimes, advice
 from jaxft.data.open import open_data
 from jaxft.data.order import SAMPLERS, Order, batch_examples
 from jaxft.data.pipeline import eval_batches, row_batches, train_batches
 from jaxft.data.sources import Arrays, Files, Source, Splits, predict_source
 from jaxft.data.splits import write_manifest
-from jaxft.data.transforms import AUGMENTS, Augment, eval_transform, find_augment, train_transform
+from jaxft.data.transforms import eval_transform, read_train
 
 __all__ = [
-    "AUGMENTS",
     "SAMPLERS",
     "Arrays",
-    "Augment",
     "BadImage",
     "Files",
+    "LoadTimes",
     "Order",
     "Source",
     "Splits",
+    "advice",
     "batch_examples",
     "class_counts",
     "decode",
     "eval_batches",
     "eval_transform",
-    "find_augment",
     "imbalance",
     "open_data",
     "predict_source",
+    "read_train",
     "row_batches",
     "train_batches",
-    "train_transform",
     "write_manifest",
 ]

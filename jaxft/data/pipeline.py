@@ -1,4 +1,4 @@
-"""Batches on the host: decoded and transformed in threads, a few ahead, uint8 until the device."""
+"""Batches on the host: decoded and resized in threads, a few ahead, uint8 until the device."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from typing import Any
 
 import numpy as np
 
+from jaxft.augment import Augment, parse
 from jaxft.data.decode import BadImage, decode
+from jaxft.data.feeding import LoadTimes
 from jaxft.data.order import Order, augment_rng, batch_positions
 from jaxft.data.sources import Source
-from jaxft.data.transforms import Augment, eval_transform, find_augment, train_transform
+from jaxft.data.transforms import eval_transform, read_train
 from jaxft.errors import JaxftError
 from jaxft.preprocessing import Preprocessing
 
 HostBatch = dict[str, np.ndarray]
+
+#: A picture that is due: how often it was shown before, and its example.
+Shown = tuple[int, int]
 
 
 def train_batches(
@@ -33,8 +38,12 @@ def train_batches(
     rows: Sequence[int] | np.ndarray | None = None,
     threads: int | None = None,
     prefetch: int = 2,
+    scaled_decode: bool = True,
+    times: LoadTimes | None = None,
 ) -> Generator[HostBatch, None, None]:
     """Endless training batches from step `start_step` on: a function of (seed, step) alone; see `jaxft.data.order`.
+
+    Of `augment` only the window is taken here, while a picture is read; the rest is `Augment.batch`, for the training step.
 
     Args:
       source: the examples.
@@ -43,14 +52,18 @@ def train_batches(
       seed: of order and augmentation.
       start_step: any step, at no cost.
       sampler: "shuffle", every example once an epoch; "balanced" or "sqrt", by class: see `jaxft.data.order.Order`.
-      augment: a name of `jaxft.data.AUGMENTS`, or an `Augment`.
+      augment: a list of augmentations; see `jaxft.augment.parse`.
       channels: of the network's input.
       rows: of the global batch that are yielded; None is all. See `jaxft.parallel.process_rows`.
-      threads: that decode; None is one a core, at most 16. Batches do not depend on it.
+      threads: that decode; None is one a core, at most 16; 0 is none: a batch is made when it is asked for. Batches do not
+        depend on it.
       prefetch: batches made ahead.
+      scaled_decode: JPEGs much larger than what is wanted are decoded at a fraction of their size.
+      times: is told how long pictures take.
 
     Yields:
-      `image` uint8 [b, S, S, C], `label`, `mask` f32 [b] of ones, `index` int32 [b]. Close the generator to end its threads.
+      `image` uint8 [b, S, S, C] (S of `augment.window.side`), `label`, `mask` f32 [b] of ones, `index` int32 [b], and `shown`
+      int32 [b]: how often the example was shown before. Close the generator to end its threads.
 
     Raises:
       JaxftError: no examples, a batch size that does not fit, a sampler that does not, a picture that cannot be read.
@@ -61,39 +74,27 @@ def train_batches(
         raise JaxftError(f"the batch size is {batch_size}")
     if start_step < 0:
         raise JaxftError(f"start_step is {start_step}")
-    chosen = find_augment(augment)
+    window = parse(augment).window
     order = Order(seed, len(source), source.labels, sampler)
-    # Checked here, not at the first batch: a generator's body runs late.
-    return _train_batches(
-        source, preprocessing, batch_size, order, start_step, chosen, channels, _rows(rows, batch_size), threads, prefetch
-    )
+    chosen = _rows(rows, batch_size)
 
+    def load(item: Shown) -> np.ndarray:
+        rng = augment_rng(seed, *item)
+        return _named(source, item[1], read_train, preprocessing, rng, window, channels=channels, scaled=scaled_decode)
 
-def _train_batches(
-    source: Source,
-    preprocessing: Preprocessing,
-    batch_size: int,
-    order: Order,
-    start_step: int,
-    augment: Augment,
-    channels: int,
-    rows: Sequence[int],
-    threads: int | None,
-    prefetch: int,
-) -> Generator[HostBatch, None, None]:
-    def load(position: int) -> tuple[np.ndarray, int]:
-        shown, index = order.example_at(position)
-        pixels = _decoded(source, index, channels)
-        return train_transform(pixels, preprocessing, augment_rng(order.seed, shown, index), augment), index
-
-    def plan() -> Iterator[list[int]]:
+    def plan() -> Iterator[list[Shown]]:
         step = start_step
         while True:
-            yield batch_positions(step, batch_size, rows)
+            yield [order.example_at(position) for position in batch_positions(step, batch_size, chosen)]
             step += 1
 
-    for examples in _ahead(load, plan(), threads, prefetch):
-        yield _batch(source, examples, len(examples))
+    def batches() -> Generator[HostBatch, None, None]:
+        for items, pictures in _ahead(load, plan(), threads, prefetch, times):
+            batch = _batch(source, [index for _, index in items], pictures, len(items))
+            yield {**batch, "shown": np.array([shown for shown, _ in items], np.int32)}
+
+    # Checked before, and not when the first batch is asked for: a generator's body runs late.
+    return batches()
 
 
 def eval_batches(
@@ -110,39 +111,30 @@ def eval_batches(
 
     With `rows` a process yields its rows of every global batch; all processes yield the same number of batches.
 
-    Args and yields: as `train_batches`.
+    Args and yields: as `train_batches`, but for `shown`.
 
     Raises:
       JaxftError: a batch size that does not fit, a picture that cannot be read.
     """
     if batch_size < 1:
         raise JaxftError(f"the batch size is {batch_size}")
-    return _eval_batches(source, preprocessing, batch_size, channels, _rows(rows, batch_size), threads, prefetch)
+    size, chosen = len(source), _rows(rows, batch_size)
 
-
-def _eval_batches(
-    source: Source,
-    preprocessing: Preprocessing,
-    batch_size: int,
-    channels: int,
-    rows: Sequence[int],
-    threads: int | None,
-    prefetch: int,
-) -> Generator[HostBatch, None, None]:
-    size = len(source)
-
-    def load(index: int) -> tuple[np.ndarray, int]:
-        return eval_transform(_decoded(source, index, channels), preprocessing), index
+    def load(index: int) -> np.ndarray:
+        return _named(source, index, _read_eval, preprocessing, channels)
 
     def plan() -> Iterator[list[int]]:
         for step in range(-(-size // batch_size)):
-            positions = batch_positions(step, batch_size, rows)
+            positions = batch_positions(step, batch_size, chosen)
             # A process whose share is all padding still decodes one example to fill its rows with.
             yield [position for position in positions if position < size] or [0]
 
-    for step, examples in enumerate(_ahead(load, plan(), threads, prefetch)):
-        positions = batch_positions(step, batch_size, rows)
-        yield _batch(source, examples, len(rows), real=sum(position < size for position in positions))
+    def batches() -> Generator[HostBatch, None, None]:
+        for step, (items, pictures) in enumerate(_ahead(load, plan(), threads, prefetch)):
+            positions = batch_positions(step, batch_size, chosen)
+            yield _batch(source, items, pictures, len(chosen), real=sum(position < size for position in positions))
+
+    return batches()
 
 
 def row_batches(
@@ -157,47 +149,57 @@ def row_batches(
     channels: int = 3,
     threads: int | None = None,
     prefetch: int = 2,
-) -> Generator[np.ndarray, None, None]:
+    scaled_decode: bool = True,
+) -> Generator[HostBatch, None, None]:
     """The pictures of given rows: row `v * N + i` is example i as it looks in pass `first_epoch + v` of training.
 
     Args:
       rows: for each batch its rows, at least one and at most `batch_size`.
       batch_size: batches are filled up to it with their last picture.
-      augment: None shows examples as an evaluation does, in every epoch.
-      source, preprocessing, seed, channels, threads, prefetch: as of `train_batches`.
+      augment: None shows examples as an evaluation does, in every pass.
+      source, preprocessing, seed, channels, threads, prefetch, scaled_decode: as of `train_batches`.
 
     Yields:
-      uint8 [batch_size, S, S, C].
+      `image` uint8 [batch_size, S, S, C], `shown` and `index` int32 [batch_size].
     """
 
-    def load(row: int) -> np.ndarray:
-        view, index = divmod(row, len(source))
-        pixels = _decoded(source, index, channels)
+    def load(item: Shown) -> np.ndarray:
         if augment is None:
-            return eval_transform(pixels, preprocessing)
-        return train_transform(pixels, preprocessing, augment_rng(seed, first_epoch + view, index), augment)
+            return _named(source, item[1], _read_eval, preprocessing, channels)
+        rng, window = augment_rng(seed, *item), augment.window
+        return _named(source, item[1], read_train, preprocessing, rng, window, channels=channels, scaled=scaled_decode)
 
-    for pictures in _ahead(load, (list(some) for some in rows), threads, prefetch):
-        yield np.stack(pictures + [pictures[-1]] * (batch_size - len(pictures)))
+    def plan() -> Iterator[list[Shown]]:
+        for some in rows:
+            yield [(first_epoch + row // len(source), row % len(source)) for row in some]
+
+    for items, pictures in _ahead(load, plan(), threads, prefetch):
+        more = batch_size - len(items)
+        numbers = np.array(items + [items[-1]] * more, np.int32)
+        yield {"image": np.stack(pictures + [pictures[-1]] * more), "shown": numbers[:, 0], "index": numbers[:, 1]}
 
 
 def _rows(rows: Sequence[int] | np.ndarray | None, batch_size: int) -> Sequence[int]:
     return range(batch_size) if rows is None else [int(row) for row in rows]
 
 
-def _decoded(source: Source, index: int, channels: int) -> np.ndarray:
+def _read_eval(image: Any, preprocessing: Preprocessing, channels: int) -> np.ndarray:
+    return eval_transform(decode(image, channels), preprocessing)
+
+
+def _named(source: Source, index: int, read: Callable[..., np.ndarray], *given: Any, **options: Any) -> np.ndarray:
+    """Reads an example's picture; where that fails, the error names it."""
     try:
-        return decode(source[index][0], channels)
+        return read(source[index][0], *given, **options)
     except BadImage as error:
         raise BadImage(f"{source.names[index]}: {error}") from error
 
 
-def _batch(source: Source, examples: list[tuple[np.ndarray, int]], size: int, real: int | None = None) -> HostBatch:
-    real = len(examples) if real is None else real
-    filled = examples + [examples[-1]] * (size - len(examples))
-    index = np.array([number for _, number in filled], np.int32)
+def _batch(source: Source, numbers: list[int], pictures: list[np.ndarray], size: int, real: int | None = None) -> HostBatch:
+    real, more = len(numbers) if real is None else real, size - len(numbers)
+    index = np.array(numbers + [numbers[-1]] * more, np.int32)
     return {
-        "image": np.stack([image for image, _ in filled]),
+        "image": np.stack(pictures + [pictures[-1]] * more),
         "label": source.labels[index],
         "mask": (np.arange(size) < real).astype(np.float32),
         "index": index,
@@ -205,23 +207,45 @@ def _batch(source: Source, examples: list[tuple[np.ndarray, int]], size: int, re
 
 
 def _ahead(
-    load: Callable[[int], Any], plan: Iterator[list[int]], threads: int | None, prefetch: int
-) -> Generator[list[Any], None, None]:
-    """Loads the lists of `plan` in threads, `prefetch` of them ahead, and yields them in order.
+    load: Callable[[Any], Any],
+    plan: Iterator[list[Any]],
+    threads: int | None,
+    prefetch: int,
+    times: LoadTimes | None = None,
+) -> Generator[tuple[list[Any], list[Any]], None, None]:
+    """Loads the lists of `plan` in threads, `prefetch` of them ahead, and yields each with what was loaded, in order.
 
     An error in a thread is raised where its batch is due. Closing the generator ends the threads.
     """
     workers = threads if threads is not None else min(16, os.cpu_count() or 1)
-    if workers < 1:
-        raise JaxftError(f"threads is {threads}: it must be at least 1")
+    if workers < 0:
+        raise JaxftError(f"threads is {threads}: it must be at least 0")
+    times = times or LoadTimes()
+    times.threads = workers
+    timed = times.timed(load)
+    if not workers:
+        for items in plan:
+            yield items, [timed(item) for item in items]
+        return
     pool = ThreadPoolExecutor(workers, thread_name_prefix="jaxft-data")
-    waiting: deque[list[Future[Any]]] = deque()
+    waiting: deque[tuple[list[Any], list[Future[list[Any]]]]] = deque()
+
+    def some(items: list[Any]) -> list[Any]:
+        return [timed(item) for item in items]
+
+    def loaded() -> tuple[list[Any], list[Any]]:
+        items, futures = waiting.popleft()
+        return items, [one for future in futures for one in future.result()]
+
     try:
         for items in plan:
-            waiting.append([pool.submit(load, item) for item in items])
+            # A task for each thread and more, so that none waits long for another, but not one for each small picture.
+            few = max(1, len(items) // (4 * workers))
+            tasks = [pool.submit(some, items[at : at + few]) for at in range(0, len(items), few)]
+            waiting.append((items, tasks))
             if len(waiting) > prefetch:
-                yield [future.result() for future in waiting.popleft()]
+                yield loaded()
         while waiting:
-            yield [future.result() for future in waiting.popleft()]
+            yield loaded()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -1,18 +1,29 @@
-"""From decoded pixels to the square a network sees; on the host, with Pillow, before anything is batched.
+"""From decoded pixels to a square; on the host, with Pillow, before anything is batched.
 
-Normalisation is not here: it runs on the device (`jaxft.preprocessing.normalize`), so that batches travel as uint8.
+Neither augmentation but for the window that is read, nor normalisation is here: they run on the device (`jaxft.augment`,
+`jaxft.preprocessing.normalize`), so that batches travel as uint8.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from jaxft.augment import Window
+from jaxft.data.decode import decode
 from jaxft.errors import JaxftError, near
 from jaxft.preprocessing import Preprocessing
+
+#: Left, top, right, bottom, in pixels.
+Box = tuple[float, float, float, float]
+
+#: How many times the pixels a side that are wanted a JPEG decoded at a fraction of its size must have, so that the resize that
+#: follows has something to average.
+SPARE = 1.5
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -22,49 +33,7 @@ _FILTERS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Augment:
-    """What training changes in a picture.
-
-    Attributes:
-      crop_scale: share of the picture's area that a random crop keeps, uniform in this range; None crops nothing.
-      crop_ratio: width over height of the crop, log-uniform in this range.
-      flip: mirror half of the pictures left to right.
-      pad: pixels of black border added before a random crop of the network's size, after a plain resize (CIFAR's usual).
-    """
-
-    crop_scale: tuple[float, float] | None = (0.08, 1.0)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: bool = True
-    pad: int = 0
-
-
-AUGMENTS = {
-    "none": Augment(crop_scale=None, flip=False),
-    "crop_flip": Augment(),
-    "crop": Augment(flip=False),
-    "mild_flip": Augment(crop_scale=(0.5, 1.0)),
-    "light": Augment(crop_scale=(0.7, 1.0), crop_ratio=(0.9, 1 / 0.9), flip=False),
-    "pad_flip": Augment(crop_scale=None, pad=4),
-}
-
-
-def find_augment(augment: str | Augment) -> Augment:
-    """An augmentation by name.
-
-    Raises:
-      JaxftError: no such name.
-    """
-    if isinstance(augment, Augment):
-        return augment
-    if augment not in AUGMENTS:
-        raise JaxftError(f"no augmentation is called '{augment}'{near(augment, AUGMENTS)}; there are {', '.join(AUGMENTS)}")
-    return AUGMENTS[augment]
-
-
-def resize(
-    pixels: np.ndarray, size: tuple[int, int], interpolation: str, box: tuple[float, float, float, float] | None = None
-) -> np.ndarray:
+def resize(pixels: np.ndarray, size: tuple[int, int], interpolation: str, box: Box | None = None) -> np.ndarray:
     """Resizes uint8 [H, W, C] to `size` = (height, width), antialiased as Pillow does; `box` (left, top, right, bottom) first.
 
     Raises:
@@ -108,36 +77,67 @@ def _center_crop(pixels: np.ndarray, size: int) -> np.ndarray:
     return pixels[top : top + size, left : left + size]
 
 
-def train_transform(pixels: np.ndarray, preprocessing: Preprocessing, rng: np.random.Generator, augment: Augment) -> np.ndarray:
-    """Random crop, resize and flip: uint8 [H, W, C] -> [S, S, C]. `rng` decides everything."""
-    side = preprocessing.size
-    height, width = pixels.shape[:2]
-    box = None if augment.crop_scale is None else _random_box(height, width, rng, augment)
-    found = resize(pixels, (side, side), preprocessing.interpolation, box)
-    if augment.pad:
-        found = np.pad(found, ((augment.pad, augment.pad), (augment.pad, augment.pad), (0, 0)))
-        top, left = rng.integers(0, 2 * augment.pad + 1, 2)
-        found = found[top : top + side, left : left + side]
-    if augment.flip and rng.random() < 0.5:
-        found = found[:, ::-1]
-    return found
+def read_train(
+    image: bytes | Path | np.ndarray,
+    preprocessing: Preprocessing,
+    rng: np.random.Generator,
+    window: Window,
+    *,
+    channels: int = 3,
+    scaled: bool = True,
+) -> np.ndarray:
+    """Reads what training takes of a picture: uint8 [S, S, C], S of `window.side`.
+
+    Args:
+      image: see `jaxft.data.decode`.
+      preprocessing: size and interpolation.
+      rng: decides the window.
+      window: which part.
+      channels: C.
+      scaled: a JPEG may be decoded at 1/2, 1/4 or 1/8, as long as its window keeps `SPARE` times the pixels a side that are
+        wanted.
+
+    Raises:
+      BadImage: the picture cannot be read.
+    """
+    side = window.side(preprocessing.size)
+    seen: list[tuple[int, int, Box]] = []
+
+    def shrink(height: int, width: int) -> float:
+        box = random_box(height, width, rng, window)
+        seen.append((height, width, box))
+        return min(box[2] - box[0], box[3] - box[1]) / (SPARE * side) if scaled else 1.0
+
+    pixels = decode(image, channels, shrink=shrink)
+    if window.scale is None:
+        if window.margin is not None:
+            preprocessing = dataclasses.replace(preprocessing, size=side, resize=side, squash=False)
+        return eval_transform(pixels, preprocessing)
+    ((height, width, box),) = seen
+    down, across = pixels.shape[0] / height, pixels.shape[1] / width
+    box = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
+    return resize(pixels, (side, side), preprocessing.interpolation, box)
 
 
-def _random_box(height: int, width: int, rng: np.random.Generator, augment: Augment) -> tuple[float, float, float, float]:
-    """The random resized crop of Szegedy et al. (2015), drawn as torchvision does: ten tries, then the largest centre crop."""
-    assert augment.crop_scale is not None
-    low, high = (math.log(ratio) for ratio in augment.crop_ratio)
+def random_box(height: int, width: int, rng: np.random.Generator, window: Window) -> Box:
+    """The part of a picture that training sees: all of it, or a random window.
+
+    The random resized crop of Szegedy et al. (2015), drawn as torchvision does: ten tries, then the largest centre crop.
+    """
+    if window.scale is None:
+        return 0, 0, width, height
+    low, high = (math.log(ratio) for ratio in window.ratio)
     for _ in range(10):
-        area = height * width * rng.uniform(*augment.crop_scale)
+        area = height * width * rng.uniform(*window.scale)
         ratio = math.exp(rng.uniform(low, high))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
             left, top = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
             return left, top, left + w, top + h
     w, h = width, height
-    if width / height < augment.crop_ratio[0]:
-        h = min(height, round(width / augment.crop_ratio[0]))
-    elif width / height > augment.crop_ratio[1]:
-        w = min(width, round(height * augment.crop_ratio[1]))
+    if width / height < window.ratio[0]:
+        h = min(height, round(width / window.ratio[0]))
+    elif width / height > window.ratio[1]:
+        w = min(width, round(height * window.ratio[1]))
     left, top = (width - w) // 2, (height - h) // 2
     return left, top, left + w, top + h

@@ -74,7 +74,8 @@ def abstract_arguments(
     mesh = mesh or make_mesh(config.parallel.mesh)
     check_batch_size(config.input.batch_size // config.train.accum_steps, mesh, "batch_size / accum_steps")
     state = abstract_state(plan, phase, config, mesh if place else None)
-    size, batch, label = plan.model.preprocessing.size, config.input.batch_size, plan.splits.train.labels
+    size, batch = plan.augment.window.side(plan.model.preprocessing.size), config.input.batch_size
+    label = plan.splits.train.labels
     image: tuple[tuple[int, ...], Any] = ((size, size, plan.model.in_channels), jnp.uint8)
     features, _ = features_of(plan, phase, config)
     if features is not None:
@@ -84,6 +85,7 @@ def abstract_arguments(
         "label": jax.ShapeDtypeStruct((batch, *label.shape[1:]), label.dtype),
         "mask": jax.ShapeDtypeStruct((batch,), jnp.float32),
         "index": jax.ShapeDtypeStruct((batch,), jnp.int32),
+        "shown": jax.ShapeDtypeStruct((batch,), jnp.int32),
     }
     if place:
         split = batch_sharding(mesh)
@@ -92,13 +94,13 @@ def abstract_arguments(
 
 
 def _step(plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh | None) -> Any:
-    return jit_train_step(plan, phase, config, mesh or make_mesh(config.parallel.mesh), _apply(plan, phase, config))
+    return jit_train_step(plan, phase, config, mesh or make_mesh(config.parallel.mesh), _features_apply(plan, phase, config))
 
 
-def _apply(plan: Plan, phase: Phase, config: ConfigDict) -> ApplyFn:
-    """The network on what the phase reads: pictures, or the kept features of its frozen prefix."""
+def _features_apply(plan: Plan, phase: Phase, config: ConfigDict) -> ApplyFn | None:
+    """The network on the kept features of its frozen prefix, where the phase reads those."""
     features, _ = features_of(plan, phase, config)
-    return plan.apply if features is None else features.prefix.rest
+    return None if features is None else features.prefix.rest
 
 
 def sizes_of_mesh(layout: str) -> Devices:
@@ -149,7 +151,10 @@ def step_needs(plan: Plan, phase: Phase, config: ConfigDict) -> tuple[Needs, flo
     trainable, frozen = tree.split(plan.params, phase.mask)
     rng = jax.eval_shape(lambda: jax.random.key(0))
     with plain_ops():
-        objective = jax.jit(make_objective(_apply(plan, phase, config), plan.loss, phase.mask), keep_unused=True)
+        apply = _features_apply(plan, phase, config)
+        if apply is None:
+            batch = jax.eval_shape(plan.augment_batch, batch)
+        objective = jax.jit(make_objective(apply or plan.apply, plan.loss, phase.mask), keep_unused=True)
         traced = objective.trace(trainable, frozen, plan.model_state, batch, rng)
         program: ClosedJaxpr = traced.jaxpr
         first = len(jax.tree.leaves(trainable))

@@ -12,13 +12,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxft.data import Arrays, Augment, Files, Order, Source, row_batches
+from jaxft.augment import Augment
+from jaxft.data import Arrays, Files, Order, Source, row_batches
 from jaxft.data.order import batch_positions
 from jaxft.features.prefix import Prefix
 from jaxft.features.rows import Rows
 from jaxft.models import Model
 from jaxft.parallel import put_batch
-from jaxft.typing import ModelState, Params
+from jaxft.typing import Batch, ModelState, Params
 
 HostBatch = dict[str, np.ndarray]
 
@@ -42,8 +43,7 @@ class Views:
 
 def views_of(augment: Augment, *, at_most: int, first_epoch: int, last_epoch: int) -> Views:
     """The views a stretch of passes needs: one a pass, but never more than `at_most`, and one where nothing is random."""
-    random = augment.crop_scale is not None or augment.flip or augment.pad
-    count = min(at_most, last_epoch - first_epoch + 1) if random else 1
+    count = min(at_most, last_epoch - first_epoch + 1) if augment.random else 1
     return Views(count, first_epoch, augment)
 
 
@@ -67,7 +67,7 @@ def contents(source: Source) -> str:
 
 def fill(
     rows: Rows,
-    compute: Callable[[jax.Array], jax.Array],
+    compute: Callable[[Batch], jax.Array],
     source: Source,
     views: Views,
     *,
@@ -75,6 +75,7 @@ def fill(
     seed: int,
     mesh: Mesh,
     threads: int | None = None,
+    scaled_decode: bool = True,
     say: Callable[[str], None],
     stop: Callable[[], bool],
 ) -> bool:
@@ -82,9 +83,10 @@ def fill(
 
     Args:
       rows: where they are kept.
-      compute: pixels uint8 [B, S, S, C] -> features [B, ...]; see `Prefix.run`.
+      compute: batch (`image` uint8 [B, S, S, C], `shown` and `index` int32 [B]) -> features [B, ...]; see `Prefix.run`.
       source, views, model, seed: the examples and how they look.
       mesh, threads: devices, and threads that decode.
+      scaled_decode: see `jaxft.data.train_batches`.
       say: is told how far it is, now and then.
       stop: asked before every block; where it says True, what was done is recorded and kept.
 
@@ -108,13 +110,14 @@ def fill(
         first_epoch=views.first_epoch,
         channels=model.in_channels,
         threads=threads,
+        scaled_decode=scaled_decode,
     )
     start = saved = time.monotonic()
     try:
-        for done, (block, image) in enumerate(zip(missing, batches, strict=True)):
+        for done, (block, batch) in enumerate(zip(missing, batches, strict=True)):
             if stop():
                 return False
-            found = compute(put_batch({"image": image}, mesh)["image"])
+            found = compute(put_batch(batch, mesh))
             rows.write(block, np.asarray(found)[: len(rows.rows_of(block))])
             if time.monotonic() - saved > 10:
                 rows.save()
@@ -155,6 +158,7 @@ def feature_batches(
             "label": source.labels[index],
             "mask": np.ones(batch_size, np.float32),
             "index": index,
+            "shown": np.array([number for number, _ in shown], np.int32),
         }
         step += 1
 
@@ -173,20 +177,29 @@ def feature_eval_batches(features: np.ndarray, source: Source, *, batch_size: in
 
 
 def about(
-    prefix: Prefix, params: Params, model_state: ModelState, source: Source, views: Views, *, split: str, seed: int, data: str
+    prefix: Prefix,
+    params: Params,
+    model_state: ModelState,
+    source: Source,
+    views: Views,
+    *,
+    split: str,
+    seed: int,
+    data: str,
+    scaled_decode: bool = True,
 ) -> dict[str, Any]:
     """All that the features depend on, as JSON data: the key under which they are kept.
 
     Args:
       split: its name; `data`: fingerprint of the data set.
       prefix, params, model_state: the network; of it only the frozen stages count.
-      source, views, seed: as of `fill`.
+      source, views, seed, scaled_decode: as of `fill`.
     """
     model = prefix.model
     random: Any = None
     if views.augment is not None:
-        random = {**dataclasses.asdict(views.augment), "seed": seed, "first_epoch": views.first_epoch}
-        random = {key: list(value) if isinstance(value, tuple) else value for key, value in random.items()}
+        look = {"window": repr(views.augment.window), "then": str(views.augment), "scaled_decode": scaled_decode}
+        random = {**look, "seed": seed, "first_epoch": views.first_epoch}
     preprocessing = dataclasses.asdict(model.preprocessing)
     return {
         "data": data,

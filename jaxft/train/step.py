@@ -56,6 +56,7 @@ def make_train_step(
     norm_parts: int = 1,
     skip_nonfinite: bool = False,
     axis_name: str = "",
+    augment: Callable[[Batch], Batch] | None = None,
 ) -> TrainStep:
     """Makes the training step.
 
@@ -78,6 +79,7 @@ def make_train_step(
         optimizer's state has. Its figures are left out, but for `nonfinite`.
       axis_name: of a mapped axis, of `jax.pmap` or `jax.shard_map`: the step is given each device's share of the batch. Random
         numbers (dropout) then differ from those under `jit`; a `norm_parts` other than 1 is taken as each device's own.
+      augment: what is done to a batch first, e.g. `jaxft.augment.Augment.batch` with its options bound.
 
     Returns:
       `(state, batch) -> (state, metrics)`, pure. jit it with `donate_argnums=0`.
@@ -98,7 +100,7 @@ def make_train_step(
     gradients = jax.value_and_grad(objective, has_aux=True)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Any]:
-        batch = _with_mask(batch)
+        batch = _with_mask(batch if augment is None else augment(batch))
         rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         if axis_name:
             rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
