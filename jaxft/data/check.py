@@ -12,11 +12,15 @@ from jaxft.errors import JaxftError
 
 
 def find_bad(source: Files, *, threads: int = 4) -> list[tuple[int, str]]:
-    """(position, reason) of every picture that cannot be decoded, in order. Every file is decoded, as training will do."""
+    """(position, reason) of every picture that cannot be decoded, in order.
+
+    Every file is read to its end, as training will do; JPEGs are decoded at an eighth, which notices the same damage in less
+    time.
+    """
 
     def reason(name: str) -> str | None:
         try:
-            decode(source.root / name)
+            decode(source.root / name, shrink=lambda height, width: 8)
         except BadImage as error:
             return str(error)
         return None

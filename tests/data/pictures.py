@@ -1,6 +1,8 @@
 """Seeded pictures; scripts/make_transform_fixtures.py draws the same ones."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -62,6 +64,33 @@ def encode(image, kind, **options):
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+def png_chunk(name, data):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png_file(width, height, depth, kind, rows, extra=b""):
+    """A PNG by hand, for what Pillow does not write."""
+    head = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    chunks = png_chunk(b"IHDR", head) + extra + png_chunk(b"IDAT", rows) + png_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def tiff_file(width, height, bits, photometric, data, tags=(), *, fmt=None):
+    """A TIFF of one strip by hand; `bits` of each channel, `tags` more short ones by number."""
+    bits = (bits,) if isinstance(bits, int) else bits
+    entries = {256: width, 257: height, 258: bits[0], 259: 1, 262: photometric, 273: 0, 277: len(bits), 278: height}
+    entries |= {279: len(data), **({} if fmt is None else {339: fmt}), **dict(tags)}
+    end = 8 + 2 + 12 * len(entries) + 4
+    entries[273] = end + 2 * len(bits)
+    rows = b""
+    for tag, value in sorted(entries.items()):
+        if tag == 258 and len(bits) > 1:
+            rows += struct.pack("<HHII", tag, 3, len(bits), end)
+        else:
+            rows += struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, 1, value)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + rows + bytes(4) + struct.pack(f"<{len(bits)}H", *bits) + data
 
 
 def crop_figures(boxes, height, width):

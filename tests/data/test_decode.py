@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import encode, smooth
+from pictures import encode, png_file, smooth
 from PIL import Image
 
 from jaxft.data import BadImage, decode
@@ -26,16 +26,6 @@ MODULE = importlib.import_module("jaxft.data.decode")
 PIXELS = smooth(21, 30)
 ORIENTATION = 0x0112
 MUTANTS = 300
-
-
-def png_file(width, height, depth, kind, rows, extra=b""):
-    """A PNG by hand, for what Pillow does not write."""
-
-    def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    head = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + extra + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 def exif(orientation, *more):
@@ -105,7 +95,7 @@ def test_what_is_no_picture_says_what_it_is(tmp_path):
     refused(b"path,label\n1.png,cat\n", "not a picture in a known format")
     refused(b"GIF89a", "cannot be decoded|not a picture")
     refused(tmp_path / "no.png", "the file does not exist")
-    refused(tmp_path, "cannot be decoded .*directory")
+    refused(tmp_path, "is a directory")
     (tmp_path / "empty.png").touch()
     refused(tmp_path / "empty.png", "the file is empty")
     (tmp_path / "notes.png").write_text("not yet\n")
@@ -470,3 +460,86 @@ def test_views_of_arrays_are_decoded_as_they_look():
 def test_a_file_gives_no_other_number_of_channels():
     for channels in (0, 2, 4):
         refused(FILES["png"][0], f"1 or 3 channels, not {channels}", channels=channels)
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("asked", [0, 1, 1.9, 2, 3.9, 4, 7, 8, 1000])
+def test_a_jpeg_is_decoded_at_the_scale_below_what_is_asked(orientation, asked):
+    upright = smooth(83, 61)
+    data = encode(np.ascontiguousarray(STORED[orientation](upright)), "JPEG", quality=95, exif=exif(orientation))
+    sizes = []
+    found = decode(data, shrink=lambda *size: sizes.append(size) or asked)
+    by = max(by for by in (1, 2, 4, 8) if by <= max(asked, 1))
+    assert sizes == [(83, 61)]
+    assert found.shape == (-(-83 // by), -(-61 // by), 3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (7, 9), (8, 8), (15, 17), (3, 300)])
+@pytest.mark.parametrize("by", [2, 4, 8])
+def test_small_and_odd_jpegs_are_shrunk_to_the_rounded_up_size(size, by):
+    found = decode(encode(smooth(*size), "JPEG"), 1, shrink=lambda height, width: by)
+    assert found.shape == (-(-size[0] // by), -(-size[1] // by), 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+@pytest.mark.parametrize("by", [2, 4, 8])
+def test_a_shrunk_jpeg_is_close_to_the_full_one_averaged_over_squares(by, options):
+    # libjpeg leaves out the high frequencies of each 8x8 block, not quite an average: within 4 of 255 on soft pictures.
+    data = encode(smooth(64, 96), "JPEG", quality=95, **options)
+    averaged = decode(data).reshape(64 // by, by, 96 // by, by, 3).mean((1, 3))
+    found = decode(data, shrink=lambda height, width: by)
+    assert np.abs(found - averaged).max() < 4
+    assert np.abs(found - averaged).mean() < 1
+
+
+def test_shrinking_leaves_other_files_and_arrays_as_they_are():
+    sizes = []
+
+    def shrink(*size):
+        sizes.append(size)
+        return 8
+
+    upright = smooth(20, 31)
+    turned = np.ascontiguousarray(np.rot90(upright))
+    for image in (
+        upright,
+        upright[..., 0],
+        encode(upright, "PNG"),
+        encode(turned, "PNG", exif=exif(6)),
+        encode(turned, "TIFF", exif=exif(6)),
+        encode(turned, "WEBP", lossless=True, exif=exif(6)),
+    ):
+        np.testing.assert_array_equal(decode(image, shrink=shrink), decode(image))
+    assert sizes == [(20, 31)] * 6
+
+
+def test_a_shrunk_oversized_jpeg_is_shrunk_by_the_larger_of_both(monkeypatch):
+    data = encode(smooth(200, 200), "JPEG")
+    monkeypatch.setattr(MODULE, "MAX_PIXELS", 10_000)
+    assert decode(data, shrink=lambda height, width: 1).shape == (100, 100, 3)
+    assert decode(data, shrink=lambda height, width: 4).shape == (50, 50, 3)
+
+
+def test_a_progressive_jpeg_that_would_be_held_whole_is_refused(monkeypatch):
+    # All its coefficients are in memory, however small it is decoded.
+    monkeypatch.setattr(MODULE, "MAX_PIXELS", 100)
+    assert decode(encode(smooth(20, 20), "JPEG", progressive=True)).shape == (10, 10, 3)
+    refused(encode(smooth(20, 21), "JPEG", progressive=True), "21x20 pixels are too many for a progressive JPEG")
+    assert decode(encode(smooth(20, 21), "JPEG")).shape == (5, 6, 3)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_cut_short_is_refused_shrunk_or_not(progressive):
+    data = encode(smooth(64, 64), "JPEG", progressive=progressive)
+    for length in range(len(data) - 20, 200, -37):
+        with pytest.raises(BadImage):
+            decode(data[:length], shrink=lambda height, width: 8)
+
+
+def test_a_picture_says_what_its_file_says():
+    for name, options in (("JPEG", {}), ("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True})):
+        data = encode(np.ascontiguousarray(np.rot90(PIXELS)), name, exif=exif(6), **options)
+        found = MODULE.read_picture(data, shrink=lambda height, width: 2)
+        assert (found.kind, found.mode, found.height, found.width, found.orientation) == (name, "RGB", 21, 30, 6)
+    found = MODULE.read_picture(PIXELS[..., 0])
+    assert (found.kind, found.mode, found.height, found.width, found.orientation) == ("array", "L", 21, 30, 1)
