@@ -7,6 +7,7 @@ import jax
 
 import jaxft
 from jaxft import losses
+from jaxft.augment import parse
 from jaxft.metrics import classification_metrics, to_floats
 
 data = jaxft.open_data(sys.argv[1])
@@ -22,7 +23,7 @@ apply = jaxft.on_pixels(model.apply, model.preprocessing)
 loss = losses.resolve("softmax_cross_entropy", label_smoothing=0.1)
 metrics = classification_metrics(classes)
 # The crop is taken while a picture is read, all else on the device, in the step.
-augment = jaxft.augment.parse("random_resized_crop(0.5), random_flip, random_color(0.2, 0.2, 0.2)")
+augment = parse("random_resized_crop(0.5), random_flip, random_color(0.2, 0.2, 0.2)")
 prepare = functools.partial(augment.batch, seed=0, size=model.preprocessing.size, classes=classes)
 train_step = jax.jit(jaxft.make_train_step(apply, loss, tx, mask, metrics=metrics, augment=prepare), donate_argnums=0)
 eval_step = jax.jit(jaxft.make_eval_step(apply, loss, metrics=metrics))

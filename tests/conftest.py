@@ -17,7 +17,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 # Test files are imported by path; what they share is imported by name from here.
 _TESTS = Path(__file__).parent
-sys.path[:0] = [str(_TESTS), str(_TESTS / "models"), str(_TESTS / "data")]
+sys.path[:0] = [str(_TESTS), str(_TESTS / "models"), str(_TESTS / "data"), str(_TESTS / "augment")]
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -129,11 +129,12 @@ def equalized(counts: jax.Array) -> jax.Array:
     Args:
       counts: [C, 256], of `histogram`.
     """
-    last = 255 - jnp.argmax(counts[:, ::-1] > 0, axis=-1)  # the largest value that occurs
-    step = jnp.floor((counts.sum(-1) - jnp.take_along_axis(counts, last[:, None], axis=-1)[:, 0]) / 255)[:, None]
+    counts = counts.astype(jnp.int32)
+    last = 255 - jnp.argmax(counts[:, ::-1] > 0, axis=-1, keepdims=True)  # the largest value that occurs
+    step = (counts.sum(-1, keepdims=True) - jnp.take_along_axis(counts, last, axis=-1)) // 255
     before = jnp.cumsum(counts, axis=-1) - counts
-    table = jnp.clip(jnp.floor((before + jnp.floor(step / 2)) / jnp.where(step > 0, step, 1.0)), 0, 255)
-    return jnp.where(step > 0, table, jnp.arange(256.0))
+    table = jnp.clip((before + step // 2) // jnp.maximum(step, 1), 0, 255)
+    return jnp.where(step > 0, table, jnp.arange(256)).astype(jnp.float32)
 
 
 def looked_up(image: jax.Array, table: jax.Array) -> jax.Array:

@@ -71,8 +71,8 @@ def affine_matrix(
     turn, dx, dy, factor, slant_x, slant_y = jax.random.uniform(key, (6,), minval=-1.0)
     factor = scale[0] + (scale[1] - scale[0]) * (factor + 1) / 2
     x, y = jnp.tan(jnp.deg2rad(shear * slant_x)), jnp.tan(jnp.deg2rad(shear * slant_y))
-    placed = at.moved(translate * size[1] * dx, translate * size[0] * dy) @ at.rotated(degrees * turn)
-    return placed @ at.scaled(factor) @ at.sheared(x, y)
+    turned = at.sheared(x, y) @ at.scaled(factor) @ at.rotated(degrees * turn)
+    return turned @ at.moved(translate * size[1] * dx, translate * size[0] * dy)
 
 
 def random_affine(

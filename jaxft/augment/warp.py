@@ -45,7 +45,7 @@ def sheared(x: jax.Array | float, y: jax.Array | float, *, corner: tuple[int, in
     `corner` = (height, width): the upper left corner stays in place, as in AutoAugment; None: the centre.
     """
     height, width = corner or (0, 0)
-    return _matrix([[1, x, x * height / 2.0], [y, 1 + x * y, y * width / 2.0 + x * y * height / 2.0], [0, 0, 1]])
+    return _matrix([[1 + x * y, x, x * y * width / 2.0 + x * height / 2.0], [y, 1, y * width / 2.0], [0, 0, 1]])
 
 
 def cropped(
