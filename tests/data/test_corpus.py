@@ -74,6 +74,7 @@ RGBA = Image.fromarray(np.dstack([PIXELS, ALPHA]))
 FRAMES = [Image.fromarray(np.full((8, 9, 3), value, np.uint8)) for value in (40, 120, 200)]
 FIRST = np.full((8, 9), 40)
 MANY = {"save_all": True, "append_images": FRAMES[1:]}
+SEVERAL = {"save_all": True, "append_images": [Image.fromarray(GREY)]}
 BOMB = zlib.compress(bytes(50 << 20))
 FLOATS = np.array([[0, 0.5]], np.float32)
 HIGH = [bytes([0, 1, 2, 128, 200, 255])]
