@@ -91,7 +91,7 @@ def train_batches(
     def batches() -> Generator[HostBatch, None, None]:
         for items, pictures in _ahead(load, plan(), threads, prefetch, times):
             batch = _batch(source, [index for _, index in items], pictures, len(items))
-            yield {**batch, "shown": np.array([shown for shown, _ in items], np.int32)}
+            yield {**batch, "shown": np.array([shown % 2**31 for shown, _ in items], np.int32)}
 
     # Checked before, and not when the first batch is asked for: a generator's body runs late.
     return batches()

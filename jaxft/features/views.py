@@ -158,7 +158,7 @@ def feature_batches(
             "label": source.labels[index],
             "mask": np.ones(batch_size, np.float32),
             "index": index,
-            "shown": np.array([number for number, _ in shown], np.int32),
+            "shown": np.array([number % 2**31 for number, _ in shown], np.int32),
         }
         step += 1
 

@@ -69,7 +69,7 @@ def run(capsys):
         (["--config.input.augment=crop_flop"], "no augmentation is called 'crop_flop' (did you mean 'crop_flip'"),
         (["--config.data.task=segment"], "no task is called 'segment'"),
         (["--config.data.val_fraction=0"], "no validation split; set config.data.val_fraction"),
-        (["--config.input.threads=0"], "config.input.threads is 0: it must be at least 1"),
+        (["--config.input.threads=-1"], "config.input.threads is -1: it must be at least 0"),
         (["--stric"], "unrecognized arguments: --stric"),
         (["--resume"], "unrecognized arguments: --resume"),
     ],

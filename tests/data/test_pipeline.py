@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import encode, smooth
 
-from jaxft.data import Arrays, BadImage, Files, decode, eval_batches, train_batches
+from jaxft.augment import parse
+from jaxft.data import SAMPLERS, Arrays, BadImage, Files, LoadTimes, Order, decode, eval_batches, eval_transform, read_train, train_batches
 from jaxft.data.order import augment_rng, permutation
-from jaxft.data.transforms import AUGMENTS, eval_transform, train_transform
 from jaxft.errors import JaxftError
 from jaxft.preprocessing import Preprocessing
 
 TINY = Preprocessing(size=3, resize=3)
 SMALL = Preprocessing(size=12, resize=14)
-HOSTS = st.sampled_from([1, 2, 4])
+HOSTS = st.integers(1, 4)
 
 
 def numbered(n):
@@ -113,6 +113,43 @@ def test_a_restart_at_any_step_goes_on_with_the_same_batches(n, batch_size, star
         same(one, other)
 
 
+@given(
+    n=st.integers(1, 23), share=st.integers(1, 3), hosts=HOSTS, threads=st.integers(0, 8), sampler=st.sampled_from(SAMPLERS),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+@settings(deadline=None, derandomize=True, max_examples=60)
+def test_examples_and_their_order_are_the_formulas_for_any_threads_and_hosts_and_restarts_at_every_step(
+    n, share, hosts, threads, sampler, seed
+):
+    source, batch_size = numbered(n), share * hosts
+    steps = -(-3 * n // batch_size)
+    order = Order(seed, n, source.labels, sampler)
+    formula = np.array([order.example_at(position) for position in range(steps * batch_size)]).reshape(steps, batch_size, 2)
+    for rows in shares_of(hosts, share):
+        for step in range(steps):
+            # A new process at every step, as after a kill.
+            parts = [
+                take(
+                    train_batches(
+                        source, TINY, batch_size=batch_size, seed=seed, sampler=sampler, start_step=step, rows=own, threads=threads
+                    ),
+                    1,
+                )[0]
+                for own in rows
+            ]
+            batch = put_together(parts, rows)
+            np.testing.assert_array_equal(batch["shown"], formula[step, :, 0])
+            np.testing.assert_array_equal(batch["index"], formula[step, :, 1])
+            np.testing.assert_array_equal(batch["label"], source.labels[batch["index"]])
+            np.testing.assert_array_equal(batch["image"][:, 1, 1, 0], batch["index"])
+    # No example is shown twice in the same look, and over whole passes none is left out.
+    shown = formula.reshape(-1, 2)
+    assert len(np.unique(shown, axis=0)) == len(shown)
+    if sampler == "shuffle":
+        for epoch in range(3):
+            assert sorted(shown[epoch * n : (epoch + 1) * n, 1]) == list(range(n))
+
+
 def test_a_step_far_ahead_costs_nothing():
     start = time.process_time()
     (batch,) = take(train_batches(numbered(10), TINY, batch_size=4, seed=0, start_step=10**12, threads=1), 1)
@@ -129,6 +166,7 @@ def test_batches_have_the_types_and_shapes_that_training_expects(photos):
             "label": (np.int32, (5,)),
             "mask": (np.float32, (5,)),
             "index": (np.int32, (5,)),
+            "shown": (np.int32, (5,)),
         }
 
 
@@ -141,7 +179,7 @@ def test_labels_of_other_tasks_travel_as_they_are(shape):
     np.testing.assert_array_equal(batch["label"], labels[batch["index"]])
 
 
-@pytest.mark.parametrize("threads", [2, 3, 4, None])
+@pytest.mark.parametrize("threads", [0, 2, 3, 8, None])
 @pytest.mark.parametrize("prefetch", [0, 1, 5])
 def test_pixels_do_not_depend_on_threads_or_prefetch(photos, threads, prefetch):
     options = {"batch_size": 4, "seed": 1, "start_step": 2}
@@ -188,7 +226,7 @@ def test_an_example_is_the_transform_of_its_file_by_seed_epoch_and_index(photos)
     np.testing.assert_array_equal(batch["index"], permutation(4, 3, 11))
     for index, pixels in zip(batch["index"], batch["image"], strict=True):
         rng = augment_rng(4, 3, int(index))
-        expected = train_transform(decode(photos[index][0]), SMALL, rng, AUGMENTS["crop_flip"])
+        expected = read_train(photos[index][0], SMALL, rng, parse("crop_flip").window)
         np.testing.assert_array_equal(pixels, expected)
 
 
@@ -315,12 +353,30 @@ def test_what_does_not_fit_is_said_at_once_and_not_at_the_first_batch():
         train_batches(source, TINY, batch_size=2, seed=0, augment="padflip")
 
 
-@pytest.mark.parametrize("threads", [0, -2])
-def test_without_threads_nothing_can_be_loaded(threads):
-    with pytest.raises(JaxftError, match=f"threads is {threads}: it must be at least 1"):
-        next(train_batches(numbered(5), TINY, batch_size=2, seed=0, threads=threads))
-    with pytest.raises(JaxftError, match=f"threads is {threads}: it must be at least 1"):
-        next(eval_batches(numbered(5), TINY, batch_size=2, threads=threads))
+def test_fewer_threads_than_none_are_refused():
+    with pytest.raises(JaxftError, match="threads is -2: it must be at least 0"):
+        next(train_batches(numbered(5), TINY, batch_size=2, seed=0, threads=-2))
+    with pytest.raises(JaxftError, match="threads is -2: it must be at least 0"):
+        next(eval_batches(numbered(5), TINY, batch_size=2, threads=-2))
+
+
+def test_without_threads_a_batch_is_made_when_it_is_asked_for():
+    source = Counted(20)
+    batches = train_batches(source, TINY, batch_size=4, seed=0, threads=0)
+    for taken in range(1, 4):
+        next(batches)
+        assert source.asked == 4 * taken
+        assert not data_threads()
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_the_times_of_pictures_are_kept(threads):
+    times = LoadTimes()
+    take(train_batches(Counted(20, pause=0.01), TINY, batch_size=4, seed=0, threads=threads, prefetch=0, times=times), 3)
+    assert times.threads == threads
+    assert times.pictures == 12
+    assert 0.12 <= times.busy < 5
+    assert times.computing < times.busy
 
 
 def test_closing_the_generator_ends_its_threads(photos):

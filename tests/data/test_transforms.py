@@ -1,14 +1,15 @@
-"""The evaluation transform is torchvision's to the bit; the training transform has torchvision's distribution."""
+"""The evaluation transform is torchvision's to the bit; training windows have torchvision's distribution."""
 
 import hashlib
 
 import numpy as np
 import pytest
-from pictures import CASES, CROPS, INTERPOLATIONS, LARGE, SHARES, crop_figures, picture, smooth
+from pictures import CASES, CROPS, INTERPOLATIONS, LARGE, SHARES, crop_figures, encode, picture, smooth
 from PIL import Image
 
-from jaxft.data import AUGMENTS, Augment, eval_transform, train_transform
-from jaxft.data.transforms import _random_box, find_augment, resize
+from jaxft.augment import AUGMENTS, Window, parse
+from jaxft.data import decode, eval_transform, read_train, transforms
+from jaxft.data.transforms import random_box, resize
 from jaxft.errors import JaxftError
 from jaxft.preprocessing import Preprocessing
 
@@ -23,10 +24,15 @@ def golden(fixtures):
         return dict(file)
 
 
-def draws(height, width, augment, count=DRAWS, seed=0):
+def read(image, preprocessing, window, seed=0, **options):
+    channels = image.shape[2] if isinstance(image, np.ndarray) else 3
+    return read_train(image, preprocessing, np.random.default_rng(seed), window, channels=channels, **options)
+
+
+def draws(height, width, window, count=DRAWS, seed=0):
     """left, top, width, height of many crops."""
     rng = np.random.default_rng(seed)
-    boxes = np.array([_random_box(height, width, rng, augment) for _ in range(count)])
+    boxes = np.array([random_box(height, width, rng, window) for _ in range(count)])
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
@@ -74,14 +80,14 @@ def test_a_squashed_picture_shows_its_whole_height_and_width(height, width):
 def test_any_number_of_channels_is_resized_as_each_would_be_alone(channels):
     pixels = picture("many", 33, 47, channels)
     preprocessing = Preprocessing(size=20, resize=24, interpolation="bicubic")
-    augment = Augment(pad=2)
+    window = Window((0.3, 1.0))
     alone = [pixels[..., number : number + 1] for number in range(channels)]
     found = eval_transform(pixels, preprocessing)
     assert found.shape == (20, 20, channels)
     parts = [eval_transform(part, preprocessing) for part in alone]
     np.testing.assert_array_equal(found, np.concatenate(parts, axis=-1))
-    found = train_transform(pixels, preprocessing, np.random.default_rng(0), augment)
-    parts = [train_transform(part, preprocessing, np.random.default_rng(0), augment) for part in alone]
+    found = read(pixels, preprocessing, window)
+    parts = [read(part, preprocessing, window) for part in alone]
     assert found.shape == (20, 20, channels)
     np.testing.assert_array_equal(found, np.concatenate(parts, axis=-1))
 
@@ -96,7 +102,7 @@ def test_three_channels_are_resized_as_each_would_be_alone():
 @pytest.mark.parametrize("name", CROPS)
 def test_random_crops_have_the_distribution_of_torchvision(name, golden):
     height, width, scale, ratio = CROPS[name]
-    figures = crop_figures(draws(height, width, Augment(scale, ratio)), height, width)
+    figures = crop_figures(draws(height, width, Window(scale, ratio)), height, width)
     quantiles, means = golden[f"crop|{name}|quantiles"], golden[f"crop|{name}|means"]
     # Area share, ratio, left, top, width share.
     for found, expected, mean in zip(figures, quantiles, means, strict=True):
@@ -111,16 +117,16 @@ def test_random_crops_have_the_distribution_of_torchvision(name, golden):
 
 def test_a_crop_of_another_distribution_would_be_told(golden):
     # From 16% of the area on, not from 8%.
-    found = crop_figures(draws(*CROPS["usual"][:2], Augment((0.16, 1.0))), *CROPS["usual"][:2])[0]
+    found = crop_figures(draws(*CROPS["usual"][:2], Window((0.16, 1.0))), *CROPS["usual"][:2])[0]
     below = (found[:, None] < golden["crop|usual|quantiles"][0]).mean(0)
     assert (SHARES - below).max() > DISTANCE
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 40), (40, 1), (2, 3), (7, 200), (200, 7), (33, 50)])
-@pytest.mark.parametrize("name", [name for name, augment in AUGMENTS.items() if augment.crop_scale])
+@pytest.mark.parametrize("name", [name for name in AUGMENTS if parse(name).window.scale])
 def test_crops_lie_inside_the_picture_and_keep_something(height, width, name):
-    augment = AUGMENTS[name]
-    boxes = draws(height, width, augment, 500)
+    window = parse(name).window
+    boxes = draws(height, width, window, 500)
     left, top, w, h = boxes.T
     assert (boxes[:, :2] >= 0).all()
     assert (w >= 1).all()
@@ -129,9 +135,9 @@ def test_crops_lie_inside_the_picture_and_keep_something(height, width, name):
     assert (top + h <= height).all()
     if min(height, width) >= 33:
         share = w * h / (height * width)
-        assert share.min() > augment.crop_scale[0] - 0.05
-        assert ((w / h) > augment.crop_ratio[0] * 0.85).all()
-        assert ((w / h) < augment.crop_ratio[1] * 1.15).all()
+        assert share.min() > window.scale[0] - 0.05
+        assert ((w / h) > window.ratio[0] * 0.85).all()
+        assert ((w / h) < window.ratio[1] * 1.15).all()
 
 
 def test_a_crop_reads_its_box_only():
@@ -142,72 +148,57 @@ def test_a_crop_reads_its_box_only():
     np.testing.assert_array_equal(resize(pixels, (20, 20), "bilinear", (20, 20, 40, 40)), pixels[20:40, 20:40])
 
 
-def test_half_of_the_pictures_are_mirrored():
-    pixels, augment = smooth(12, 12), Augment(crop_scale=None)
-    preprocessing = Preprocessing(size=12, resize=12)
-    mirrored = 0
-    for seed in range(1000):
-        found = train_transform(pixels, preprocessing, np.random.default_rng(seed), augment)
-        flipped = np.array_equal(found, pixels[:, ::-1])
-        assert flipped or np.array_equal(found, pixels)
-        mirrored += flipped
-    assert 440 < mirrored < 560  # nearly four standard deviations of a fair coin
+@pytest.mark.parametrize("shape", [(31, 54, 3), (54, 31, 1), (20, 20, 3)])
+def test_without_a_crop_training_shows_what_an_evaluation_does(shape):
+    pixels = picture("plain", *shape)
+    for interpolation in ("bilinear", "bicubic"):
+        for squash in (False, True):
+            preprocessing = Preprocessing(size=20, resize=23, interpolation=interpolation, squash=squash)
+            found = read(pixels, preprocessing, Window())
+            np.testing.assert_array_equal(found, eval_transform(pixels, preprocessing))
 
 
-@pytest.mark.parametrize("name", ["crop", "light", "none"])
-def test_without_a_flip_nothing_is_mirrored(name):
-    pixels = np.zeros((30, 30, 1), np.uint8)
-    pixels[:, :, 0] = np.arange(30) * 8
-    for seed in range(50):
-        rows = train_transform(pixels, Preprocessing(size=12), np.random.default_rng(seed), AUGMENTS[name])[..., 0]
-        assert (np.diff(rows.astype(int), axis=1) >= 0).all()
-
-
-def test_none_is_a_plain_resize():
-    pixels = picture("plain", 31, 54, 3)
-    for interpolation, method in (("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)):
-        preprocessing = Preprocessing(size=20, interpolation=interpolation)
-        expected = np.asarray(Image.fromarray(pixels).resize((20, 20), method))
-        for seed in range(3):
-            found = train_transform(pixels, preprocessing, np.random.default_rng(seed), AUGMENTS["none"])
-            np.testing.assert_array_equal(found, expected)
-
-
-def test_padding_shifts_the_picture_by_up_to_the_pad_and_leaves_black():
-    pixels = np.arange(1, 65, dtype=np.uint8).reshape(8, 8, 1)
-    augment = Augment(crop_scale=None, flip=False, pad=2)
-    framed = np.pad(pixels, ((2, 2), (2, 2), (0, 0)))
-    windows = {framed[top : top + 8, left : left + 8].tobytes(): (top, left) for top in range(5) for left in range(5)}
-    seen = set()
-    for seed in range(400):
-        found = train_transform(pixels, Preprocessing(size=8), np.random.default_rng(seed), augment)
-        seen.add(windows[found.tobytes()])
-    assert len(seen) == 25
+def test_a_margin_leaves_room_around_the_networks_square_and_shows_the_whole_short_side():
+    pixels = picture("margin", 40, 90, 3)
+    found = read(pixels, Preprocessing(size=24, resize=30), Window(margin=6))
+    np.testing.assert_array_equal(found, eval_transform(pixels, Preprocessing(size=30, resize=30)))
+    assert read(pixels, Preprocessing(size=40, resize=50), Window(margin=0)).shape == (40, 40, 3)
+    np.testing.assert_array_equal(read(pixels, Preprocessing(size=40), Window(margin=0)), pixels[:, 25:65])
 
 
 @pytest.mark.parametrize("name", AUGMENTS)
 @pytest.mark.parametrize("shape", [(40, 30, 3), (9, 100, 1), (1, 1, 5), (24, 24, 3)])
-def test_every_augmentation_gives_the_networks_square_and_is_a_function_of_its_randomness(name, shape):
-    pixels = picture(name, *shape)
+def test_every_window_gives_the_square_and_is_a_function_of_its_randomness(name, shape):
+    pixels, window = picture(name, *shape), parse(name).window
     before = pixels.copy()
     for interpolation in INTERPOLATIONS:
         preprocessing = Preprocessing(size=24, interpolation=interpolation)
-        found = [
-            train_transform(pixels, preprocessing, np.random.default_rng(seed), AUGMENTS[name]) for seed in (5, 5, 6, 7, 8, 9)
-        ]
+        found = [read(pixels, preprocessing, window, seed) for seed in (5, 5, 6, 7, 8, 9)]
         assert all(one.shape == (24, 24, shape[2]) and one.dtype == np.uint8 for one in found)
         np.testing.assert_array_equal(found[0], found[1])
-        if name != "none" and shape == (40, 30, 3):
-            assert len({one.tobytes() for one in found}) > 1
+        if shape == (40, 30, 3):
+            assert (len({one.tobytes() for one in found}) > 1) == (window.scale is not None)
     np.testing.assert_array_equal(pixels, before)
 
 
-def test_augmentations_are_found_by_name_and_near_misses_are_named():
-    own = Augment(pad=3)
-    assert find_augment(own) is own
-    assert find_augment("crop_flip") == Augment()
-    with pytest.raises(JaxftError, match=r"'crop_flop'.*did you mean 'crop_flip'.*there are none, crop_flip"):
-        find_augment("crop_flop")
+def test_a_jpeg_read_at_a_fraction_shows_nearly_the_same_window_and_never_too_few_pixels(monkeypatch):
+    file = encode(smooth(600, 900), "JPEG", quality=95)
+    sizes = []
+    monkeypatch.setattr(transforms, "decode", lambda *args, **options: sizes.append(decode(*args, **options)) or sizes[-1])
+    for number in range(20):
+        window = Window((0.01, 0.6)) if number else Window()
+        whole = read(file, Preprocessing(size=64, resize=80), window, number, scaled=False)
+        scaled = read(file, Preprocessing(size=64, resize=80), window, number)
+        assert np.abs(whole.astype(int) - scaled).max() <= 8
+        assert np.abs(whole.astype(float) - scaled).mean() < 1.5
+    heights = [pixels.shape[0] for pixels in sizes]
+    assert set(heights[::2]) == {600}
+    assert {150, 300, 600} <= set(heights[1::2])
+    for number, height in enumerate(heights[1::2]):
+        if number:
+            rng = np.random.default_rng(number)
+            left, top, right, bottom = random_box(600, 900, rng, Window((0.01, 0.6)))
+            assert min(right - left, bottom - top) * height / 600 >= min(transforms.SPARE * 64, right - left, bottom - top)
 
 
 def test_an_unknown_interpolation_names_the_nearest():

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from tiny_run import draw_folder
 
-from jaxft.data import Arrays, eval_batches, find_augment, open_data, train_batches
+from jaxft.augment import parse
+from jaxft.data import Arrays, eval_batches, open_data, train_batches
 from jaxft.features import Rows, Views, feature_batches, feature_eval_batches, fill, views, views_of
 from jaxft.models import build
 from jaxft.parallel import make_mesh
@@ -22,7 +23,7 @@ SHAPE = (32, 32, 3)
 
 def kept(folder, seen, *, block=5, devices=8, stop=lambda: False, say=lambda line: None, compute=None):
     rows = Rows(folder, "train", {}, shape=(seen.count * len(SOURCE), *SHAPE), dtype="float32", block=block)
-    compute = compute or jax.jit(lambda image: image.astype(jnp.float32))
+    compute = compute or jax.jit(lambda batch: batch["image"].astype(jnp.float32))
     whole = fill(
         rows, compute, SOURCE, seen, model=MODEL, seed=3, mesh=make_mesh(devices=jax.devices()[:devices]), say=say, stop=stop
     )  # fmt: skip
@@ -42,7 +43,7 @@ def same(batches, expected, count):
 def test_with_a_view_an_epoch_every_batch_is_the_one_of_train_batches(tmp_path, batch_size, start_step, devices):
     steps = 6
     first, last = start_step * batch_size // 13, ((start_step + steps) * batch_size - 1) // 13
-    seen = views_of(find_augment("crop_flip"), at_most=20, first_epoch=first, last_epoch=last)
+    seen = views_of(parse("crop_flip"), at_most=20, first_epoch=first, last_epoch=last)
     assert seen.count == last - first + 1
     rows, whole = kept(tmp_path, seen, devices=devices)
     assert whole
@@ -53,7 +54,7 @@ def test_with_a_view_an_epoch_every_batch_is_the_one_of_train_batches(tmp_path, 
 
 
 def test_fewer_views_than_epochs_come_round_again_in_the_order_of_the_epochs(tmp_path):
-    seen = views_of(find_augment("crop_flip"), at_most=2, first_epoch=1, last_epoch=9)
+    seen = views_of(parse("crop_flip"), at_most=2, first_epoch=1, last_epoch=9)
     assert (seen.count, seen.first_epoch) == (2, 1)
     rows, _ = kept(tmp_path, seen)
     pixels = rows.read()
@@ -74,7 +75,7 @@ def test_fewer_views_than_epochs_come_round_again_in_the_order_of_the_epochs(tmp
 
 
 def test_without_randomness_one_view_is_enough_and_exact(tmp_path):
-    seen = views_of(find_augment("none"), at_most=5, first_epoch=0, last_epoch=9)
+    seen = views_of(parse("none"), at_most=5, first_epoch=0, last_epoch=9)
     assert seen.count == 1
     rows, _ = kept(tmp_path, seen)
     expected = train_batches(SOURCE, MODEL.preprocessing, batch_size=8, seed=3, augment="none")
@@ -94,11 +95,11 @@ def test_evaluation_sees_every_example_once_as_eval_batches_shows_it(tmp_path, b
 def test_asked_to_stop_it_keeps_what_is_done_and_computes_the_rest_another_time(tmp_path):
     calls = []
 
-    def compute(image):
-        calls.append(len(image))
-        return image.astype(jnp.float32)
+    def compute(batch):
+        calls.append(len(batch["image"]))
+        return batch["image"].astype(jnp.float32)
 
-    seen = views_of(find_augment("crop_flip"), at_most=2, first_epoch=0, last_epoch=3)
+    seen = views_of(parse("crop_flip"), at_most=2, first_epoch=0, last_epoch=3)
     lines = []
     _, whole = kept(tmp_path, seen, compute=compute, stop=lambda: len(calls) == 2)
     assert (whole, len(calls)) == (False, 2)
@@ -119,7 +120,7 @@ def test_a_picture_that_cannot_be_read_leaves_what_was_computed_before_it(tmp_pa
 
     broken = Broken(SOURCE.images, SOURCE.labels, SOURCE.names)
     rows = Rows(tmp_path, "train", {}, shape=(13, *SHAPE), dtype="float32", block=5)
-    run = functools.partial(fill, rows, lambda image: image.astype(jnp.float32), model=MODEL, seed=3, mesh=make_mesh())
+    run = functools.partial(fill, rows, lambda batch: batch["image"].astype(jnp.float32), model=MODEL, seed=3, mesh=make_mesh())
     with pytest.raises(ValueError, match="11: "):
         run(broken, Views(), say=print, stop=lambda: False)
     again = Rows(tmp_path, "train", {}, shape=(13, *SHAPE), dtype="float32", block=5)
