@@ -1,5 +1,6 @@
 """Batches: the same examples and pixels for any threads, shares and restarts; every example of an evaluation once."""
 
+import dataclasses
 import itertools
 import threading
 import time
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from pictures import encode, smooth
 
 from jaxft.data import Arrays, BadImage, Files, decode, eval_batches, train_batches
-from jaxft.data.order import augment_rng, permutation
+from jaxft.data.order import Order, augment_rng, permutation
 from jaxft.data.transforms import AUGMENTS, eval_transform, train_transform
 from jaxft.errors import JaxftError
 from jaxft.preprocessing import Preprocessing
@@ -111,6 +112,36 @@ def test_a_restart_at_any_step_goes_on_with_the_same_batches(n, batch_size, star
     again = take(train_batches(source, TINY, start_step=start, **options), 3)
     for one, other in zip(whole[start:], again, strict=True):
         same(one, other)
+
+
+@given(
+    n=st.integers(1, 13), batch_size=st.integers(1, 9), start=st.integers(0, 30), sampler=st.sampled_from(["balanced", "sqrt"])
+)
+@settings(deadline=None, derandomize=True, max_examples=25)
+def test_a_sampler_by_class_shows_the_examples_of_its_order_after_a_restart_too(n, batch_size, start, sampler):
+    source = numbered(n)
+    order = Order(3, n, source.labels, sampler)
+    options = {"batch_size": batch_size, "seed": 3, "augment": "crop_flip", "sampler": sampler, "threads": 2}
+    for step, batch in enumerate(take(train_batches(source, TINY, start_step=start, **options), 3), start):
+        shown = [order.example_at(position) for position in range(step * batch_size, (step + 1) * batch_size)]
+        np.testing.assert_array_equal(batch["index"], [example for _, example in shown])
+        for pixels, (number, example) in zip(batch["image"], shown, strict=True):
+            looks = train_transform(source[example][0], TINY, augment_rng(3, number, example), AUGMENTS["crop_flip"])
+            np.testing.assert_array_equal(pixels, looks)
+
+
+def test_an_example_shown_several_times_in_an_epoch_looks_different_each_time(photos):
+    labels = np.array([0] * (len(photos) - 1) + [1], np.int32)
+    source = dataclasses.replace(photos, labels=labels)
+    (batch,) = take(train_batches(source, SMALL, batch_size=len(photos), seed=0, sampler="balanced"), 1)
+    looks = {image.tobytes() for image in batch["image"][batch["label"] == 1]}
+    assert len(looks) == len(photos) // 2 > 1
+
+
+def test_a_sampler_by_class_refuses_values_for_labels():
+    source = dataclasses.replace(numbered(4), labels=np.zeros(4, np.float32))
+    with pytest.raises(JaxftError, match="multi-label data and regressions take 'shuffle'"):
+        train_batches(source, TINY, batch_size=2, seed=0, sampler="sqrt")
 
 
 def test_a_step_far_ahead_costs_nothing():
