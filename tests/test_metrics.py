@@ -7,7 +7,14 @@ import warnings
 import jax
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, log_loss, mean_absolute_error, mean_squared_error, top_k_accuracy_score
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    log_loss,
+    mean_absolute_error,
+    mean_squared_error,
+    top_k_accuracy_score,
+)
 
 from jaxft.metrics import classification_metrics, merge, model_outputs, to_floats
 from jaxft.tasks import get_task
@@ -24,6 +31,7 @@ LABELS = {
 }
 
 
+SINGLE = ["loss", "accuracy", "balanced_accuracy"]
 TASKS = {name: get_task(name, CLASSES) for name in LABELS}
 
 
@@ -54,6 +62,7 @@ def _expected(task, logits, label):
         return {
             "loss": log_loss(label, _softmax(logits), labels=kinds),
             "accuracy": accuracy_score(label, logits.argmax(-1)),
+            "balanced_accuracy": balanced_accuracy_score(label, logits.argmax(-1)),
             "top5": top_k_accuracy_score(label, logits, k=5, labels=kinds),
         }
     if task == "multilabel":
@@ -169,9 +178,7 @@ def test_soft_labels_count_by_their_largest_share():
     assert found["loss"] != expected["loss"]
 
 
-@pytest.mark.parametrize(
-    ("classes", "names"), [(2, ["loss", "accuracy"]), (5, ["loss", "accuracy"]), (6, ["loss", "accuracy", "top5"])]
-)
+@pytest.mark.parametrize(("classes", "names"), [(2, SINGLE), (5, SINGLE), (6, [*SINGLE, "top5"])])
 def test_the_five_best_of_five_classes_are_not_reported(classes, names):
     assert list(classification_metrics(classes).__annotations__) == names
     assert list(get_task("classify", classes).metrics.__annotations__) == names
@@ -192,8 +199,44 @@ def test_the_gradient_norm_is_the_average_over_steps_and_not_over_examples(task)
     merged = merge(parts)
     assert (merged.nonfinite.steps, merged.nonfinite.first, merged.nonfinite.leaves) == (2, 2, 1)  # of the first such step
     figures = to_floats(merged)
-    assert figures.keys() == {"grad_norm", *_figures(task, _logits(task), LABELS[task])}
+    # A number a class is too much for every step.
+    assert figures.keys() == {"grad_norm", *_figures(task, _logits(task), LABELS[task])} - {"balanced_accuracy"}
     assert figures["grad_norm"] == 2.5
+
+
+@pytest.mark.parametrize("present", [(3,), (0, 8), (1, 2, 4, 7), tuple(range(9))])
+@pytest.mark.parametrize("size", [1, 30, 200])
+def test_balanced_accuracy_equals_scikit_learns_where_classes_are_unequal_or_absent(size, present):
+    rng = np.random.default_rng(size)
+    share = 1 / (1 + np.arange(len(present))) ** 2
+    label = rng.choice(present, size, p=share / share.sum()).astype(np.int32)
+    logits = rng.normal(size=(size, CLASSES)).astype(np.float32)
+    logits[np.arange(size), label] += 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # predictions of classes that do not occur
+        expected = balanced_accuracy_score(label, logits.argmax(-1))
+    np.testing.assert_allclose(_figures("classify", logits, label)["balanced_accuracy"], expected, rtol=1e-7)
+
+
+def test_balanced_accuracy_of_a_network_that_knows_one_class_is_one_over_the_classes():
+    label = np.repeat(np.arange(4), [97, 1, 1, 1]).astype(np.int32)
+    found = _figures("classify", np.tile(np.eye(CLASSES, dtype=np.float32)[0], (100, 1)), label)
+    np.testing.assert_allclose((found["accuracy"], found["balanced_accuracy"]), (0.97, 0.25), rtol=1e-6)
+
+
+def test_balanced_accuracy_counts_a_nan_as_wrong_and_a_label_beyond_the_classes_not_at_all():
+    logits, label = np.eye(4, 9, dtype=np.float32), np.array([0, 1, 2, 3], np.int32)
+    logits[1] = np.nan
+    assert _figures("classify", logits, label)["balanced_accuracy"] == 0.75
+    assert _figures("classify", logits, np.array([0, 1, -1, CLASSES], np.int32))["balanced_accuracy"] == 0.5
+
+
+def test_an_empty_collection_takes_part_in_a_merge():
+    kind = TASKS["classify"].metrics
+    whole = _collect("classify", LOGITS, LABELS["classify"], MASK)
+    found = to_floats(merge([kind.empty(), whole, kind.empty()]))
+    assert found == to_floats(whole)
+    assert np.isnan(np.asarray(kind.empty().balanced_accuracy.compute()))
 
 
 def test_figures_of_no_example_are_nan_and_not_a_number_that_misleads():

@@ -14,7 +14,7 @@ from jaxft.errors import JaxftError
 
 
 def as_float(image: jax.Array) -> jax.Array:
-    return image.astype(jnp.float32)
+    return jnp.asarray(image, jnp.float32)
 
 
 def blend(image: jax.Array, other: jax.Array | float, factor: jax.Array | float) -> jax.Array:

@@ -43,7 +43,10 @@ def mixup(key: jax.Array, image: jax.Array, other: jax.Array, alpha: float = 0.2
     Returns:
       (f32 [H, W, C], share []).
     """
-    share = jax.random.beta(key, alpha, alpha)
+    return _blended(jax.random.beta(key, alpha, alpha), image, other)
+
+
+def _blended(share: jax.Array, image: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
     return share * color.as_float(image) + (1 - share) * color.as_float(other), share
 
 
@@ -55,14 +58,18 @@ def cutmix(key: jax.Array, image: jax.Array, other: jax.Array, alpha: float = 1.
       (f32 [H, W, C], share [] of the image that is left).
     """
     drawn, place = jax.random.split(key)
+    return _pasted(place, jax.random.beta(drawn, alpha, alpha), image, other)
+
+
+def _pasted(key: jax.Array, share: jax.Array, image: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
     height, width = image.shape[:2]
-    half = 0.5 * jnp.sqrt(1 - jax.random.beta(drawn, alpha, alpha))
-    y, x = jnp.floor(jax.random.uniform(place, (2,)) * jnp.array([height, width]))
+    half = 0.5 * jnp.sqrt(1 - share)
+    y, x = jnp.floor(jax.random.uniform(key, (2,)) * jnp.array([height, width]))
     left, right = jnp.clip(x - jnp.floor(half * width), 0, width), jnp.clip(x + jnp.floor(half * width), 0, width)
     top, low = jnp.clip(y - jnp.floor(half * height), 0, height), jnp.clip(y + jnp.floor(half * height), 0, height)
     inside = in_window((height, width), left, top, right - left, low - top)
-    share = 1 - (right - left) * (low - top) / (height * width)
-    return jnp.where(inside, color.as_float(other), color.as_float(image)), share
+    left_over = 1 - (right - left) * (low - top) / (height * width)
+    return jnp.where(inside, color.as_float(other), color.as_float(image)), left_over
 
 
 def mixed_batch(
@@ -80,7 +87,7 @@ def mixed_batch(
       key: a key for each example [B].
       image: [B, H, W, C].
       label: f32 [B, K] or [B]; see `soft_label`.
-      mixup_alpha, cutmix_alpha: 0 is neither; where both are there, each is as likely.
+      mixup_alpha, cutmix_alpha: of `mixup` and `cutmix`; 0 is neither. Where both are there, each is as likely.
       p: probability that an example is mixed.
 
     Returns:
@@ -88,13 +95,14 @@ def mixed_batch(
     """
 
     def one(key: jax.Array, image: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
-        used, which, drawn = jax.random.split(key, 3)
-        if mixup_alpha and cutmix_alpha:
-            by_share, by_window = mixup(drawn, image, other, mixup_alpha), cutmix(drawn, image, other, cutmix_alpha)
-            first = chance(which, 0.5)
-            found, share = (jnp.where(first, a, b) for a, b in zip(by_share, by_window, strict=True))
-        else:
-            found, share = mixup(drawn, image, other, mixup_alpha) if mixup_alpha else cutmix(drawn, image, other, cutmix_alpha)
+        used, which, drawn, place = jax.random.split(key, 4)
+        blends = chance(which, 0.5) if mixup_alpha and cutmix_alpha else jnp.bool(mixup_alpha > 0)
+        alpha = jnp.where(blends, mixup_alpha, cutmix_alpha)
+        share = jax.random.beta(drawn, alpha, alpha)  # drawn once: it takes longest to compile
+        found, share = (
+            jnp.where(blends, blended, pasted)
+            for blended, pasted in zip(_blended(share, image, other), _pasted(place, share, image, other), strict=True)
+        )
         mixes = chance(used, p)
         return jnp.where(mixes, found, color.as_float(image)), jnp.where(mixes, share, 1.0)
 

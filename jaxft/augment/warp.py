@@ -70,7 +70,10 @@ def perspective(corners: jax.Array, moved_to: jax.Array) -> jax.Array:
       corners: (x, y) of four corners in turn, from the picture's centre: [4, 2].
       moved_to: where they stand in the result: [4, 2].
     """
-    return _of_square(corners) @ jnp.linalg.inv(_of_square(moved_to))
+    rows = _of_square(moved_to)
+    # The inverse but for a factor, which a matrix of homogeneous coordinates may have: by cross products of the rows.
+    back = jnp.stack([jnp.cross(rows[1], rows[2]), jnp.cross(rows[2], rows[0]), jnp.cross(rows[0], rows[1])], axis=1)
+    return _of_square(corners) @ back
 
 
 def _of_square(corners: jax.Array) -> jax.Array:

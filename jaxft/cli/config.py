@@ -110,5 +110,6 @@ def _set_option(section: ConfigDict, key: str, value: str) -> None:
     with contextlib.suppress(ValueError, SyntaxError):
         found = ast.literal_eval(value)
     with section.unlocked():
-        section.pop(key, None)
+        if key in section:
+            del section[key]
         section[key] = found

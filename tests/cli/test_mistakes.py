@@ -52,7 +52,7 @@ def run(capsys):
         (["--config.phases.phase1.length=2 weeks"], "a duration is written '200 steps', '2 epochs' or '5000 examples'"),
         (["--config.loss.name=crossentropy"], "no loss is called 'crossentropy'"),
         (["--config.loss.name=no_such_module:loss"], "cannot import 'no_such_module'"),
-        (["--config.train.monitor=acuracy"], "'acuracy' (did you mean 'accuracy'?)"),
+        (["--config.train.monitor=acuracy"], "'acuracy' (did you mean 'accuracy' or 'balanced_accuracy'?)"),
         (["--config.train.mode=most"], "config.train.mode is 'most', not 'max' or 'min'"),
         (["--config.train.nonfinite=ignore"], "config.train.nonfinite is 'ignore', not 'stop' or 'skip' or 'rollback'"),
         (["--config.parallel.frozen=split"], "config.parallel.frozen is 'split', not 'shard' or 'replicate'"),

@@ -1,5 +1,6 @@
 """Batches: the same examples and pixels for any threads, shares and restarts; every example of an evaluation once."""
 
+import dataclasses
 import itertools
 import threading
 import time
@@ -148,6 +149,36 @@ def test_examples_and_their_order_are_the_formulas_for_any_threads_and_hosts_and
     if sampler == "shuffle":
         for epoch in range(3):
             assert sorted(shown[epoch * n : (epoch + 1) * n, 1]) == list(range(n))
+
+
+@given(
+    n=st.integers(1, 13), batch_size=st.integers(1, 9), start=st.integers(0, 30), sampler=st.sampled_from(["balanced", "sqrt"])
+)
+@settings(deadline=None, derandomize=True, max_examples=25)
+def test_a_sampler_by_class_shows_the_examples_of_its_order_after_a_restart_too(n, batch_size, start, sampler):
+    source = numbered(n)
+    order = Order(3, n, source.labels, sampler)
+    options = {"batch_size": batch_size, "seed": 3, "augment": "crop_flip", "sampler": sampler, "threads": 2}
+    for step, batch in enumerate(take(train_batches(source, TINY, start_step=start, **options), 3), start):
+        shown = [order.example_at(position) for position in range(step * batch_size, (step + 1) * batch_size)]
+        np.testing.assert_array_equal(batch["index"], [example for _, example in shown])
+        for pixels, (number, example) in zip(batch["image"], shown, strict=True):
+            looks = read_train(source[example][0], TINY, augment_rng(3, number, example), parse("crop_flip").window)
+            np.testing.assert_array_equal(pixels, looks)
+
+
+def test_an_example_shown_several_times_in_an_epoch_looks_different_each_time(photos):
+    labels = np.array([0] * (len(photos) - 1) + [1], np.int32)
+    source = dataclasses.replace(photos, labels=labels)
+    (batch,) = take(train_batches(source, SMALL, batch_size=len(photos), seed=0, sampler="balanced"), 1)
+    looks = {image.tobytes() for image in batch["image"][batch["label"] == 1]}
+    assert len(looks) == len(photos) // 2 > 1
+
+
+def test_a_sampler_by_class_refuses_values_for_labels():
+    source = dataclasses.replace(numbered(4), labels=np.zeros(4, np.float32))
+    with pytest.raises(JaxftError, match="multi-label data and regressions take 'shuffle'"):
+        train_batches(source, TINY, batch_size=2, seed=0, sampler="sqrt")
 
 
 def test_a_step_far_ahead_costs_nothing():

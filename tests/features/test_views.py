@@ -1,5 +1,6 @@
 """Training on kept features sees what training on pictures sees, in the same order: shown with pixels as features."""
 
+import dataclasses
 import functools
 import os
 
@@ -10,7 +11,7 @@ import pytest
 from tiny_run import draw_folder
 
 from jaxft.augment import parse
-from jaxft.data import Arrays, eval_batches, open_data, train_batches
+from jaxft.data import Arrays, Order, eval_batches, open_data, train_batches
 from jaxft.features import Rows, Views, feature_batches, feature_eval_batches, fill, views, views_of
 from jaxft.models import build
 from jaxft.parallel import make_mesh
@@ -21,11 +22,11 @@ SOURCE = Arrays(RNG.integers(0, 256, (13, 40, 44, 3), np.uint8), np.arange(13, d
 SHAPE = (32, 32, 3)
 
 
-def kept(folder, seen, *, block=5, devices=8, stop=lambda: False, say=lambda line: None, compute=None):
-    rows = Rows(folder, "train", {}, shape=(seen.count * len(SOURCE), *SHAPE), dtype="float32", block=block)
+def kept(folder, seen, *, source=SOURCE, block=5, devices=8, stop=lambda: False, say=lambda line: None, compute=None):
+    rows = Rows(folder, "train", {}, shape=(seen.count * len(source), *SHAPE), dtype="float32", block=block)
     compute = compute or jax.jit(lambda batch: batch["image"].astype(jnp.float32))
     whole = fill(
-        rows, compute, SOURCE, seen, model=MODEL, seed=3, mesh=make_mesh(devices=jax.devices()[:devices]), say=say, stop=stop
+        rows, compute, source, seen, model=MODEL, seed=3, mesh=make_mesh(devices=jax.devices()[:devices]), say=say, stop=stop
     )  # fmt: skip
     return rows, whole
 
@@ -50,6 +51,20 @@ def test_with_a_view_an_epoch_every_batch_is_the_one_of_train_batches(tmp_path, 
     options = {"batch_size": batch_size, "seed": 3, "start_step": start_step}
     expected = train_batches(SOURCE, MODEL.preprocessing, augment="crop_flip", **options)
     same(feature_batches(rows.read(), SOURCE, seen, **options), expected, steps)
+    expected.close()
+
+
+@pytest.mark.parametrize(("sampler", "start_step"), [("balanced", 0), ("sqrt", 7)])
+def test_with_a_view_a_pass_a_sampler_by_class_gives_the_batches_of_train_batches(tmp_path, sampler, start_step):
+    source = dataclasses.replace(SOURCE, labels=np.repeat([0, 1, 2], [9, 3, 1]).astype(np.int32))
+    order = Order(3, 13, source.labels, sampler)
+    first, last = order.passes(start_step * 5, (start_step + 6) * 5)
+    seen = views_of(parse("crop_flip"), at_most=100, first_epoch=first, last_epoch=last)
+    assert seen.count == last - first + 1 > 6
+    rows, _ = kept(tmp_path, seen, source=source)
+    options = {"batch_size": 5, "seed": 3, "start_step": start_step, "sampler": sampler}
+    expected = train_batches(source, MODEL.preprocessing, augment="crop_flip", **options)
+    same(feature_batches(rows.read(), source, seen, **options), expected, 6)
     expected.close()
 
 
