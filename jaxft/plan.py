@@ -236,8 +236,8 @@ def _augment(config: ConfigDict) -> Augment:
         raise JaxftError("config.input.augment: random_label_flip flips classes: the values of a regression have no other")
     if config.features.cache and augment.mixes:
         raise JaxftError(
-            f"config.features.cache keeps what single pictures give, and '{config.input.augment}' (config.input.augment) changes "
-            "labels or mixes pictures: leave one of them out"
+            f"config.features.cache keeps what single pictures give, and config.input.augment ('{augment}') changes labels or "
+            "mixes pictures: leave one of them out"
         )
     return augment
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxft.augment import warp as at
 from jaxft.augment.warp import warp
 
-Size = tuple[int, int]
+#: Height and width.
+Size = tuple[int, ...]
 
 
 def chance(key: jax.Array, p: float) -> jax.Array:

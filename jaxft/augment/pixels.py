@@ -121,7 +121,7 @@ def random_erasing(
     return _with(used, p, jnp.where(inside & fits, written, color.as_float(image)), image)
 
 
-def in_window(size: tuple[int, int], left: jax.Array, top: jax.Array, width: jax.Array, height: jax.Array) -> jax.Array:
+def in_window(size: tuple[int, ...], left: jax.Array, top: jax.Array, width: jax.Array, height: jax.Array) -> jax.Array:
     """Which pixels lie in a window: bool [H, W, 1]."""
     y, x = jnp.arange(size[0])[:, None], jnp.arange(size[1])[None, :]
     inside = (y >= top) & (y < top + height) & (x >= left) & (x < left + width)

@@ -55,7 +55,7 @@ TRIVIAL_AUGMENT = Space(shear=0.99, translate=32.0, pixels=True, rotate=135.0, b
 AUG_MIX = Space(translate=1 / 3, bits=4.0, operations=tuple(name for name in OPERATIONS if name != IDENTITY))
 
 
-def matrix_of(number: jax.Array, level: jax.Array, size: tuple[int, int], space: Space) -> jax.Array:
+def matrix_of(number: jax.Array, level: jax.Array, size: tuple[int, ...], space: Space) -> jax.Array:
     """What an operation does to places; the identity, where it does not.
 
     Args:

@@ -280,7 +280,7 @@ def _moved(one: Operation, key: jax.Array, image: jax.Array, size: int) -> jax.A
     return geometry.random_crop(key, image, size, padding=one.option("padding"), fill=one.option("fill"))
 
 
-def _matrix(one: Operation, key: jax.Array, canvas: tuple[int, int], size: int) -> jax.Array:
+def _matrix(one: Operation, key: jax.Array, canvas: tuple[int, ...], size: int) -> jax.Array:
     if one.name in _MATRICES:
         return _MATRICES[one.name](key, canvas, **dict(one.options))
     y, x = geometry.crop_place(key, canvas, side=size, padding=one.option("padding"))

@@ -39,7 +39,7 @@ def moved(dx: jax.Array | float, dy: jax.Array | float) -> jax.Array:
     return _matrix([[1, 0, -jnp.asarray(dx)], [0, 1, -jnp.asarray(dy)], [0, 0, 1]])
 
 
-def sheared(x: jax.Array | float, y: jax.Array | float, *, corner: tuple[int, int] | None = None) -> jax.Array:
+def sheared(x: jax.Array | float, y: jax.Array | float, *, corner: tuple[int, ...] | None = None) -> jax.Array:
     """Slants the picture: a row moves left by `x` pixels for each that it lies lower, a column up by `y`: [3, 3].
 
     `corner` = (height, width): the upper left corner stays in place, as in AutoAugment; None: the centre.
@@ -49,7 +49,7 @@ def sheared(x: jax.Array | float, y: jax.Array | float, *, corner: tuple[int, in
 
 
 def cropped(
-    left: jax.Array, top: jax.Array, width: jax.Array, height: jax.Array, *, source: tuple[int, int], size: tuple[int, int]
+    left: jax.Array, top: jax.Array, width: jax.Array, height: jax.Array, *, source: tuple[int, ...], size: tuple[int, int]
 ) -> jax.Array:
     """Shows a window of the picture alone: [3, 3].
 

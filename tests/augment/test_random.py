@@ -149,7 +149,10 @@ def test_windows_have_the_distribution_of_torchvision(size, fixtures):
         lambda key: geometry.resized_crop_matrix(key, size, side=100, scale=CROPS[name][2], ratio=CROPS[name][3])
     )(KEYS)
     width, height = np.asarray(matrices[:, 0, 0]) * 100, np.asarray(matrices[:, 1, 1]) * 100
-    left, top = np.asarray(matrices[:, 0, 2]) + size[1] / 2 - width / 2, np.asarray(matrices[:, 1, 2]) + size[0] / 2 - height / 2
+    left, top = (
+        np.asarray(matrices[:, 0, 2]) + size[1] / 2 - width / 2,
+        np.asarray(matrices[:, 1, 2]) + size[0] / 2 - height / 2,
+    )
     figures = crop_figures(np.stack([left, top, width, height], axis=1), *size)
     with np.load(fixtures / "transforms.npz") as golden:
         quantiles = golden[f"crop|{name}|quantiles"]

@@ -150,12 +150,12 @@ def test_all_changes_of_place_are_one_look():
         angle = jax.random.uniform(jax.random.fold_in(key, 1), (), minval=-40, maxval=40)
         np.testing.assert_allclose(found, warp(image, flipped(True) @ rotated(angle)), atol=0.05)
     many = parse("random_flip, random_rotation(40), random_scale, random_affine(shear=3), random_perspective")
-    program = str(jax.make_jaxpr(functools.partial(many.images, seed=0, size=SIZE))(batch))
-    assert program.count(" gather[") == str(jax.make_jaxpr(functools.partial(recipe.images, seed=0, size=SIZE))(batch)).count(" gather[")
+    programs = [str(jax.make_jaxpr(functools.partial(one.images, seed=0, size=SIZE))(batch)) for one in (recipe, many)]
+    assert programs[0].count("gather[") == programs[1].count("gather[") > 0
 
 
 def test_a_crop_before_a_rotation_is_part_of_the_look():
-    recipe, run = compiled("random_crop(margin=6), random_rotation(1e-6)")
+    _, run = compiled("random_crop(margin=6), random_rotation(1e-6)")
     batch = batch_of(SIZE + 6)
     for one, image in zip(np.asarray(run(batch)["image"]), batch["image"], strict=True):
         windows = [image[top : top + SIZE, left : left + SIZE] for top in range(7) for left in range(7)]

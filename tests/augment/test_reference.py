@@ -10,7 +10,7 @@ from augment_cases import BINS, CASES, PARTS, POLICY, kept, photograph
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from sklearn.datasets import load_sample_images
 
-from jaxft.augment import color, policies, warp
+from jaxft.augment import color, policies
 from jaxft.augment import warp as look
 from jaxft.augment.geometry import resized_crop_matrix
 from jaxft.augment.pixels import in_window
@@ -167,9 +167,11 @@ def test_matrices_put_together_are_one_look_and_each_undoes_its_inverse():
     image = np.random.default_rng(0).integers(0, 256, (31, 45, 3), np.uint8)
     np.testing.assert_array_equal(look(image, rotated(0.0) @ moved(0, 0)), image)
     np.testing.assert_array_equal(look(image, moved(3, -2))[:-2, 3:], image[2:, :-3])
-    np.testing.assert_array_equal(look(image[:31, :31], rotated(180.0))[1:-1, 1:-1].round(), image[:31, :31][::-1, ::-1][1:-1, 1:-1])
-    quarter = np.asarray(look(image[:31, :31], rotated(90.0), interpolation="nearest"))
-    np.testing.assert_array_equal(quarter, np.asarray(Image.fromarray(image[:31, :31]).rotate(90)))
+    square = image[:31, :31]
+    half = np.asarray(look(square, rotated(180.0)))
+    np.testing.assert_array_equal(half[1:-1, 1:-1].round(), square[::-1, ::-1][1:-1, 1:-1])
+    quarter = np.asarray(look(square, rotated(90.0), interpolation="nearest"))
+    np.testing.assert_array_equal(quarter, np.asarray(Image.fromarray(square).rotate(90)))
     for one in (rotated(31.0), scaled(1.7), moved(4, 9), sheared(0.3, 0.0)):
         for other in (rotated(-31.0), scaled(1 / 1.7), moved(-4, -9), sheared(-0.3, 0.0)):
             found = np.asarray(one @ other)

@@ -13,7 +13,19 @@ from hypothesis import strategies as st
 from pictures import encode, smooth
 
 from jaxft.augment import parse
-from jaxft.data import SAMPLERS, Arrays, BadImage, Files, LoadTimes, Order, decode, eval_batches, eval_transform, read_train, train_batches
+from jaxft.data import (
+    SAMPLERS,
+    Arrays,
+    BadImage,
+    Files,
+    LoadTimes,
+    Order,
+    decode,
+    eval_batches,
+    eval_transform,
+    read_train,
+    train_batches,
+)
 from jaxft.data.order import augment_rng, permutation
 from jaxft.errors import JaxftError
 from jaxft.preprocessing import Preprocessing
@@ -125,19 +137,12 @@ def test_examples_and_their_order_are_the_formulas_for_any_threads_and_hosts_and
     source, batch_size = numbered(n), share * hosts
     steps = -(-3 * n // batch_size)
     order = Order(seed, n, source.labels, sampler)
+    options = {"batch_size": batch_size, "seed": seed, "sampler": sampler, "threads": threads}
     formula = np.array([order.example_at(position) for position in range(steps * batch_size)]).reshape(steps, batch_size, 2)
     for rows in shares_of(hosts, share):
         for step in range(steps):
             # A new process at every step, as after a kill.
-            parts = [
-                take(
-                    train_batches(
-                        source, TINY, batch_size=batch_size, seed=seed, sampler=sampler, start_step=step, rows=own, threads=threads
-                    ),
-                    1,
-                )[0]
-                for own in rows
-            ]
+            parts = [take(train_batches(source, TINY, start_step=step, rows=own, **options), 1)[0] for own in rows]
             batch = put_together(parts, rows)
             np.testing.assert_array_equal(batch["shown"], formula[step, :, 0])
             np.testing.assert_array_equal(batch["index"], formula[step, :, 1])
