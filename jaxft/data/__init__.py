@@ -6,6 +6,7 @@ from jaxft.data.order import batch_examples
 from jaxft.data.pipeline import eval_batches, row_batches, train_batches
 from jaxft.data.sources import Arrays, Files, Source, Splits, predict_source
 from jaxft.data.splits import write_manifest
+from jaxft.data.survey import Survey, check_data
 from jaxft.data.transforms import AUGMENTS, Augment, eval_transform, find_augment, train_transform
 
 __all__ = [
@@ -16,7 +17,9 @@ __all__ = [
     "Files",
     "Source",
     "Splits",
+    "Survey",
     "batch_examples",
+    "check_data",
     "decode",
     "eval_batches",
     "eval_transform",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 THUMBNAIL = 96
 #: Thumbnails of all classes together, about three kilobytes each, and of one class.
 MOST_THUMBNAILS = 1600
-MOST_OF_A_CLASS = 12
+MOST_OF_A_CLASS = 10
 #: Classes, groups of duplicates and unreadable files that are shown.
 MOST_CLASSES = 1000
 MOST_GROUPS = 60
@@ -105,8 +105,10 @@ def _splits(survey: Survey) -> str:
     from jaxft.data.survey import table_of
 
     rows = [["", *survey.splits], *table_of(survey.splits)]
-    cells = ["".join(f"<td>{_text(cell)}</td>" for cell in row[1:]) for row in rows]
-    lines = "".join(f"<tr><th>{_text(row[0])}</th>{cell}</tr>" for row, cell in zip(rows, cells, strict=True))
+    lines = ""
+    for number, row in enumerate(rows):
+        tag = "td" if number else "th"
+        lines += f"<tr><th>{_text(row[0])}</th>" + "".join(f"<{tag}>{_text(cell)}</{tag}>" for cell in row[1:]) + "</tr>"
     return f'<div class="wide"><table>{lines}</table></div>'
 
 

@@ -91,8 +91,12 @@ class Group:
     members: tuple[Member, ...]
 
     @property
+    def splits(self) -> set[str]:
+        return {member.split for member in self.members}
+
+    @property
     def across(self) -> bool:
-        return len({member.split for member in self.members}) > 1
+        return len(self.splits) > 1
 
     @property
     def labels_differ(self) -> bool:
@@ -112,7 +116,7 @@ class Survey:
       near_bits: bits of 64 in which the hashes of near ones may differ; None was not looked for.
       near_all: False where so many look alike that the search was ended.
       warnings: the worst first, each with what to do.
-      shapes: (split, number, name, height, width) of the largest, smallest and most oblong pictures.
+      shapes: (split, number, name, height, width) of the largest, smallest and most oblong pictures, where they stand out.
     """
 
     source: str
@@ -238,7 +242,7 @@ def label_text(label: Any, class_names: Sequence[str], task: str) -> str:
     if task == "regression":
         return f"{float(label):.6g}"
     if task == "multilabel":
-        return ", ".join(class_names[number] for number in np.flatnonzero(label)) or "(none)"
+        return ", ".join(class_names[number] for number in np.flatnonzero(label).tolist()) or "(none)"
     return class_names[int(label)]
 
 
@@ -261,7 +265,7 @@ def _summary(source: Source, looks: Sequence[Look | str], class_names: Sequence[
         counts = {name: int(count) for name, count in zip(class_names, of_class, strict=False)}
     sides = Counter(1 << (min(look.height, look.width).bit_length() - 1) for look in seen)
     channels = Counter(len(look.mean) for look in seen)
-    usual = channels.most_common(1)[0][0] if channels else 0
+    usual = channels.most_common(1)[0][0] if channels else 3
     means = np.array([look.mean for look in seen if len(look.mean) == usual]).reshape(-1, usual)
     squares = np.array([look.square for look in seen if len(look.mean) == usual]).reshape(-1, usual)
     # Sums that are rounded once: the same whatever the order.
@@ -289,16 +293,20 @@ def _shapes(seen: Sequence[Look], places: Sequence[tuple[str, int]], names: Mapp
     height = np.array([look.height for look in seen], np.int64)
     width = np.array([look.width for look in seen], np.int64)
     area, aspect = height * width, np.maximum(height, width) / np.maximum(np.minimum(height, width), 1)
-    orders = {"largest": -area, "smallest": area, "most oblong": -aspect}
-    return {
-        title: tuple(
-            (split, number, names[split][number], int(height[place]), int(width[place]))
-            for place in np.argsort(values, kind="stable")[:8].tolist()
-            for split, number in (places[place],)
-        )
-        for title, values in orders.items()
-        if len(seen) and np.ptp(values)
+    usual = (np.median(area), np.median(aspect)) if len(seen) else (0, 0)
+    # Of which side of the median, by how much, and sorted by what.
+    chosen = {
+        "largest": (area >= 2 * usual[0], -area),
+        "smallest": (2 * area <= usual[0], area),
+        "most oblong": (aspect >= 1.5 * usual[1], -aspect),
     }
+    shapes = {}
+    for title, (odd, key) in chosen.items():
+        first = [place for place in np.argsort(key, kind="stable")[:8].tolist() if odd[place]]
+        shapes[title] = tuple(
+            (*places[at], names[places[at][0]][places[at][1]], int(height[at]), int(width[at])) for at in first
+        )
+    return {title: entries for title, entries in shapes.items() if entries}
 
 
 def table_of(splits: Mapping[str, SplitSurvey]) -> list[list[str]]:

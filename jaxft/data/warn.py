@@ -49,7 +49,7 @@ def _duplicates(survey: Survey) -> Iterator[str]:
                 f"({example(differ[0])}): look at them, one label of each is wrong or the classes overlap"
             )
         if across := [group for group in groups if group.across]:
-            splits = sorted({member.split for group in across for member in group.members})
+            splits = [name for name in survey.splits if any(name in group.splits for group in across)]
             yield (
                 f"{_count(across, 'group')} of {what} picture lie{'s' if len(across) == 1 else ''} in more than one of "
                 f"{', '.join(splits)} ({example(across[0])}): figures will flatter; remove them from all splits but one"
@@ -57,7 +57,7 @@ def _duplicates(survey: Survey) -> Iterator[str]:
         if groups and "all" in survey.splits:
             extra = sum(len(group.members) - 1 for group in groups)
             yield (
-                f"{extra:,} pictures are {what} as another ({example(groups[0])}): a split made by us could put the one into "
+                f"{extra:,} {'pictures are' if extra > 1 else 'picture is'} {what} as another ({example(groups[0])}): a split made by us could put the one into "
                 "train and the other into val; remove them, or split yourself into folders train, val and test"
             )
     if not survey.near_all:
