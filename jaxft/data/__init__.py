@@ -1,12 +1,13 @@
 """Data: where examples come from, how they are split, decoded, ordered and batched. NumPy on the host, no TensorFlow."""
 
 from jaxft.data.decode import BadImage, decode
+from jaxft.data.examine import check_data
 from jaxft.data.open import open_data
 from jaxft.data.order import batch_examples
 from jaxft.data.pipeline import eval_batches, row_batches, train_batches
 from jaxft.data.sources import Arrays, Files, Source, Splits, predict_source
 from jaxft.data.splits import write_manifest
-from jaxft.data.survey import Survey, check_data
+from jaxft.data.survey import Survey
 from jaxft.data.transforms import AUGMENTS, Augment, eval_transform, find_augment, train_transform
 
 __all__ = [

@@ -7,18 +7,15 @@ import html
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from jaxft.data.decode import BadImage, decode
 from jaxft.data.sources import Source
+from jaxft.data.survey import Group, SplitSurvey, Survey, table_of
 from jaxft.errors import JaxftError
 from jaxft.files import write_whole
-
-if TYPE_CHECKING:
-    from jaxft.data.survey import Group, SplitSurvey, Survey
 
 #: Pixels of a thumbnail's long side.
 THUMBNAIL = 96
@@ -102,8 +99,6 @@ def _head(survey: Survey) -> str:
 
 
 def _splits(survey: Survey) -> str:
-    from jaxft.data.survey import table_of
-
     rows = [["", *survey.splits], *table_of(survey.splits)]
     lines = ""
     for number, row in enumerate(rows):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from jaxft.data.survey import Group, Survey
+from jaxft.data.survey import Group, Survey
 
 #: The largest class over the smallest from which a warning is given.
 IMBALANCE = 10
@@ -56,8 +54,9 @@ def _duplicates(survey: Survey) -> Iterator[str]:
             )
         if groups and "all" in survey.splits:
             extra = sum(len(group.members) - 1 for group in groups)
+            counted = f"{extra:,} {'pictures are' if extra > 1 else 'picture is'}"
             yield (
-                f"{extra:,} {'pictures are' if extra > 1 else 'picture is'} {what} as another ({example(groups[0])}): a split made by us could put the one into "
+                f"{counted} {what} as another ({example(groups[0])}): a split made by us could put the one into "
                 "train and the other into val; remove them, or split yourself into folders train, val and test"
             )
     if not survey.near_all:
