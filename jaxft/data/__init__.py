@@ -2,12 +2,14 @@
 
 from jaxft.data.classes import class_counts, imbalance
 from jaxft.data.decode import BadImage, decode
+from jaxft.data.examine import check_data
 from jaxft.data.feeding import LoadTimes, advice
 from jaxft.data.open import open_data
 from jaxft.data.order import SAMPLERS, Order, batch_examples
 from jaxft.data.pipeline import eval_batches, row_batches, train_batches
 from jaxft.data.sources import Arrays, Files, Source, Splits, predict_source
 from jaxft.data.splits import write_manifest
+from jaxft.data.survey import Survey
 from jaxft.data.transforms import eval_transform, read_train
 
 __all__ = [
@@ -19,8 +21,10 @@ __all__ = [
     "Order",
     "Source",
     "Splits",
+    "Survey",
     "advice",
     "batch_examples",
+    "check_data",
     "class_counts",
     "decode",
     "eval_batches",

@@ -1,4 +1,4 @@
-"""What is compared with torchvision: operations at fixed parameters on photographs; scripts/make_augment_fixtures.py does it too."""
+"""What is compared with torchvision: operations at fixed parameters on photographs. scripts/make_augment_fixtures.py reads it."""
 
 import numpy as np
 
