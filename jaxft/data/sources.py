@@ -59,7 +59,7 @@ def digest_of(picture: bytes | Path) -> str:
     try:
         content = picture if isinstance(picture, bytes) else picture.read_bytes()
     except OSError as error:
-        raise JaxftError(f"cannot read {picture}: {error.strerror}") from error
+        raise JaxftError(f"cannot read {picture!r}: {error.strerror}") from error
     return hashlib.sha256(content).hexdigest()
 
 

@@ -77,7 +77,7 @@ def _by_quantiles(values: np.ndarray, fraction: float, rng: np.random.Generator)
 
 def _by_labels(flags: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
     """Iterative stratification in two subsets; `flags` bool [N, K]."""
-    size, number_of_labels = flags.shape
+    size = len(flags)
     wanted = np.array([fraction, 1 - fraction])
     room = wanted * size  # [2] how many more examples the part and the rest want
     of_label = wanted[:, None] * flags.sum(0)  # [2, K] and how many more of each label
@@ -96,11 +96,11 @@ def _by_labels(flags: np.ndarray, fraction: float, rng: np.random.Generator) -> 
     while left.any():
         label = int(np.argmin(np.where(left > 0, left, size + 1)))  # the rarest: it leaves least room for mistakes
         mine = order[free[order] & flags[order, label]]
-        for example in mine:
+        for example in mine.tolist():
             difference = of_label[0, label] - of_label[1, label] or room[0] - room[1]
             put(example, int(coin[example]) if abs(difference) < 1e-9 else int(difference < 0))
         left -= flags[mine].sum(0)
-    for example in order[free[order]]:
+    for example in order[free[order]].tolist():
         put(example, int(room[0] < room[1]))
     if size >= 2 and in_part.all() | ~in_part.any():  # a small share of few: one on either side, as of a class
         in_part[order[0]] ^= True
@@ -146,7 +146,7 @@ def _by_groups(labels: np.ndarray, fraction: float, rng: np.random.Generator, gr
 
 
 def _strata(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(examples, strata): what each example counts for. An example of several labels counts for each, one of none for itself."""
+    """(examples, strata): what each example counts for: each of its labels, and having none is a stratum too."""
     if labels.dtype == np.int32:
         return np.arange(len(labels)), np.unique(labels, return_inverse=True)[1]
     if labels.ndim == 1:

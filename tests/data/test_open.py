@@ -273,8 +273,8 @@ def test_arrays_that_do_not_fit_are_refused_with_what_was_found(source, options,
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        ("", {}, "no data: set config.data.source to folder:PATH, csv:FILE or tfds:NAME"),
-        ("nowhere", {}, r"no folder 'nowhere' \(other data are written csv:FILE or tfds:NAME\)"),
+        ("", {}, "no data: set config.data.source to folder:PATH, csv:FILE or tfds:NAME .or parquet:, hf:, wds:"),
+        ("nowhere", {}, r"no folder 'nowhere' \(other data are written folder:, csv:, parquet:"),
         ("hdf5:x", {}, "no folder 'hdf5:x'"),
         ("folder:nowhere", {}, "no folder 'nowhere'"),
         ("csv:nowhere.csv", {}, "cannot read the table 'nowhere.csv'"),
