@@ -25,7 +25,7 @@ def read_parquet(place: Path, task: str, options: Mapping[str, str]) -> Found:
     """Reads a Parquet file, or all `*.parquet` files of a folder in the order of their names, as `read_csv` reads a table.
 
     Pictures are a column of paths (`path`) or of encoded pictures (`image`): bytes, or a struct of `bytes` and `path` as
-    Hugging Face writes it. Labels are texts or numbers, or lists of them; names of classes that Hugging Face wrote down are used.
+    Hugging Face writes it. Labels are texts or numbers, or lists of them; class names that Hugging Face wrote down are used.
 
     Raises:
       JaxftError: see `read_csv`; a file that is no Parquet file or is cut short, files of other columns.

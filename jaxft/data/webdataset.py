@@ -133,12 +133,9 @@ def _expand(pattern: str) -> list[str]:
 
 
 def _split_of(file: Path) -> str | None:
-    """What a shard's name says, or else the folder it lies in: `train-0001.tar`, `birds_val.tar`, `test/0001.tar`."""
-    for text in (file.name.lower(), file.parent.name.lower()):
-        found = {SPLIT_OF[word] for word in re.split(r"[-_.]", text) if word in SPLIT_OF}
-        if len(found) == 1:
-            return found.pop()
-    return None
+    """What a word of a shard's name says, or else the folder it lies in: `train-0001.tar`, `birds_val.tar`, `test/0001.tar`."""
+    words = {SPLIT_OF[word] for word in re.split(r"[-_.]", file.name.lower()) if word in SPLIT_OF}
+    return words.pop() if len(words) == 1 else SPLIT_OF.get(file.parent.name.lower())
 
 
 def _samples(file: Path) -> dict[str, Sample]:
