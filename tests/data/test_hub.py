@@ -166,7 +166,10 @@ def test_a_data_set_that_is_not_on_the_hub_says_so(tmp_path):
     class Nothing(BaseHTTPRequestHandler):
         def do_GET(self):
             asked.append(self.path)
-            self.send_error(404)
+            self.send_response(404)
+            self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
         do_HEAD = do_GET
 
