@@ -37,13 +37,14 @@ def default_config() -> ConfigDict:
 
     # jaxft.data.open_data.
     config.data = ConfigDict()
-    config.data.source = ""  # a folder, `csv:FILE`, `tfds:NAME`
-    config.data.task = "classify"  # or "multilabel", "regression"
+    config.data.source = ""  # a folder, `csv:FILE`, `tfds:NAME`, ...: see open_data
+    config.data.task = "classify"  # or "multilabel", "soft", "regression"
     config.data.val_fraction = 0.1
     config.data.test_fraction = 0.1
     config.data.split_seed = 0
     config.data.max_bad_fraction = 0.0
     config.data.data_dir = config_dict.placeholder(str)  # where tfds keeps its data sets
+    config.data.group = config_dict.placeholder(str)  # a column, or a regular expression over names: never split up
 
     # jaxft.data.train_batches and eval_batches.
     config.input = ConfigDict()

@@ -7,7 +7,7 @@ from jaxft.data.feeding import LoadTimes, advice
 from jaxft.data.open import open_data
 from jaxft.data.order import SAMPLERS, Order, batch_examples
 from jaxft.data.pipeline import eval_batches, row_batches, train_batches
-from jaxft.data.sources import Arrays, Files, Source, Splits, predict_source
+from jaxft.data.sources import Arrays, Files, Source, Splits, Stored, predict_source
 from jaxft.data.splits import write_manifest
 from jaxft.data.survey import Survey
 from jaxft.data.transforms import eval_transform, read_train
@@ -21,6 +21,7 @@ __all__ = [
     "Order",
     "Source",
     "Splits",
+    "Stored",
     "Survey",
     "advice",
     "batch_examples",

@@ -7,30 +7,30 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from jaxft.data.decode import BadImage, decode
-from jaxft.data.sources import Files
+from jaxft.data.sources import Source
 from jaxft.errors import JaxftError
 
 
-def find_bad(source: Files, *, threads: int = 4) -> list[tuple[int, str]]:
+def find_bad(source: Source, *, threads: int = 4) -> list[tuple[int, str]]:
     """(position, reason) of every picture that cannot be decoded, in order.
 
     Every file is read to its end, as training will do; JPEGs are decoded at an eighth, which notices the same damage in less
     time.
     """
 
-    def reason(name: str) -> str | None:
+    def reason(index: int) -> str | None:
         try:
-            decode(source.root / name, shrink=lambda height, width: 8)
+            decode(source[index][0], shrink=lambda height, width: 8)
         except BadImage as error:
             return str(error)
         return None
 
     with ThreadPoolExecutor(threads) as pool:
-        reasons = list(pool.map(reason, source.names))
+        reasons = list(pool.map(reason, range(len(source))))
     return [(number, found) for number, found in enumerate(reasons) if found is not None]
 
 
-def drop_bad(source: Files, split: str, max_bad_fraction: float) -> tuple[Files, list[str]]:
+def drop_bad(source: Source, split: str, max_bad_fraction: float) -> tuple[Source, list[str]]:
     """Leaves out undecodable pictures, up to a share; says which.
 
     Raises:

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxft.data.splits import stratified
+from jaxft.data.stratify import stratified
 from jaxft.errors import JaxftError
 
 _FILE = "mnist_5k.csv.gz"

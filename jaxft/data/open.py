@@ -1,25 +1,43 @@
-"""Opens a data set by a line of text, and splits, checks and fingerprints it."""
+"""Opens a data set by a line of text or a Python object, and splits, checks and fingerprints it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import re
+import urllib.parse
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxft.data.check import drop_bad
-from jaxft.data.decode import decode
-from jaxft.data.folder import read_csv, read_folder
-from jaxft.data.sources import Arrays, Files, Source, Splits, fingerprint
-from jaxft.data.splits import duplicates_across, read_manifest, stratified
+from jaxft.data.folder import read_folder
+from jaxft.data.objects import read_objects
+from jaxft.data.sources import Arrays, Files, Found, Source, Splits, Stored, fingerprint, is_encoded, was_checked
+from jaxft.data.splits import duplicates_across, groups_across, read_manifest
+from jaxft.data.stratify import stratified
 from jaxft.errors import JaxftError, near
 
-TASKS = ("classify", "multilabel", "regression")
+TASKS = ("classify", "multilabel", "regression", "soft")
+_TABLE = ("image", "label", "split", "group")
+#: The kinds of source and what each may be told behind a `?`.
+KINDS: dict[str, tuple[str, ...]] = {
+    "folder": ("group",),
+    "csv": _TABLE,
+    "parquet": _TABLE,
+    "hf": ("image", "label", "group"),
+    "wds": ("image", "label", "key", "group"),
+    "records": ("group",),
+    "tfds": (),
+    "python": (),
+}
+#: Of these, `group` is a column; of others a regular expression over the names of examples.
+_TABLES = ("csv", "parquet", "hf")
 
 
 def open_data(
-    source: str | Path | tuple[Any, Any] | Mapping[str, tuple[Any, Any]],
+    source: Any,
     *,
     task: str = "classify",
     val_fraction: float = 0.1,
@@ -28,43 +46,45 @@ def open_data(
     max_bad_fraction: float = 0.0,
     manifest: Path | None = None,
     data_dir: str | None = None,
+    group: str | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Splits:
     """Opens a data set.
 
     Args:
-      source: `folder:PATH` or an existing folder (`train/ val/ test/` of class folders, or class folders); `csv:FILE`;
-        `tfds:NAME`; or arrays: (images, labels), or {"train": (images, labels), "val": ..., "test": ...}.
-      task: "classify", "multilabel" or "regression".
+      source: one of
+        - `folder:PATH` or an existing folder: `train/ val/ test/` of class folders, or class folders;
+        - `csv:FILE`, `parquet:FILE` or `parquet:FOLDER`: columns path (or image), label and, if there, split and group;
+        - `hf:OWNER/REPO[:CONFIG][@REVISION]` or `hf:FOLDER`, of Hugging Face;
+        - `wds:PATTERN`, WebDataset shards; `records:FOLDER`, shards of `convert_data`; `tfds:NAME`;
+        - `python:MODULE:FUNCTION`, a function without arguments that returns any of these;
+        - (images, labels); an object with `__len__` and `__getitem__` that gives (image, label); or a dict of either by split.
+        Text may end in `?key=value&key=value`: names of columns (image, label, split), of endings (image, label), `group`.
+      task: "classify"; "multilabel"; "soft", shares of classes that sum to 1; or "regression".
       val_fraction, test_fraction: what is split off, stratified, where the data come in one piece; of data with a training and
         a test split, `val_fraction` of the training data validates.
       split_seed: of that split.
       max_bad_fraction: share of unreadable pictures that may be left out.
       manifest: a split of ours written down before (see `write_manifest`), to be made again; None splits anew.
       data_dir: folder of tensorflow-datasets.
-      class_names: of arrays; None numbers them.
+      group: examples of one group are never split: a column of tables; of other text a regular expression whose first group (or
+        all it matches) within an example's name is its group.
+      class_names: of arrays and objects; None numbers them.
 
     Raises:
       JaxftError: whatever does not fit, with what to do.
     """
-    if task not in TASKS:
-        raise JaxftError(f"no task is called '{task}'{near(task, TASKS)}; there are {', '.join(TASKS)}")
-    found: dict[str, Any]
-    if isinstance(source, str | Path):
-        found, names = _by_text(str(source), task, data_dir)
-    else:
-        pieces = dict(source) if isinstance(source, Mapping) else {"all": source}
-        found, names = _by_arrays(pieces, task, class_names)
-    notes: list[str] = []
-    for split in list(found):
-        if isinstance(found[split], Files):
-            found[split], more = drop_bad(found[split], split, max_bad_fraction)
-            notes += more
+    pieces, names, notes = find_data(
+        source, task=task, max_bad_fraction=max_bad_fraction, data_dir=data_dir, group=group, class_names=class_names
+    )
     settings = {"val_fraction": val_fraction, "test_fraction": test_fraction, "split_seed": split_seed}
-    splits, ours = _split(found, settings, manifest)
+    if group is not None:
+        settings["group"] = group  # type: ignore[assignment]
+    notes += groups_across({split: part for split, part in pieces.items() if split != "all"})
+    splits, ours = _split(pieces, settings, manifest, task)
     if ours:
         notes.append("split by us: " + ", ".join(f"{len(part)} {split}" for split, part in ours.items()))
-    files = {split: part for split, part in splits.items() if isinstance(part, Files)}
+    files = {split: part for split, part in splits.items() if is_encoded(part)}
     if len(files) > 1:
         notes += duplicates_across(files)
     if splits.get("test") is None:
@@ -82,63 +102,172 @@ def open_data(
     )
 
 
-def _by_text(source: str, task: str, data_dir: str | None) -> tuple[dict[str, Any], tuple[str, ...]]:
-    kind, colon, rest = source.partition(":")
-    if kind == "folder" and colon:
-        return _only_classes(read_folder(Path(rest).expanduser()), task)
-    if kind == "csv" and colon:
-        return read_csv(Path(rest).expanduser(), task)
-    if kind == "tfds" and colon:
-        if task != "classify":
-            raise JaxftError(f"tfds: sources are for the task 'classify', not '{task}'")
-        from jaxft.data.tfds import read_tfds  # tensorflow-datasets takes seconds to import
+def find_data(
+    source: Any,
+    *,
+    task: str = "classify",
+    max_bad_fraction: float = 0.0,
+    data_dir: str | None = None,
+    group: str | None = None,
+    class_names: Sequence[str] | None = None,
+) -> tuple[dict[str, Source], tuple[str, ...], list[str]]:
+    """What a data set holds before we split it, without undecodable pictures; class names; notes. See `open_data`."""
+    if task not in TASKS:
+        raise JaxftError(f"no task is called '{task}'{near(task, TASKS)}; there are {', '.join(TASKS)}")
+    notes: list[str] = []
+    if isinstance(source, str) and source.startswith("python:"):
+        source = _call(source)
+    if isinstance(source, str | Path):
+        found, names = _by_text(str(source), task, data_dir, group)
+    else:
+        found, names, notes = read_objects(source, task, class_names)
+        found = _grouped(found, group) if group is not None else found
+    pieces: dict[str, Source] = {}
+    for split, part in found.items():
+        pieces[split] = part
+        if is_encoded(part) and not was_checked(part):
+            pieces[split], more = drop_bad(part, split, max_bad_fraction)
+            notes += more
+    return pieces, names, notes
 
-        return read_tfds(rest, data_dir=data_dir)
-    if not source:
-        raise JaxftError("no data: set config.data.source to folder:PATH, csv:FILE or tfds:NAME")
-    if Path(source).expanduser().is_dir():
-        return _only_classes(read_folder(Path(source).expanduser()), task)
-    raise JaxftError(f"no folder '{source}' (other data are written csv:FILE or tfds:NAME)")
+
+def _call(source: str) -> Any:
+    """What the function of `python:MODULE:FUNCTION` returns."""
+    from jaxft.losses import import_function  # JAX, which nothing else here needs
+
+    _, _, name = source.partition(":")
+    if not re.fullmatch(r"[\w.]+:[\w.]+", name):
+        raise JaxftError(f"'{source}' is not written python:MODULE:FUNCTION")
+    made = import_function(name, "the data")()
+    if isinstance(made, str) and made.startswith("python:"):
+        raise JaxftError(f"'{source}' returned '{made}': it must return data, or another kind of source")
+    return made
 
 
-def _only_classes(found: tuple[dict[str, Files], tuple[str, ...]], task: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _options(text: str) -> tuple[str, str, dict[str, str]]:
+    """Kind ("" for a bare path), place and options of a source's text."""
+    kind, colon, rest = text.partition(":")
+    if not colon or kind not in KINDS:
+        kind, rest = "", text
+    question = re.search(r"\?(?=[a-z_]+=)", rest)
+    if question is None or Path(rest).expanduser().exists():
+        return kind, rest, {}
+    options: dict[str, str] = {}
+    allowed = KINDS[kind or "folder"]
+    for part in rest[question.end() :].split("&"):
+        key, equals, value = part.partition("=")
+        if key not in allowed:
+            can = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
+            raise JaxftError(f"'{text}': {kind or 'folder'} sources take no option '{key}'{near(key, allowed)}: {can}")
+        if not equals or not value or key in options:
+            raise JaxftError(f"'{text}': options are written ?key=value&key=value, each once (an & in a value as %26)")
+        options[key] = urllib.parse.unquote(value)
+    return kind, rest[: question.start()], options
+
+
+def _by_text(text: str, task: str, data_dir: str | None, group: str | None) -> Found:
+    kind, place, options = _options(text)
+    if group is not None and options.setdefault("group", group) != group:
+        raise JaxftError(f"'{text}' names one group, config.data.group another ('{group}'): give one of them")
+    if not text:
+        raise JaxftError(
+            "no data: set config.data.source to folder:PATH, csv:FILE or tfds:NAME (or parquet:, hf:, wds:, records:, python:)"
+        )
+    if not kind and not Path(place).expanduser().is_dir():
+        given, colon, _ = text.partition(":")
+        guess = near(given, KINDS) if colon else ""
+        raise JaxftError(f"no folder '{place}'{guess} (other data are written {', '.join(f'{known}:' for known in KINDS)})")
+    kind = kind or "folder"
+    if not place:
+        raise JaxftError(f"'{text}' says no place: write {kind}: and where the data are")
+    if group is not None and "group" not in KINDS[kind]:
+        raise JaxftError(f"{kind}: sources have no groups: set config.data.group to None")
+    found = _READERS[kind](place, task, options, data_dir)
+    if kind not in _TABLES and "group" in options:
+        return _grouped(found[0], options["group"]), found[1]
+    return found
+
+
+def _folder(place: str, task: str, options: Mapping[str, str], data_dir: str | None) -> Found:
     if task != "classify":
         raise JaxftError(f"folders give one class a picture: the task '{task}' needs a table, csv:FILE")
-    return dict(found[0]), found[1]
+    found, names = read_folder(Path(place).expanduser())
+    return dict(found), names
 
 
-def _by_arrays(
-    pieces: Mapping[str, tuple[Any, Any]], task: str, class_names: Sequence[str] | None
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    found: dict[str, Any] = {}
-    for split, (images, labels) in pieces.items():
-        if split not in ("train", "val", "test", "all"):
-            raise JaxftError(f"'{split}' is no split: arrays come as train, val and test")
-        given = np.asarray(labels)
-        if given.dtype.kind not in "biuf":
-            raise JaxftError(f"{split}: labels must be numbers, not {given.dtype}")
-        if task == "classify" and (given % 1 != 0).any():
-            raise JaxftError(f"{split}: labels of the task 'classify' must be whole numbers")
-        labels = given.astype(np.int32 if task == "classify" else np.float32)
-        if len(images) != len(labels) or not len(labels):
-            raise JaxftError(f"{split}: {len(images)} images and {len(labels)} labels; there must be as many, and some")
-        if labels.ndim != (2 if task == "multilabel" else 1):
-            raise JaxftError(f"{split}: labels of the task '{task}' cannot have the shape {list(labels.shape)}")
-        decode(np.asarray(images[0]), np.asarray(images[0]).shape[-1] if np.ndim(images[0]) == 3 else 1)
-        found[split] = Arrays(images, labels, [f"{split}/{number}" for number in range(len(labels))])
-    if task == "regression":
-        return found, ("value",)
-    count = int(max(part.labels.max() for part in found.values())) + 1 if task == "classify" else labels.shape[1]
-    if task == "classify" and (min(part.labels.min() for part in found.values()) < 0 or count < 2):
-        raise JaxftError("labels must be class numbers from 0, of two classes at least")
-    names = tuple(class_names) if class_names is not None else tuple(str(number) for number in range(count))
-    if len(names) < count:
-        raise JaxftError(f"{len(names)} class names for labels up to {count - 1}")
-    return found, names
+# Each import below costs from a tenth of a second to seconds: who has a folder does not pay for it.
+
+
+def _csv(place: str, task: str, options: Mapping[str, str], data_dir: str | None) -> Found:
+    from jaxft.data.tables import read_csv
+
+    return read_csv(Path(place).expanduser(), task, options)
+
+
+def _parquet(place: str, task: str, options: Mapping[str, str], data_dir: str | None) -> Found:
+    from jaxft.data.parquet import read_parquet
+
+    return read_parquet(Path(place).expanduser(), task, options)
+
+
+def _hub(place: str, task: str, options: Mapping[str, str], data_dir: str | None) -> Found:
+    from jaxft.data.hub import read_hub
+
+    return read_hub(place, task, options)
+
+
+def _webdataset(place: str, task: str, options: Mapping[str, str], data_dir: str | None) -> Found:
+    from jaxft.data.webdataset import read_webdataset
+
+    return read_webdataset(place, task, options)
+
+
+def _records(place: str, task: str, options: Mapping[str, str], data_dir: str | None) -> Found:
+    from jaxft.data.records import read_records
+
+    return read_records(Path(place).expanduser(), task)
+
+
+def _tfds(place: str, task: str, options: Mapping[str, str], data_dir: str | None) -> Found:
+    if task != "classify":
+        raise JaxftError(f"tfds: sources are for the task 'classify', not '{task}'")
+    from jaxft.data.tfds import read_tfds
+
+    return read_tfds(place, data_dir=data_dir)
+
+
+_READERS: dict[str, Callable[[str, str, Mapping[str, str], str | None], Found]] = {
+    "folder": _folder,
+    "csv": _csv,
+    "parquet": _parquet,
+    "hf": _hub,
+    "wds": _webdataset,
+    "records": _records,
+    "tfds": _tfds,
+}
+
+
+def _grouped(found: Mapping[str, Source], pattern: str) -> dict[str, Source]:
+    """The same examples, in groups by their names."""
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise JaxftError(f"the group '{pattern}' is no regular expression ({error})") from error
+    grouped: dict[str, Source] = {}
+    for split, part in found.items():
+        groups = []
+        for name in part.names:
+            match = compiled.search(name)
+            if match is None:
+                raise JaxftError(f"the group '{pattern}' matches nothing in the name '{name}'")
+            groups.append((match[1] if compiled.groups else match[0]) or "")
+        assert isinstance(part, Files | Stored | Arrays)
+        grouped[split] = dataclasses.replace(part, groups=groups)
+    return grouped
 
 
 def _split(
-    found: dict[str, Any], settings: Mapping[str, Any], manifest: Path | None
+    found: dict[str, Source], settings: Mapping[str, Any], manifest: Path | None, task: str
 ) -> tuple[dict[str, Source], dict[str, Source]]:
     """Splits off what is missing. Returns all splits, and those made by us."""
     whole = found.get("all", found.get("train"))
@@ -149,14 +278,17 @@ def _split(
     if manifest is not None:
         chosen = read_manifest(manifest, whole, settings)
     else:
+        # Of soft labels, the class with the largest share.
+        labels = whole.labels.argmax(-1).astype(np.int32) if task == "soft" else whole.labels
         rest = np.arange(len(whole))
         chosen = {}
         if "all" in found and settings["test_fraction"]:
-            rest, chosen["test"] = stratified(whole.labels, settings["test_fraction"], settings["split_seed"])
+            rest, chosen["test"] = stratified(labels, settings["test_fraction"], settings["split_seed"], whole.groups)
         if settings["val_fraction"]:
             # Of the whole, also where a test split was taken off before.
             share = settings["val_fraction"] * len(whole) / len(rest)
-            keep, part = stratified(whole.labels[rest], share, settings["split_seed"])
+            groups = None if whole.groups is None else [whole.groups[index] for index in rest.tolist()]
+            keep, part = stratified(labels[rest], share, settings["split_seed"], groups)
             rest, chosen["val"] = rest[keep], rest[part]
         chosen["train"] = rest
     ours: dict[str, Source] = {split: whole.subset(chosen[split]) for split in ("train", "val", "test") if split in chosen}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 
@@ -31,15 +31,36 @@ def find_pictures(folder: Path) -> list[Path]:
 class Source(Protocol):
     """Examples by number: `source[i]` is (picture, label); the picture is bytes, a path or uint8 pixels.
 
-    `labels` is [N] int32 (classes), [N, K] f32 (multi-label) or [N] f32 (regression); `names` tells examples apart.
+    `labels` is [N] int32 (classes), [N, K] f32 (multi-label, soft labels) or [N] f32 (regression); `names` tells examples
+    apart; `groups`, where there are any, says which belong together (a patient, a burst): "" is a group of its own.
     """
 
     @property
     def labels(self) -> np.ndarray: ...
     @property
     def names(self) -> Sequence[str]: ...
+    @property
+    def groups(self) -> Sequence[str] | None: ...
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> tuple[bytes | Path | np.ndarray, Any]: ...
+    def subset(self, chosen: Sequence[int] | np.ndarray) -> Source: ...
+
+
+def _some(values: Sequence[str] | None, chosen: Sequence[int] | np.ndarray) -> list[str] | None:
+    return None if values is None else [values[index] for index in chosen]
+
+
+def digest_of(picture: bytes | Path) -> str:
+    """The sha256 of an encoded picture's bytes.
+
+    Raises:
+      JaxftError: a file that cannot be read.
+    """
+    try:
+        content = picture if isinstance(picture, bytes) else picture.read_bytes()
+    except OSError as error:
+        raise JaxftError(f"cannot read {picture!r}: {error.strerror}") from error
+    return hashlib.sha256(content).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,6 +70,7 @@ class Files:
     root: Path
     names: Sequence[str]
     labels: np.ndarray
+    groups: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -59,10 +81,66 @@ class Files:
     @functools.cached_property
     def digests(self) -> list[str]:
         """The sha256 of each file's bytes."""
-        return [hashlib.sha256((self.root / name).read_bytes()).hexdigest() for name in self.names]
+        return [digest_of(self.root / name) for name in self.names]
 
     def subset(self, chosen: Sequence[int] | np.ndarray) -> Files:
-        return Files(self.root, [self.names[index] for index in chosen], self.labels[np.asarray(chosen, int)])
+        chosen = np.asarray(chosen, int)
+        return Files(self.root, _some(self.names, chosen) or [], self.labels[chosen], _some(self.groups, chosen))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stored:
+    """Pictures that a function reads by position: out of shards, or of an object of the user's.
+
+    Attributes:
+      read: position -> an encoded picture (bytes, a path), or pixels. Called from many threads.
+      positions: [N], of the examples.
+      labels, names, groups: see `Source`.
+      encoded: whether `read` gives encoded pictures.
+      written: the sha256 of each picture, where they were written down when all pictures had been decoded.
+    """
+
+    read: Callable[[int], bytes | Path | np.ndarray]
+    positions: np.ndarray
+    names: Sequence[str]
+    labels: np.ndarray
+    groups: Sequence[str] | None = None
+    encoded: bool = True
+    written: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> tuple[bytes | Path | np.ndarray, Any]:
+        return self.read(int(self.positions[index])), self.labels[index]
+
+    @functools.cached_property
+    def digests(self) -> Sequence[str]:
+        """The sha256 of each encoded picture's bytes."""
+        if self.written is not None:
+            return self.written
+        return [digest_of(self[index][0]) for index in range(len(self))]  # type: ignore[arg-type]
+
+    def subset(self, chosen: Sequence[int] | np.ndarray) -> Stored:
+        chosen = np.asarray(chosen, int)
+        return dataclasses.replace(
+            self,
+            positions=self.positions[chosen],
+            names=_some(self.names, chosen) or [],
+            labels=self.labels[chosen],
+            groups=_some(self.groups, chosen),
+            written=_some(self.written, chosen),
+        )
+
+
+def is_encoded(source: Source) -> TypeGuard[Files | Stored]:
+    """Whether a source's pictures are files, or bytes of files: they have digests, and may be damaged."""
+    return isinstance(source, Files) or (isinstance(source, Stored) and source.encoded)
+
+
+def was_checked(source: Source) -> bool:
+    """Whether every picture was decoded before, and its digest written down."""
+    return isinstance(source, Stored) and source.written is not None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,6 +150,7 @@ class Arrays:
     images: Any
     labels: np.ndarray
     names: Sequence[str]
+    groups: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -82,7 +161,11 @@ class Arrays:
     def subset(self, chosen: Sequence[int] | np.ndarray) -> Arrays:
         chosen = np.asarray(chosen, int)
         images = self.images[chosen] if isinstance(self.images, np.ndarray) else [self.images[i] for i in chosen]
-        return Arrays(images, self.labels[chosen], [self.names[i] for i in chosen])
+        return Arrays(images, self.labels[chosen], [self.names[i] for i in chosen], _some(self.groups, chosen))
+
+
+#: What a data set holds before we split it, by split ("all" where it comes in one piece), and the names of its classes.
+Found = tuple[dict[str, Source], tuple[str, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +176,8 @@ class Splits:
       train: the training examples.
       val, test: None where there are none.
       class_names: in the order of the labels; of a regression, the name of the value.
-      fingerprint: sha256 over names and labels of all splits, and over the bytes of picture files: the same data have the same
-        one on any machine.
+      fingerprint: sha256 over names and labels of all splits, and over the bytes of encoded pictures: the same data have the
+        same one on any machine, whether they lie in files, in a table or in shards.
       notes: what a user should know, a line each.
       ours: the splits made by us, empty where the data came split, and `settings`, what they were made with.
     """
@@ -117,7 +200,7 @@ def fingerprint(splits: dict[str, Source | None], class_names: Sequence[str]) ->
             digest.update(f"\0\0{split}\0{len(source)}".encode())
             digest.update("\0".join(source.names).encode())
             digest.update(np.ascontiguousarray(source.labels).tobytes())
-            if isinstance(source, Files):
+            if is_encoded(source):
                 digest.update("\0".join(source.digests).encode())
     return digest.hexdigest()
 

@@ -1,7 +1,8 @@
-"""Splits made by us: stratified, seeded, written down; and what must not happen between splits."""
+"""Splits written down, and what must not happen between splits."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,38 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxft.data.sources import Files
+from jaxft.data.sources import Files, Source, Stored
 from jaxft.errors import JaxftError
 from jaxft.files import write_whole
-
-
-def stratified(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Splits positions in two, (rest, part), both ascending; of each class `fraction` goes to the part.
-
-    Classes give `round(fraction * n)` examples each, at least one where they have two; multi-label and regression targets are
-    split without regard to them.
-
-    Raises:
-      JaxftError: a fraction outside [0, 1), or a part that would be empty.
-    """
-    if not 0 <= fraction < 1:
-        raise JaxftError(f"a fraction of {fraction} cannot be split off: it must lie in [0, 1)")
-    rng = np.random.Generator(np.random.Philox(key=np.array([seed % 2**64, 3], np.uint64)))
-    groups = (
-        [np.flatnonzero(labels == label) for label in np.unique(labels)]
-        if labels.dtype == np.int32
-        else [np.arange(len(labels))]
-    )
-    part: list[np.ndarray] = []
-    for group in groups:
-        count = round(fraction * len(group))
-        if fraction and len(group) >= 2:
-            count = min(max(count, 1), len(group) - 1)
-        part.append(rng.permutation(group)[:count])
-    chosen = np.sort(np.concatenate(part))
-    if fraction and not len(chosen):
-        raise JaxftError(f"{len(labels)} examples are too few to split {fraction:.0%} off")
-    return np.setdiff1d(np.arange(len(labels)), chosen), chosen
 
 
 def write_manifest(path: Path, splits: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -78,8 +50,8 @@ def read_manifest(path: Path, everything: Any, settings: Mapping[str, Any]) -> d
     return {split: np.array([position[str(name)] for name in names], int) for split, names in written.items()}
 
 
-def duplicates_across(splits: Mapping[str, Files]) -> list[str]:
-    """A note for each two splits that hold files of the same bytes: the same picture to learn from and to be judged on."""
+def duplicates_across(splits: Mapping[str, Files | Stored]) -> list[str]:
+    """A note for each two splits that hold pictures of the same bytes: the same picture to learn from and to be judged on."""
     seen: dict[str, dict[str, str]] = {}
     for split, source in splits.items():
         sizes: dict[str, str] = {}
@@ -87,12 +59,18 @@ def duplicates_across(splits: Mapping[str, Files]) -> list[str]:
             sizes.setdefault(digest, name)
         seen[split] = sizes
     notes = []
-    names = list(splits)
-    for number, first in enumerate(names):
-        for second in names[number + 1 :]:
-            if both := sorted(seen[first].keys() & seen[second].keys()):
-                example = f"{seen[first][both[0]]} = {seen[second][both[0]]}"
-                notes.append(
-                    f"{len(both)} pictures are in {first} and in {second} ({example}): figures on {second} will flatter"
-                )
+    for first, second in itertools.combinations(splits, 2):
+        if both := sorted(seen[first].keys() & seen[second].keys()):
+            example = f"{seen[first][both[0]]} = {seen[second][both[0]]}"
+            notes.append(f"{len(both)} pictures are in {first} and in {second} ({example}): figures on {second} will flatter")
+    return notes
+
+
+def groups_across(splits: Mapping[str, Source]) -> list[str]:
+    """A note for each two splits that came with the data and share a group, with the first of them by name."""
+    held = {split: {group for group in source.groups or () if group} for split, source in splits.items()}
+    notes = []
+    for first, second in itertools.combinations(held, 2):
+        if both := sorted(held[first] & held[second]):
+            notes.append(f"{len(both)} groups are in {first} and in {second} ({both[0]}): figures on {second} will flatter")
     return notes

@@ -26,6 +26,7 @@ class Records:
         self._split = split
         self._chosen = chosen
         self.labels = labels
+        self.groups: Sequence[str] | None = None
 
     @property
     def names(self) -> Sequence[str]:

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxft.augment import Augment
-from jaxft.data import Arrays, Files, Order, Source, row_batches
+from jaxft.data import Arrays, Files, Order, Source, Stored, row_batches
 from jaxft.data.order import batch_positions
 from jaxft.features.prefix import Prefix
 from jaxft.features.rows import Rows
@@ -48,7 +48,8 @@ def views_of(augment: Augment, *, at_most: int, first_epoch: int, last_epoch: in
 
 
 def contents(source: Source) -> str:
-    """sha256 that changes with the pictures, where their names alone need not: sizes and times of files, pixels of arrays.
+    """sha256 that changes with the pictures, where their names alone need not: sizes and times of files, bytes
+    of shards, pixels of arrays.
 
     A tensorflow-datasets split is told by its name and version.
     """
@@ -57,9 +58,11 @@ def contents(source: Source) -> str:
         for name in source.names:
             found = (source.root / name).stat()
             digest.update(f"{name}\0{found.st_size}\0{found.st_mtime_ns}\0".encode())
-    elif isinstance(source, Arrays):
-        for image in source.images:
-            pixels = np.ascontiguousarray(image)
+    elif isinstance(source, Stored) and source.encoded:
+        digest.update("\0".join(source.digests).encode())
+    elif isinstance(source, Arrays | Stored):
+        for index in range(len(source)):
+            pixels = np.ascontiguousarray(source[index][0])
             digest.update(f"{pixels.dtype} {pixels.shape}\0".encode())
             digest.update(pixels.tobytes())
     return digest.hexdigest()

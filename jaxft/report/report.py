@@ -42,7 +42,8 @@ def judge(evaluation: Evaluation, task: Task, class_names: Sequence[str]) -> Jud
     intervals: dict[str, tuple[float, float]] = {}
     classes: tuple[dict[str, Any], ...] = ()
     logits, labels = evaluation.logits, evaluation.labels
-    if task.name == "classify":
+    if task.name in ("classify", "soft"):
+        labels = _classes(labels)
         predicted = logits.argmax(-1)
         # A row with a NaN counts as wrong, as in the figure itself.
         right = (predicted == labels) & ~np.isnan(logits).any(-1)
@@ -67,6 +68,11 @@ def judge(evaluation: Evaluation, task: Task, class_names: Sequence[str]) -> Jud
     else:
         figures |= {name: float(value) for name, value in scores.regression_scores(labels, logits[..., 0]).items()}
     return Judged(figures, intervals, classes, evaluation.count)
+
+
+def _classes(labels: np.ndarray) -> np.ndarray:
+    """The class of each example [N]; of soft labels [N, K], the one with the largest share."""
+    return labels.argmax(-1) if labels.ndim == 2 else labels
 
 
 def table(before: Judged, after: Judged, step: int) -> str:
@@ -133,10 +139,10 @@ def _predictions(names: Sequence[str], evaluation: Evaluation, task: Task, class
     """The text of predictions.csv."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    if task.name == "classify":
+    if task.name in ("classify", "soft"):
         probability = scores.softmax(evaluation.logits)
         writer.writerow(["name", "label", "predicted", "probability"])
-        for name, label, row in zip(names, evaluation.labels, probability, strict=True):
+        for name, label, row in zip(names, _classes(evaluation.labels), probability, strict=True):
             best = int(row.argmax())
             writer.writerow([name, class_names[int(label)], class_names[best], f"{row[best]:.6f}"])
     else:

@@ -21,15 +21,17 @@ def write_samples(
     path: Path, evaluation: Evaluation, source: Source, task: Task, class_names: Sequence[str], *, count: int = 24
 ) -> None:
     """Draws evenly spaced examples of a split with the network's answers (single-label tasks only)."""
-    if task.name != "classify":
+    if task.name not in ("classify", "soft"):
         return
     chosen = np.unique(np.linspace(0, evaluation.count - 1, min(count, evaluation.count)).astype(int))
     probability = scores.softmax(evaluation.logits[chosen])
+    labels = evaluation.labels[chosen]
+    truths = labels.argmax(-1) if labels.ndim == 2 else labels  # of soft labels, the largest share
     guesses = probability.argmax(-1)
     draw_samples(
         path,
         [decode(source[int(evaluation.index[row])][0], 3) for row in chosen],
-        [class_names[int(evaluation.labels[row])] for row in chosen],
+        [class_names[int(truth)] for truth in truths],
         [class_names[int(guess)] for guess in guesses],
         [float(value) for value in probability.max(-1)],
     )

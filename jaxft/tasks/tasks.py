@@ -14,7 +14,8 @@ class Task:
     """A kind of label.
 
     Attributes:
-      name: "classify" (`label` [B] int32), "multilabel" ([B, K] f32) or "regression" ([B] f32).
+      name: "classify" (`label` [B] int32), "multilabel" ([B, K] f32), "soft" ([B, K] f32, shares that
+        sum to 1) or "regression" ([B] f32).
       loss: gives [B]; what a config without `config.loss.name` trains on.
       metrics: clu Collection class for evaluation.
       train_metrics: the same with the gradient's norm, without what has a number a class.
@@ -28,6 +29,7 @@ class Task:
 
 _LOSSES: dict[str, LossFn] = {
     "classify": losses.softmax_cross_entropy,
+    "soft": losses.softmax_cross_entropy,
     "multilabel": losses.binary_cross_entropy,
     "regression": losses.mean_squared_error,
 }
@@ -41,7 +43,7 @@ def get_task(name: str, num_classes: int) -> Task:
     """
     if name not in _LOSSES:
         raise JaxftError(f"no task is called '{name}'{near(name, _LOSSES)}; there are {', '.join(_LOSSES)}")
-    if name == "classify":
+    if name in ("classify", "soft"):
         collection = metrics.classification_metrics(num_classes)
     elif name == "multilabel":
         collection = metrics.multilabel_metrics()

@@ -1,11 +1,13 @@
 """Opening data by a line of text: what is split off, what is checked, what a user is told."""
 
 import itertools
+import sys
 
 import numpy as np
 import pytest
 
 from jaxft.data import Arrays, Files, open_data
+from jaxft.data.convert import convert_data
 from jaxft.data.splits import write_manifest
 from jaxft.errors import JaxftError
 
@@ -114,7 +116,7 @@ def test_a_table_is_opened(draw):
     assert found.val[0][0].is_file()
 
 
-def test_tables_of_other_tasks_are_split_without_regard_to_labels(draw):
+def test_tables_of_other_tasks_are_split(draw):
     root = draw(*(f"{number:02d}.png" for number in range(20)))
     for task, labels in (("multilabel", "x;y"), ("regression", "0.5")):
         (root / "table.csv").write_text("\n".join(["path,label", *(f"{number:02d}.png,{labels}" for number in range(20))]))
@@ -267,14 +269,133 @@ def test_arrays_that_do_not_fit_are_refused_with_what_was_found(source, options,
     assert "\n" not in str(error.value)
 
 
+# Options behind the place, groups, and functions that give data.
+
+
+def test_columns_of_a_table_are_named_behind_it(draw):
+    root = draw(*(f"in/{number:02d}.png" for number in range(40)))
+    rows = [
+        f"in/{number:02d}.png,{'ab'[number % 2]},{'test' if number > 29 else 'train'},p{number // 5}" for number in range(40)
+    ]
+    (root / "table.csv").write_text("\n".join(["file,kind,part & parcel,who", *rows]))
+    text = f"csv:{root / 'table.csv'}?image=file&label=kind&split=part%20%26%20parcel"
+    found = open_data(f"{text}&group=who", val_fraction=0.3)
+    assert [len(part) for part in (found.train, found.val, found.test)] == [20, 10, 10]
+    assert not set(found.train.groups) & set(found.val.groups)
+    other = open_data(text, val_fraction=0.3, group="who")
+    assert names_of(other) == names_of(found)
+    assert other.settings["group"] == "who"
+    with pytest.raises(JaxftError, match=r"names one group, config\.data\.group another \('kind'\)"):
+        open_data(f"{text}&group=who", group="kind")
+
+
+def test_a_column_of_groups_is_used_unasked(draw):
+    root = draw(*(f"{number:02d}.png" for number in range(40)))
+    rows = [f"{number:02d}.png,{'ab'[number % 2]},{number // 4 or ''}" for number in range(40)]
+    (root / "table.csv").write_text("\n".join(["path,label,group", *rows]))
+    found = open_data(f"csv:{root / 'table.csv'}", val_fraction=0.2, test_fraction=0.2)
+    held = [{group for group in part.groups if group} for part in (found.train, found.val, found.test)]
+    assert sum(map(len, held)) == 9
+    assert len(set().union(*held)) == 9
+
+
+def test_groups_of_a_folder_are_told_by_an_expression(draw):
+    root = draw(*(f"{name}/burst{number // 3}_{number}.png" for name in "ab" for number in range(30)))
+    for found in (
+        open_data(rf"folder:{root}?group=(burst\d+)_", val_fraction=0.2, test_fraction=0.2),
+        open_data(str(root), group=r"burst\d+", val_fraction=0.2, test_fraction=0.2),
+    ):
+        held = [set(part.groups) for part in (found.train, found.val, found.test)]
+        assert [len(groups) for groups in held] == [6, 2, 2]
+        assert len(set().union(*held)) == 10
+    for pattern, message in [
+        ("patient", "the group 'patient' matches nothing in the name 'a/burst0_0.png'"),
+        ("(", "is no regular exp"),
+    ]:
+        with pytest.raises(JaxftError, match=message):
+            open_data(str(root), group=pattern)
+
+
+def test_groups_in_two_splits_that_came_with_the_data_are_said(draw):
+    root = draw(
+        *(f"{split}/{name}/p{n}.png" for split, n in (("train", 0), ("train", 1), ("val", 1), ("test", 2)) for name in "ab")
+    )
+    note, *_ = open_data(str(root), group=r"p\d").notes
+    assert note == "1 groups are in train and in val (p1): figures on val will flatter"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{root}?grup=x", r"folder sources take no option 'grup' \(did you mean 'group'\?\): it takes group"),
+        ("folder:{root}?group=", r"options are written \?key=value&key=value, each once"),
+        ("folder:{root}?group=a&group=b", "each once"),
+        ("tfds:jaxft_digits?group=a", "tfds sources take no option 'group': it takes none"),
+        ("tfds:", "'tfds:' says no place: write tfds: and where the data are"),
+        ("parket:x.parquet", r"no folder 'parket:x.parquet' \(did you mean 'parquet'\?\)"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(text, message, tree):
+    with pytest.raises(JaxftError, match=message):
+        open_data(text.format(root=tree(a=3, b=3)))
+
+
+def test_a_folder_whose_name_has_a_question_mark_is_a_folder(tree):
+    assert len(open_data(str(tree("what?group=x", a=10, b=10))).train) == 16
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """text of a module -> it can be imported as `own_data`."""
+
+    def write(text):
+        (tmp_path / "own_data.py").write_text(text)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "own_data", raising=False)
+
+    yield write
+    sys.modules.pop("own_data", None)
+
+
+def test_a_function_gives_any_kind_of_data(module, tree):
+    module(
+        "import numpy as np\n"
+        f"def folder(): return 'folder:{tree(a=10, b=10)}'\n"
+        "def arrays(): return np.zeros((30, 4, 4), np.uint8), np.arange(30) % 3\n"
+        "def splits(): return {'train': arrays(), 'val': arrays()}\n"
+        "def again(): return 'python:own_data:arrays'\n"
+        "def nothing(): return None\n"
+        "number = 3\n"
+    )
+    assert open_data("python:own_data:folder").class_names == ("a", "b")
+    assert len(open_data("python:own_data:arrays").train) == 24
+    assert len(open_data("python:own_data:splits").val) == 30
+    for text, message in [
+        ("python:own_data:array", r"the data 'own_data:array': 'own_data' has no 'array' \(did you mean 'arrays'"),
+        ("python:nowhere_at_all:f", "cannot import 'nowhere_at_all'"),
+        ("python:own_data:number", "is not a function"),
+        ("python:own_data", "is not written python:MODULE:FUNCTION"),
+        ("python:own_data:again", "it must return data, or another kind of source"),
+        ("python:own_data:nothing", "all: NoneType is no data"),
+    ]:
+        with pytest.raises(JaxftError, match=message):
+            open_data(text)
+
+
+def test_the_same_pictures_in_records_and_in_files_have_one_fingerprint(tree, tmp_path):
+    root = tree(a=10, b=10)
+    convert_data(root, tmp_path / "records")
+    assert open_data(f"records:{tmp_path / 'records'}").fingerprint == open_data(root).fingerprint
+
+
 # What cannot be opened.
 
 
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        ("", {}, "no data: set config.data.source to folder:PATH, csv:FILE or tfds:NAME"),
-        ("nowhere", {}, r"no folder 'nowhere' \(other data are written csv:FILE or tfds:NAME\)"),
+        ("", {}, "no data: set config.data.source to folder:PATH, csv:FILE or tfds:NAME .or parquet:, hf:, wds:"),
+        ("nowhere", {}, r"no folder 'nowhere' \(other data are written folder:, csv:, parquet:"),
         ("hdf5:x", {}, "no folder 'hdf5:x'"),
         ("folder:nowhere", {}, "no folder 'nowhere'"),
         ("csv:nowhere.csv", {}, "cannot read the table 'nowhere.csv'"),

@@ -1,14 +1,12 @@
-"""Splits of ours: a fraction of every class, from a seed; written down, read again, refused where they do not fit."""
+"""Splits of ours, written down, read again, refused where they do not fit; and what must not be in two of them."""
 
 import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from jaxft.data import Arrays, Files
-from jaxft.data.splits import duplicates_across, read_manifest, stratified, write_manifest
+from jaxft.data.splits import duplicates_across, groups_across, read_manifest, write_manifest
 from jaxft.errors import JaxftError
 
 SETTINGS = {"val_fraction": 0.1, "test_fraction": 0.2, "split_seed": 3}
@@ -16,78 +14,6 @@ SETTINGS = {"val_fraction": 0.1, "test_fraction": 0.2, "split_seed": 3}
 
 def named(*names):
     return Arrays(np.zeros((len(names), 2, 2), np.uint8), np.zeros(len(names), np.int32), list(names))
-
-
-# Stratified.
-
-
-@given(
-    counts=st.lists(st.integers(1, 40), min_size=1, max_size=5),
-    fraction=st.sampled_from([0.01, 0.1, 0.25, 0.5, 0.9, 0.99]),
-    seed=st.integers(-5, 5),
-)
-@settings(deadline=None, derandomize=True, max_examples=100)
-def test_every_class_gives_its_fraction_and_keeps_one_on_each_side(counts, fraction, seed):
-    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts)).astype(np.int32)
-    if max(counts) == 1 and fraction <= 0.5:
-        with pytest.raises(JaxftError, match="too few to split"):
-            stratified(labels, fraction, seed)
-        return
-    rest, part = stratified(labels, fraction, seed)
-    np.testing.assert_array_equal(np.sort(np.concatenate([rest, part])), np.arange(len(labels)))
-    assert (np.diff(rest) > 0).all()
-    assert (np.diff(part) > 0).all()
-    for label, count in enumerate(counts):
-        given = (labels[part] == label).sum()
-        if count >= 2:
-            assert given == min(max(round(fraction * count), 1), count - 1)
-        else:
-            assert given == round(fraction)
-
-
-def test_the_fraction_of_large_classes_is_exact():
-    labels = np.repeat(np.arange(3), [1000, 200, 50]).astype(np.int32)
-    _, part = stratified(labels, 0.1, 0)
-    np.testing.assert_array_equal(np.bincount(labels[part]), [100, 20, 5])
-
-
-def test_a_seed_gives_one_split_and_another_seed_another():
-    labels = np.repeat(np.arange(3), 30).astype(np.int32)
-    parts = [tuple(stratified(labels, 0.2, seed)[1]) for seed in (0, 0, 1, 2, -1)]
-    assert parts[0] == parts[1]
-    assert len(set(parts)) == 4
-
-
-def test_the_split_is_the_same_in_every_version():
-    # Who splits the same data again, years later, must not train on what was tested on.
-    labels = np.array([0, 1, 0, 1, 0, 1, 0, 1, 0, 1], np.int32)
-    assert stratified(labels, 0.4, 0)[1].tolist() == [0, 2, 3, 5]
-
-
-@pytest.mark.parametrize("labels", [np.zeros((50, 4), np.float32), np.linspace(0, 1, 50, dtype=np.float32)])
-def test_labels_that_are_no_classes_are_split_by_number_alone(labels):
-    rest, part = stratified(labels, 0.3, 0)
-    assert len(part) == 15
-    assert len(rest) == 35
-    assert tuple(part) != tuple(range(15))
-    np.testing.assert_array_equal(np.sort(np.concatenate([rest, part])), np.arange(50))
-
-
-def test_a_fraction_of_nothing_takes_nothing():
-    rest, part = stratified(np.array([0, 0, 1], np.int32), 0.0, 0)
-    assert rest.tolist() == [0, 1, 2]
-    assert part.tolist() == []
-
-
-@pytest.mark.parametrize("fraction", [-0.1, 1.0, 1.5, float("nan")])
-def test_a_fraction_outside_zero_to_one_is_refused(fraction):
-    with pytest.raises(JaxftError, match=r"must lie in \[0, 1\)"):
-        stratified(np.zeros(9, np.int32), fraction, 0)
-
-
-def test_a_part_that_would_be_empty_is_refused():
-    with pytest.raises(JaxftError, match="1 examples are too few to split 10% off"):
-        stratified(np.zeros((1, 3), np.float32), 0.1, 0)
 
 
 # The written list.
@@ -200,3 +126,12 @@ def test_pictures_in_two_splits_are_reported_by_their_bytes(tmp_path):
     ]
     # Twice in one split is no leak.
     assert duplicates_across({"train": files("a.png", "d.png"), "val": files("b.png", "e.png")}) == []
+
+
+def test_groups_in_two_splits_are_named():
+    def split(*groups):
+        return Arrays(np.zeros((len(groups), 2, 2), np.uint8), np.zeros(len(groups), np.int32), list(groups), list(groups))
+
+    assert groups_across({"train": split("a", ""), "val": split("b", "")}) == []
+    notes = groups_across({"train": split("b", "a", "c"), "val": split("c", "a"), "test": named("a")})
+    assert notes == ["2 groups are in train and in val (a): figures on val will flatter"]

@@ -14,7 +14,7 @@ from pictures import encode
 
 from jaxft.data import decode, eval_batches, open_data
 from jaxft.data.digits import digits_file, read_digits
-from jaxft.data.splits import stratified
+from jaxft.data.stratify import stratified
 from jaxft.data.tfds import read_tfds
 from jaxft.errors import JaxftError
 from jaxft.preprocessing import Preprocessing
