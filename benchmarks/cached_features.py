@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import functools
 import json
 import os
 import platform
@@ -27,7 +28,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft import models
-from jaxft.data import Arrays, find_augment, train_batches
+from jaxft.augment import parse
+from jaxft.data import Arrays, train_batches
 from jaxft.features import Rows, feature_batches, fill, frozen_prefix, views_of
 from jaxft.losses import softmax_cross_entropy
 from jaxft.metrics import classification_metrics, training_metrics
@@ -55,23 +57,33 @@ def measure(
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (examples, side, side, 3), np.uint8)
     source = Arrays(pixels, rng.integers(0, 10, examples).astype(np.int32), [str(number) for number in range(examples)])
-    views = views_of(find_augment(augment), at_most=1, first_epoch=0, last_epoch=0)
+    recipe = parse(augment)
+    views = views_of(recipe, at_most=1, first_epoch=0, last_epoch=0)
 
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         rows = Rows(
             Path(folder), "train", {}, shape=(views.count * examples, *prefix.shape), dtype="float32", block=batch
         )  # fmt: skip
-        jitted = jax.jit(prefix.run(rows.dtype))
-        compute = lambda image: jitted(params, model_state, image)
-        blank = put_batch({"image": np.zeros((batch, size, size, 3), np.uint8)}, mesh)
-        compute(blank["image"]).block_until_ready()  # compiled before it is timed
+        run_prefix = prefix.run(rows.dtype)
+        look = functools.partial(recipe.images, seed=0, size=size)
+        jitted = jax.jit(lambda params, model_state, batch: run_prefix(params, model_state, look(batch)))
+        compute = lambda batch: jitted(params, model_state, batch)
+        read = recipe.window.side(size)
+        blank = {
+            "image": np.zeros((batch, read, read, 3), np.uint8),
+            **dict.fromkeys(("shown", "index"), np.zeros(batch, np.int32)),
+        }
+        compute(put_batch(blank, mesh)).block_until_ready()  # compiled before it is timed
         start = time.perf_counter()
         fill(rows, compute, source, views, model=model, seed=0, mesh=mesh, say=lambda line: None, stop=lambda: False)
         filled = time.perf_counter() - start
 
         sides = {}
-        for kind, apply in (("recomputed", on_pixels(model.apply, model.preprocessing)), ("cached", prefix.rest)):
-            step = jax.jit(make_train_step(apply, softmax_cross_entropy, tx, mask, metrics=metrics), donate_argnums=0)
+        prepare = functools.partial(recipe.batch, seed=0, size=size, classes=10)
+        on_pictures = on_pixels(model.apply, model.preprocessing)
+        for kind, apply, more in (("recomputed", on_pictures, prepare), ("cached", prefix.rest, None)):
+            train_step = make_train_step(apply, softmax_cross_entropy, tx, mask, metrics=metrics, augment=more)
+            step = jax.jit(train_step, donate_argnums=0)
             state = create_state(params, model_state, tx, mask, rng=jax.random.key(0))
             state = replicate(jax.tree.map(jnp.copy, state), mesh)  # it is donated
             if kind == "cached":

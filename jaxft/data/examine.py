@@ -13,18 +13,16 @@ import numpy as np
 
 from jaxft.data.duplicates import NEAR, find_groups
 from jaxft.data.looking import Look, look_at
-from jaxft.data.open import TASKS
-from jaxft.data.open import _by_text as by_text
+from jaxft.data.open import read_source
 from jaxft.data.sheet import write_sheet
 from jaxft.data.sources import Source, Splits
 from jaxft.data.survey import Group, Member, SplitSurvey, Spread, Survey
 from jaxft.data.warn import warnings_of
 from jaxft.errors import JaxftError
-from jaxft.errors import near as near_names
 
 
 def check_data(
-    source: str | Path | Splits,
+    source: Any,
     *,
     task: str = "classify",
     threads: int | None = None,
@@ -35,9 +33,9 @@ def check_data(
     """Looks at every picture of a data set once.
 
     Args:
-      source: a text as `open_data` takes it, looked at as it lies there, before anything is split off or left out; or a data
-        set that is open.
-      task: "classify", "multilabel" or "regression".
+      source: as `open_data` takes it, looked at as it lies there, before anything is split off or left out; or a data set that
+        is open.
+      task: see `open_data`.
       threads: that decode; None is one a core, at most 16.
       near: bits of 64 in which the hashes of pictures that look alike may differ, at most 16; None does not look for them.
       sheet: where a page of HTML with pictures is written; see `jaxft.data.sheet`.
@@ -89,13 +87,12 @@ def check_data(
     return survey
 
 
-def _parts(source: str | Path | Splits, task: str, data_dir: str | None) -> tuple[dict[str, Source], tuple[str, ...]]:
+def _parts(source: Any, task: str, data_dir: str | None) -> tuple[dict[str, Source], tuple[str, ...]]:
     if isinstance(source, Splits):
         there = {"train": source.train, "val": source.val, "test": source.test}
         return {split: part for split, part in there.items() if part is not None}, source.class_names
-    if task not in TASKS:
-        raise JaxftError(f"no task is called '{task}'{near_names(task, TASKS)}; there are {', '.join(TASKS)}")
-    return by_text(str(source), task, data_dir)
+    found, class_names, _ = read_source(source, task=task, data_dir=data_dir)
+    return found, class_names
 
 
 def _label(label: Any, class_names: Sequence[str], task: str) -> str:
@@ -103,7 +100,7 @@ def _label(label: Any, class_names: Sequence[str], task: str) -> str:
         return f"{float(label):.6g}"
     if task == "multilabel":
         return ", ".join(class_names[number] for number in np.flatnonzero(label).tolist()) or "(none)"
-    return class_names[int(label)]
+    return class_names[int(np.argmax(label)) if task == "soft" else int(label)]
 
 
 def _worst_first(groups: Iterable[Group]) -> tuple[Group, ...]:
@@ -121,7 +118,8 @@ def _summary(source: Source, looks: Sequence[Look | str], class_names: Sequence[
     labels = np.asarray(source.labels)[good]
     counts: dict[str, int] = {}
     if task != "regression":
-        of_class = np.bincount(labels, minlength=len(class_names)) if task == "classify" else labels.sum(0)
+        single = labels.argmax(-1) if task == "soft" else labels
+        of_class = labels.sum(0) if task == "multilabel" else np.bincount(single, minlength=len(class_names))
         counts = {name: int(count) for name, count in zip(class_names, of_class, strict=False)}
     sides = Counter(1 << (min(look.height, look.width).bit_length() - 1) for look in seen)
     channels = Counter(len(look.mean) for look in seen)

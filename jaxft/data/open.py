@@ -112,6 +112,25 @@ def find_data(
     class_names: Sequence[str] | None = None,
 ) -> tuple[dict[str, Source], tuple[str, ...], list[str]]:
     """What a data set holds before we split it, without undecodable pictures; class names; notes. See `open_data`."""
+    found, names, notes = read_source(source, task=task, data_dir=data_dir, group=group, class_names=class_names)
+    pieces: dict[str, Source] = {}
+    for split, part in found.items():
+        pieces[split] = part
+        if is_encoded(part) and not was_checked(part):
+            pieces[split], more = drop_bad(part, split, max_bad_fraction)
+            notes += more
+    return pieces, names, notes
+
+
+def read_source(
+    source: Any,
+    *,
+    task: str = "classify",
+    data_dir: str | None = None,
+    group: str | None = None,
+    class_names: Sequence[str] | None = None,
+) -> tuple[dict[str, Source], tuple[str, ...], list[str]]:
+    """What a data set holds, whether its pictures can be decoded or not; class names; notes. See `open_data`."""
     if task not in TASKS:
         raise JaxftError(f"no task is called '{task}'{near(task, TASKS)}; there are {', '.join(TASKS)}")
     notes: list[str] = []
@@ -122,13 +141,7 @@ def find_data(
     else:
         found, names, notes = read_objects(source, task, class_names)
         found = _grouped(found, group) if group is not None else found
-    pieces: dict[str, Source] = {}
-    for split, part in found.items():
-        pieces[split] = part
-        if is_encoded(part) and not was_checked(part):
-            pieces[split], more = drop_bad(part, split, max_bad_fraction)
-            notes += more
-    return pieces, names, notes
+    return found, names, notes
 
 
 def _call(source: str) -> Any:

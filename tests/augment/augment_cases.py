@@ -1,4 +1,4 @@
-"""What is compared with torchvision: operations at fixed parameters on photographs. scripts/make_augment_fixtures.py reads it."""
+"""Operations that are compared with torchvision, at fixed parameters on photographs. scripts/make_augment_fixtures.py reads it."""
 
 import numpy as np
 
