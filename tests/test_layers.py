@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "jaxft"
 
 LAYERS = [
     {"columns", "errors", "files", "heap", "paths", "tree", "typing", "preprocessing", "ops"},
-    {"models", "tuning", "optim", "losses", "metrics"},
+    {"models", "tuning", "optim", "losses", "metrics", "augment"},
     {"weights", "data"},
     {"parallel", "train", "tasks", "evaluate", "features", "verify", "checkpoint", "items", "manifest", "compiling"},
     {
@@ -28,6 +28,7 @@ LAYERS = [
         "workdir",
         "predict",
         "inspect",
+        "looks",
         "explain",
         "export",
         "api",
@@ -50,7 +51,7 @@ DOORS = {
     "pyarrow": {"data"},
     "datasets": {"data"},
     "clu": {"metrics", "log", "tuning"},
-    "ml_collections": {"config", "cli", "run", "plan", "inputs", "api", "inspect", "explain", "states", "workdir"},
+    "ml_collections": {"config", "cli", "run", "plan", "inputs", "api", "inspect", "looks", "explain", "states", "workdir"},
     "torch": set(),
     "tensorflow": set(),
 }

@@ -10,7 +10,9 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from jaxft import models
+from jaxft.cli import data as data_commands
 from jaxft.cli.config import UsageError, read_config
+from jaxft.cli.output import check_folder, write
 from jaxft.columns import aligned
 from jaxft.compiling import deterministic
 from jaxft.errors import JaxftError
@@ -47,13 +49,13 @@ def explain(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     found = explain_step(_config_on(options, overrides), phase=options.phase, memory=memory, run=options.run)
     print(found.to_json() if options.json == "-" else found)
     if options.json and options.json != "-":
-        _write(options.json, found.to_json())
+        write(options.json, found.to_json())
     return 0
 
 
 def compile(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """What does not fit is reported in full, and then an error."""
-    _check_folder(options.json)
+    check_folder(options.json)
     target = parse_target(options.target)
     if options.deterministic:
         print(deterministic(), file=sys.stderr, flush=True)
@@ -67,7 +69,7 @@ def compile(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     )
     print(found.to_json() if options.json == "-" else found, flush=True)
     if options.json and options.json != "-":
-        _write(options.json, found.to_json())
+        write(options.json, found.to_json())
     short = [phase for phase in found.phases if not phase.fits]
     if short:
         needs = "; ".join(
@@ -83,19 +85,6 @@ def _config_on(options: argparse.Namespace, overrides: Sequence[str]) -> ConfigD
     return read_config(options.config, [*overrides, *more])
 
 
-def _check_folder(file: str | None) -> None:
-    """Finds before minutes of work what cannot be written after them."""
-    if file and not Path(file).absolute().parent.is_dir():
-        raise UsageError(f"cannot write {file}: no folder '{Path(file).absolute().parent}'")
-
-
-def _write(file: str, text: str) -> None:
-    try:
-        Path(file).write_text(text)
-    except OSError as error:
-        raise UsageError(f"cannot write {file}: {error.strerror}") from error
-
-
 def eval(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     judged = evaluate_run(options.workdir, split=options.split, data=options.data, batch_size=options.batch_size)
     print(judged.to_json() if options.json else judged)
@@ -107,7 +96,7 @@ def predict(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     predictions = predict_files(tuned, options.paths, batch_size=options.batch_size)
     text = format_predictions(predictions, tuned.class_names, tuned.task, style=options.format, top=options.top)
     if options.output:
-        _write(options.output, text)
+        write(options.output, text)
     else:
         sys.stdout.write(text)
     return 0
@@ -116,7 +105,7 @@ def predict(options: argparse.Namespace, overrides: Sequence[str]) -> int:
 def bench(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     from jaxft.bench import describe, format_table, run_bench, to_json
 
-    _check_folder(options.json)
+    check_folder(options.json)
     rows = run_bench(
         options.model,
         parts=_names(options.part),
@@ -135,7 +124,7 @@ def bench(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     )
     print(f"{describe(rows)}\n\n{format_table(rows)}")
     if options.json:
-        _write(options.json, to_json(rows))
+        write(options.json, to_json(rows))
     return 0
 
 
@@ -181,7 +170,7 @@ def verify(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     )
     print(receipt.to_json() if options.json == "-" else receipt)
     if options.json and options.json != "-":
-        _write(options.json, receipt.to_json())
+        write(options.json, receipt.to_json())
     return 0 if receipt.equal else 1
 
 
@@ -227,4 +216,5 @@ COMMANDS = {
     "convert": convert,
     "verify": verify,
     "models": list_networks,
+    "data": data_commands.run,
 }

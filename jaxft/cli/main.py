@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from jaxft.cli import data
 from jaxft.cli.config import UsageError, split_overrides
 from jaxft.errors import JaxftError, SaveError, near
 from jaxft.paths import UNREACHABLE
@@ -33,6 +34,7 @@ _COMMANDS = {
     "convert": "convert a weight file to safetensors, in jaxft's names or torch's",
     "verify": "compare a network with the one its weights were made for, layer by layer; needs torch in some Python",
     "models": "list the networks and their pretrained weights",
+    "data": "look at a data set, pack it, show what a network sees of it",
 }
 
 
@@ -149,6 +151,8 @@ def make_parser() -> argparse.ArgumentParser:
     made["verify"].add_argument("--keep", default=None, metavar="FILE", help="keep what the original gave, for --reference")
     made["verify"].add_argument("--reference", default=None, metavar="FILE", help="compare with what was kept; no torch")
     made["verify"].add_argument("--json", nargs="?", const="-", default="", help="the receipt as JSON, into a file if named")
+
+    data.add_commands(made["data"], _Parser)
 
     made["models"].add_argument("pattern", nargs="?", default="*", help="a glob, e.g. 'resnet*'")
     return parser

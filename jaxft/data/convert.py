@@ -112,7 +112,7 @@ def convert_data(
             raise JaxftError(f"{name} is {value}: it must be at least 1" + (f" and at most {most}" if most else ""))
     if folder.exists():
         if not overwrite:
-            raise JaxftError(f"'{folder}' exists: choose another folder, or overwrite it (overwrite=True)")
+            raise JaxftError(f"'{folder}' exists: choose another folder, or overwrite it (--overwrite, overwrite=True)")
         read_index(folder)  # nothing but records is ever replaced
     task = options.get("task", "classify")
     pieces, class_names, notes = find_data(source, **options)

@@ -6,15 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from jaxft.data import Source, decode
 from jaxft.evaluate import Evaluation, scores
-from jaxft.files import open_whole
+from jaxft.report.grid import GREEN, INK, RED, Cell, draw_grid
 from jaxft.tasks import Task
-
-_CELL, _TEXT, _GAP = 112, 30, 8
-_RIGHT, _WRONG, _INK, _PAPER = (24, 112, 60), (190, 30, 40), (40, 40, 40), (255, 255, 255)
 
 
 def write_samples(
@@ -55,32 +51,11 @@ def draw_samples(
       probabilities: of the guesses, 0..1.
       columns: cells in a row.
     """
-    rows = -(-len(images) // columns)
-    width = columns * (_CELL + _GAP) + _GAP
-    height = rows * (_CELL + _TEXT + _GAP) + _GAP
-    sheet = Image.new("RGB", (width, height), _PAPER)
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=12)
-    for index, (image, truth, guess, probability) in enumerate(zip(images, truths, guesses, probabilities, strict=True)):
-        row, column = divmod(index, columns)
-        left, top = _GAP + column * (_CELL + _GAP), _GAP + row * (_CELL + _TEXT + _GAP)
-        pixels = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[:, :, :3]
-        sheet.paste(Image.fromarray(pixels).resize((_CELL, _CELL), Image.Resampling.BILINEAR), (left, top))
-        right = truth == guess
-        draw.text(
-            (left, top + _CELL + 1), _fit(f"{guess} {probability:.0%}", font), fill=_RIGHT if right else _WRONG, font=font
-        )
-        if not right:
-            draw.text((left, top + _CELL + 15), _fit(f"is {truth}", font), fill=_INK, font=font)
-            draw.rectangle((left - 2, top - 2, left + _CELL + 1, top + _CELL + 1), outline=_WRONG, width=2)
-    with open_whole(path) as file:
-        sheet.save(file, "PNG")
-
-
-def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """Shortens a text to the width of a cell."""
-    if font.getlength(text) <= _CELL:
-        return text
-    while text and font.getlength(text + "…") > _CELL:
-        text = text[:-1]
-    return text + "…"
+    cells = []
+    for image, truth, guess, probability in zip(images, truths, guesses, probabilities, strict=True):
+        said = f"{guess} {probability:.0%}"
+        if truth == guess:
+            cells.append(Cell(image, ((said, GREEN),)))
+        else:
+            cells.append(Cell(image, ((said, RED), (f"is {truth}", INK)), frame=RED))
+    draw_grid(path, [cells[start : start + columns] for start in range(0, len(cells), columns)])

@@ -1,4 +1,4 @@
-"""Operations that are compared with torchvision, at fixed parameters on photographs. scripts/make_augment_fixtures.py reads it."""
+"""Operations that are compared with torchvision, at fixed parameters; scripts/make_augment_fixtures.py reads it too."""
 
 import numpy as np
 
