@@ -83,6 +83,9 @@ def mixed_batch(
 ) -> tuple[jax.Array, jax.Array]:
     """Mixes each example of a batch with the one before it, the first with the last.
 
+    Of the two shares the larger is the example's own: over pairs that are drawn at random all mixtures are as likely as without
+    that, and no example is left out of a pass.
+
     Args:
       key: a key for each example [B].
       image: [B, H, W, C].
@@ -99,6 +102,7 @@ def mixed_batch(
         blends = chance(which, 0.5) if mixup_alpha and cutmix_alpha else jnp.bool(mixup_alpha > 0)
         alpha = jnp.where(blends, mixup_alpha, cutmix_alpha)
         share = jax.random.beta(drawn, alpha, alpha)  # drawn once: it takes longest to compile
+        share = jnp.maximum(share, 1 - share)
         found, share = (
             jnp.where(blends, blended, pasted)
             for blended, pasted in zip(_blended(share, image, other), _pasted(place, share, image, other), strict=True)
