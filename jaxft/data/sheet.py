@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jaxft.data.decode import BadImage, decode
+from jaxft.data.decode import decode
 from jaxft.data.sources import Source
 from jaxft.data.survey import Group, SplitSurvey, Survey, table_of
 from jaxft.errors import JaxftError
@@ -19,8 +19,10 @@ from jaxft.files import write_whole
 
 #: Pixels of a thumbnail's long side.
 THUMBNAIL = 96
-#: Thumbnails of all classes together, about three kilobytes each, and of one class.
-MOST_THUMBNAILS = 1600
+#: Bytes of a thumbnail above which it is saved again, coarser; most take three kilobytes.
+MOST_BYTES = 5000
+#: Thumbnails of all classes together, and of one class.
+MOST_THUMBNAILS = 1200
 MOST_OF_A_CLASS = 10
 #: Classes, groups of duplicates and unreadable files that are shown.
 MOST_CLASSES = 1000
@@ -126,22 +128,26 @@ def _histogram(name: str, split: SplitSurvey) -> str:
     return f'<h3>{_text(name)} <small>pixels of the short side</small></h3><div class="wide">{drawn}</div>'
 
 
+def _jpeg(image: Image.Image, quality: int) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
 def _figure(source: Source, number: int, caption: str) -> str:
     """A thumbnail; where the picture cannot be read, or no longer, its caption alone."""
     try:
         image = source[number][0]
         channels = image.shape[2] if isinstance(image, np.ndarray) and image.ndim == 3 else 3
         pixels = decode(image, channels, shrink=lambda height, width: max(height, width) / THUMBNAIL)
-    except (BadImage, OSError):
+    except (JaxftError, OSError):
         return f"<figure>{_text(caption)} (unreadable)</figure>"
     thumbnail = Image.fromarray(pixels if channels == 3 else np.repeat(pixels[:, :, :1], 3, axis=2))
     share = min(1.0, THUMBNAIL / max(thumbnail.size))
     width, height = (max(1, round(side * share)) for side in thumbnail.size)
-    file = io.BytesIO()
-    thumbnail.resize((width, height), Image.Resampling.BOX if share < 1 else Image.Resampling.NEAREST).save(
-        file, "JPEG", quality=75
-    )
-    data = base64.b64encode(file.getvalue()).decode()
+    small = thumbnail.resize((width, height), Image.Resampling.BOX if share < 1 else Image.Resampling.NEAREST)
+    saved = _jpeg(small, 75)
+    data = base64.b64encode(saved if len(saved) <= MOST_BYTES else _jpeg(small, 30)).decode()
     # Small pictures are shown larger, as they are: in squares.
     zoom = max(1, THUMBNAIL // max(width, height))
     style = ' style="image-rendering: pixelated"' if zoom > 1 else ""

@@ -10,7 +10,7 @@ import pytest
 from pictures import encode, smooth
 from PIL import Image
 
-from jaxft.data import Files, check_data, open_data, sheet
+from jaxft.data import Arrays, Files, check_data, open_data, sheet
 from jaxft.errors import JaxftError
 
 EVIL = "<script>alert(1)<!--&\"'"
@@ -94,6 +94,12 @@ def test_the_page_of_a_thousand_classes_is_bounded(tmp_path, monkeypatch):
     assert len(survey.same) == 9
     assert len(page.images) == 50 + 2 * 9
     assert "The first 50 classes." in page.words
+
+
+def test_a_thumbnail_of_noise_is_bounded_too(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    found = sheet._figure(Arrays(noise[None], np.zeros(1, np.int32), ["noise"]), 0, "")
+    assert 1000 < len(found) < 1.4 * sheet.MOST_BYTES + 300
 
 
 def test_tables_of_values_and_of_several_labels_have_pages(tmp_path):
