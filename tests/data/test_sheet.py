@@ -98,7 +98,7 @@ def test_the_page_of_a_thousand_classes_is_bounded(tmp_path, monkeypatch):
 
 def test_a_thumbnail_of_noise_is_bounded_too(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
-    found = sheet._figure(Arrays(noise[None], np.zeros(1, np.int32), ["noise"]), 0, "")
+    found = sheet._figure(Arrays(noise[None], np.zeros(1, np.int32), ["noise"]), 0, "noise", "")
     assert 1000 < len(found) < 1.4 * sheet.MOST_BYTES + 300
 
 
@@ -115,7 +115,7 @@ def test_a_picture_that_went_meanwhile_leaves_its_name(tmp_path):
     (tmp_path / "a.png").write_bytes(encode(smooth(9, 9), "PNG"))
     source = Files(tmp_path, ["a.png"], np.zeros(1, np.int32))
     (tmp_path / "a.png").unlink()
-    assert sheet._figure(source, 0, "a & b") == "<figure>a &amp; b (unreadable)</figure>"
+    assert sheet._figure(source, 0, "a.png", "a & b") == "<figure>a &amp; b (unreadable)</figure>"
 
 
 def test_a_folder_that_is_not_there_is_one_clear_error(pets, tmp_path):
