@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jaxft.data.decode import BadImage, decode
+from jaxft.data.decode import decode
 from jaxft.data.sources import Source
 from jaxft.data.survey import Group, SplitSurvey, Survey, table_of
 from jaxft.errors import JaxftError
@@ -19,8 +19,10 @@ from jaxft.files import write_whole
 
 #: Pixels of a thumbnail's long side.
 THUMBNAIL = 96
-#: Thumbnails of all classes together, about three kilobytes each, and of one class.
-MOST_THUMBNAILS = 1600
+#: Bytes of a thumbnail above which it is saved again, coarser; most take three kilobytes.
+MOST_BYTES = 5000
+#: Thumbnails of all classes together, and of one class.
+MOST_THUMBNAILS = 1200
 MOST_OF_A_CLASS = 10
 #: Classes, groups of duplicates and unreadable files that are shown.
 MOST_CLASSES = 1000
@@ -45,7 +47,8 @@ table { border-collapse: collapse; }
 th, td { text-align: left; padding: .25rem 1rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; } td { font-variant-numeric: tabular-nums; }
 .row { display: flex; flex-wrap: wrap; gap: .5rem; }
-figure { margin: 0; max-width: 96px; font-size: 11px; line-height: 1.3; color: var(--soft); overflow-wrap: anywhere; }
+figure { margin: 0; max-width: 96px; font-size: 11px; line-height: 1.3; color: var(--soft); overflow-wrap: anywhere;
+  white-space: pre-line; }
 figure img { display: block; max-width: 96px; background: var(--card); border-radius: 4px; margin-bottom: 2px; }
 .pair { display: inline-flex; gap: .5rem; padding: .6rem; margin: 0 .5rem .5rem 0; background: var(--card); border-radius: 8px;
   border: 1px solid var(--line); vertical-align: top; } .pair.bad { border-color: var(--warn-line); }
@@ -126,28 +129,32 @@ def _histogram(name: str, split: SplitSurvey) -> str:
     return f'<h3>{_text(name)} <small>pixels of the short side</small></h3><div class="wide">{drawn}</div>'
 
 
-def _figure(source: Source, number: int, caption: str) -> str:
+def _jpeg(image: Image.Image, quality: int) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+def _figure(source: Source, number: int, name: str, caption: str) -> str:
     """A thumbnail; where the picture cannot be read, or no longer, its caption alone."""
     try:
         image = source[number][0]
         channels = image.shape[2] if isinstance(image, np.ndarray) and image.ndim == 3 else 3
         pixels = decode(image, channels, shrink=lambda height, width: max(height, width) / THUMBNAIL)
-    except (BadImage, OSError):
+    except (JaxftError, OSError):
         return f"<figure>{_text(caption)} (unreadable)</figure>"
     thumbnail = Image.fromarray(pixels if channels == 3 else np.repeat(pixels[:, :, :1], 3, axis=2))
     share = min(1.0, THUMBNAIL / max(thumbnail.size))
     width, height = (max(1, round(side * share)) for side in thumbnail.size)
-    file = io.BytesIO()
-    thumbnail.resize((width, height), Image.Resampling.BOX if share < 1 else Image.Resampling.NEAREST).save(
-        file, "JPEG", quality=75
-    )
-    data = base64.b64encode(file.getvalue()).decode()
+    small = thumbnail.resize((width, height), Image.Resampling.BOX if share < 1 else Image.Resampling.NEAREST)
+    saved = _jpeg(small, 75)
+    data = base64.b64encode(saved if len(saved) <= MOST_BYTES else _jpeg(small, 30)).decode()
     # Small pictures are shown larger, as they are: in squares.
     zoom = max(1, THUMBNAIL // max(width, height))
     style = ' style="image-rendering: pixelated"' if zoom > 1 else ""
     return (
         f'<figure><img src="data:image/jpeg;base64,{data}" width="{width * zoom}" height="{height * zoom}" alt=""{style}'
-        f' title="{_text(source.names[number])}">{_text(caption)}</figure>'
+        f' title="{_text(name)}">{_text(caption)}</figure>'
     )
 
 
@@ -158,7 +165,9 @@ def _groups(groups: Sequence[Group], found: Mapping[str, Source]) -> str:
         first = group.members[0]
         others = sorted(group.members[1:], key=lambda member: (member.label == first.label, member.split == first.split))
         pair = [
-            _figure(found[member.split], member.number, f"{member.split}: {member.label}\n{Path(member.name).name}")
+            _figure(
+                found[member.split], member.number, member.name, f"{member.split}: {member.label}\n{Path(member.name).name}"
+            )
             for member in (first, others[0])
         ]
         more = f"<figure>and {len(group.members) - 2:,} more</figure>" if len(group.members) > 2 else ""
@@ -181,7 +190,7 @@ def _shapes(survey: Survey, found: Mapping[str, Source]) -> str:
     rows = []
     for title, entries in survey.shapes.items():
         figures = "".join(
-            _figure(found[split], number, f"{width}x{height} {Path(name).name}")
+            _figure(found[split], number, name, f"{width}x{height}\n{Path(name).name}")
             for split, number, name, height, width in entries
         )
         rows.append(f'<h3>{title.capitalize()}</h3><div class="row">{figures}</div>')
@@ -190,16 +199,19 @@ def _shapes(survey: Survey, found: Mapping[str, Source]) -> str:
 
 def _classes(survey: Survey, found: Mapping[str, Source]) -> str:
     if survey.task == "regression":
-        return "".join(_row(name, "from low to high", _even(np.argsort(part.labels), MOST_OF_A_CLASS), name, part)
-                       for name, part in found.items())  # fmt: skip
+        return "".join(
+            _row(name, "from low to high", _even(np.argsort(part.labels), MOST_OF_A_CLASS), part, part.names)
+            for name, part in found.items()
+        )
     shown = survey.class_names[:MOST_CLASSES]
     each = max(1, min(MOST_OF_A_CLASS, MOST_THUMBNAILS // max(1, len(shown))))
-    split, part = next(iter(found.items()))
+    part = next(iter(found.values()))
+    names = part.names  # once: some sources make them anew
     rows = []
     for number, name in enumerate(shown):
         chosen = np.flatnonzero(part.labels == number if part.labels.ndim == 1 else part.labels[:, number])
         counts = ", ".join(f"{of.classes[name]:,} {where}" for where, of in survey.splits.items())
-        rows.append(_row(name, counts, _even(chosen, each), split, part))
+        rows.append(_row(name, counts, _even(chosen, each), part, names))
     left = f'<p class="soft">The first {MOST_CLASSES:,} classes.</p>' if len(shown) < len(survey.class_names) else ""
     return left + "".join(rows)
 
@@ -210,11 +222,9 @@ def _even(chosen: np.ndarray, count: int) -> Iterable[int]:
     return chosen[places].tolist() if len(chosen) else []
 
 
-def _row(title: str, note: str, numbers: Iterable[int], split: str, part: Source) -> str:
+def _row(title: str, note: str, numbers: Iterable[int], part: Source, names: Sequence[str]) -> str:
+    values = part.labels.ndim == 1 and part.labels.dtype.kind == "f"
     figures = "".join(
-        _figure(
-            part, number, f"{float(part.labels[number]):.4g}" if part.labels.dtype.kind == "f" and part.labels.ndim == 1 else ""
-        )
-        for number in numbers
+        _figure(part, number, names[number], f"{float(part.labels[number]):.4g}" if values else "") for number in numbers
     )
     return f'<h3>{_text(title)} <small>{_text(note)}</small></h3><div class="row">{figures}</div>'

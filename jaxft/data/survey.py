@@ -133,13 +133,19 @@ class Survey:
         lines += [f"warning: {warning}" for warning in self.warnings] or ["no warnings"]
         lines += ["", *aligned([["", *self.splits], *table_of(self.splits)])]
         if self.task != "regression":
-            rows = [[name, *(f"{split.classes[name]:,}" for split in self.splits.values())] for name in self.class_names]
+            rows = [
+                [name if len(name) <= 40 else f"{name[:39]}…", *(f"{split.classes[name]:,}" for split in self.splits.values())]
+                for name in self.class_names
+            ]
             shown = rows if len(rows) <= 40 else rows[:20]
             lines += ["", *aligned([["class", *self.splits], *shown], right=range(1, len(self.splits) + 1))]
             lines += [f"... and {len(rows) - len(shown)} more classes"] if len(shown) < len(rows) else []
         for title, groups in (("the same", self.same), ("nearly the same", self.near)):
             if groups:
-                lines += ["", f"{title}: {len(groups):,} groups of {sum(len(group.members) for group in groups):,} pictures"]
+                lines += [
+                    "",
+                    f"{title}: {len(groups):,} group{'s' if len(groups) > 1 else ''} of {sum(len(group.members) for group in groups):,} pictures",
+                ]
                 lines += [f"  {_listed(group)}" for group in groups[:5]]
                 lines += ["  ..."] if len(groups) > 5 else []
         bad = [(name, reason) for split in self.splits.values() for name, reason in split.bad]
@@ -166,7 +172,7 @@ def table_of(splits: Mapping[str, SplitSurvey]) -> list[list[str]]:
         "height": lambda split: str(split.height or ""),
         "width": lambda split: str(split.width or ""),
         "long side / short side": lambda split: str(split.aspect or ""),
-        "bytes": lambda split: str(split.file_size or ""),
+        "bytes of a file": lambda split: str(split.file_size or ""),
         "kinds": lambda split: ", ".join(f"{count:,} {kind}" for kind, count in [*split.kinds.items()][:4]),
         "turned by EXIF": lambda split: f"{split.turned:,}",
         "without colour": lambda split: f"{split.grey:,}",

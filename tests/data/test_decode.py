@@ -282,7 +282,13 @@ STORED = {
 @pytest.mark.parametrize("orientation", STORED)
 @pytest.mark.parametrize(
     ("kind", "options", "tolerance"),
-    [("PNG", {}, 0), ("WEBP", {"lossless": True}, 0), ("TIFF", {}, 0), ("JPEG", {"quality": 95, "subsampling": 0}, 8)],
+    [
+        ("PNG", {}, 0),
+        ("WEBP", {"lossless": True}, 0),
+        ("TIFF", {}, 0),
+        ("JPEG", {"quality": 95, "subsampling": 0}, 8),
+        ("AVIF", {"quality": 95}, 10),
+    ],
 )
 def test_every_exif_orientation_is_turned_upright(orientation, kind, options, tolerance):
     stored = np.ascontiguousarray(STORED[orientation](PIXELS))

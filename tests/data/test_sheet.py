@@ -10,7 +10,7 @@ import pytest
 from pictures import encode, smooth
 from PIL import Image
 
-from jaxft.data import Files, check_data, open_data, sheet
+from jaxft.data import Arrays, Files, check_data, open_data, sheet
 from jaxft.errors import JaxftError
 
 EVIL = "<script>alert(1)<!--&\"'"
@@ -96,6 +96,12 @@ def test_the_page_of_a_thousand_classes_is_bounded(tmp_path, monkeypatch):
     assert "The first 50 classes." in page.words
 
 
+def test_a_thumbnail_of_noise_is_bounded_too(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    found = sheet._figure(Arrays(noise[None], np.zeros(1, np.int32), ["noise"]), 0, "noise", "")
+    assert 1000 < len(found) < 1.4 * sheet.MOST_BYTES + 300
+
+
 def test_tables_of_values_and_of_several_labels_have_pages(tmp_path):
     images = np.stack([np.roll(smooth(20, 20), n, axis=0) for n in range(12)])
     for task, labels in (("regression", np.linspace(-1, 1, 12)), ("multilabel", np.eye(12)[:, :3])):
@@ -109,7 +115,7 @@ def test_a_picture_that_went_meanwhile_leaves_its_name(tmp_path):
     (tmp_path / "a.png").write_bytes(encode(smooth(9, 9), "PNG"))
     source = Files(tmp_path, ["a.png"], np.zeros(1, np.int32))
     (tmp_path / "a.png").unlink()
-    assert sheet._figure(source, 0, "a & b") == "<figure>a &amp; b (unreadable)</figure>"
+    assert sheet._figure(source, 0, "a.png", "a & b") == "<figure>a &amp; b (unreadable)</figure>"
 
 
 def test_a_folder_that_is_not_there_is_one_clear_error(pets, tmp_path):
