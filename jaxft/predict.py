@@ -17,12 +17,13 @@ from jaxft.columns import aligned
 from jaxft.config import call
 from jaxft.data import eval_batches, open_data, predict_source
 from jaxft.errors import JaxftError
-from jaxft.evaluate import evaluate_source, scores
+from jaxft.evaluate import averaged, evaluate_source, parse_views, scores
 from jaxft.parallel import make_mesh, one_late, put_batch
 from jaxft.paths import open_path
 from jaxft.report import Judged, judge
 from jaxft.tasks import get_task
 from jaxft.train import make_eval_step
+from jaxft.typing import ApplyFn
 from jaxft.workdir import FineTuned, load_run, splits_file
 
 
@@ -62,7 +63,7 @@ class RunEvaluation:
 
 
 def evaluate_run(
-    workdir: str | Path, *, split: str | None = None, data: str | None = None, batch_size: int = 64
+    workdir: str | Path, *, split: str | None = None, data: str | None = None, batch_size: int = 64, tta: str = ""
 ) -> RunEvaluation:
     """Judges a run's best checkpoint.
 
@@ -71,9 +72,10 @@ def evaluate_run(
       split: "train", "val" or "test"; None is "val" of the run's own data, and all of `data` where that comes in one piece.
       data: another source with the same classes; None is the run's own.
       batch_size: rounded up to a multiple of the devices.
+      tta: test-time augmentation, the mean over several views of each picture; see `jaxft.evaluate.parse_views`.
 
     Raises:
-      JaxftError: no such run or split, or other classes.
+      JaxftError: no such run, split or view, or other classes.
     """
     tuned = load_run(workdir)
     section = dict(tuned.record["config"]["data"])
@@ -94,13 +96,18 @@ def evaluate_run(
         raise JaxftError(f"'{section['source']}' has no {split} split, only {', '.join(there)}")
     source = there[split]
     task = get_task(tuned.task, tuned.model.num_classes)
-    step = jax.jit(make_eval_step(tuned.apply, task.loss, metrics=task.metrics))
+    step = jax.jit(make_eval_step(_viewed(tuned, tta), task.loss, metrics=task.metrics))
     found = evaluate_source(step, tuned.params, tuned.model_state, source, tuned.model, batch_size=batch_size, mesh=make_mesh())
     return RunEvaluation(split, tuned.step, judge(found, task, tuned.class_names), len(source))
 
 
-def predict_files(tuned: FineTuned, paths: Sequence[str | Path], *, batch_size: int = 64) -> Predictions:
-    """Classifies picture files, or all pictures in folders.
+def _viewed(tuned: FineTuned, tta: str) -> ApplyFn:
+    """The network on pixels, its answers the mean over views."""
+    return averaged(tuned.apply, parse_views(tta), probabilities=tuned.task in ("classify", "soft"))
+
+
+def predict_files(tuned: FineTuned, paths: Sequence[str | Path], *, batch_size: int = 64, tta: str = "") -> Predictions:
+    """Classifies picture files, or all pictures in folders; `tta` as in `evaluate_run`.
 
     Raises:
       JaxftError: a path does not exist, a folder has no pictures, or not one picture can be read.
@@ -110,10 +117,11 @@ def predict_files(tuned: FineTuned, paths: Sequence[str | Path], *, batch_size: 
         raise JaxftError(f"none of the {len(bad)} pictures can be read; {bad[0][0]}: {bad[0][1]}")
     mesh = make_mesh()
     batch_size = -(-min(batch_size, len(source)) // mesh.size) * mesh.size
+    apply = _viewed(tuned, tta)
 
     @jax.jit
     def logits_of(params: Any, model_state: Any, image: jax.Array) -> jax.Array:
-        outputs, _ = tuned.apply(params, model_state, image, train=False, rng=None)
+        outputs, _ = apply(params, model_state, image, train=False, rng=None)
         return outputs["logits"]
 
     batches = eval_batches(source, tuned.model.preprocessing, batch_size=batch_size, channels=tuned.model.in_channels)

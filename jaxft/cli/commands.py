@@ -86,14 +86,16 @@ def _config_on(options: argparse.Namespace, overrides: Sequence[str]) -> ConfigD
 
 
 def eval(options: argparse.Namespace, overrides: Sequence[str]) -> int:
-    judged = evaluate_run(options.workdir, split=options.split, data=options.data, batch_size=options.batch_size)
+    judged = evaluate_run(
+        options.workdir, split=options.split, data=options.data, batch_size=options.batch_size, tta=options.tta
+    )
     print(judged.to_json() if options.json else judged)
     return 0
 
 
 def predict(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     tuned = load_run(options.workdir)
-    predictions = predict_files(tuned, options.paths, batch_size=options.batch_size)
+    predictions = predict_files(tuned, options.paths, batch_size=options.batch_size, tta=options.tta)
     text = format_predictions(predictions, tuned.class_names, tuned.task, style=options.format, top=options.top)
     if options.output:
         write(options.output, text)

@@ -100,6 +100,11 @@ def make_parser() -> argparse.ArgumentParser:
     made["predict"].add_argument("--top", type=int, default=1, help="classes to name for each picture")
     made["predict"].add_argument("--batch-size", type=int, default=64)
 
+    for name in ("eval", "predict"):
+        made[name].add_argument(
+            "--tta", default="", metavar="VIEWS", help="the mean over views of each picture: flip, crops, or flip,crops"
+        )
+
     made["bench"].add_argument("--model", required=True, help="a name of `jaxft models`")
     made["bench"].add_argument(
         "--part",

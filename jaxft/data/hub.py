@@ -53,7 +53,7 @@ def read_hub(name: str, task: str, options: Mapping[str, str]) -> Found:
     if "all" not in splits:
         columns["split"] = [split for split, part in splits.items() for _ in range(len(part))]
     names = [f"{split}/{row}" for split, part in splits.items() for row in range(len(part))]
-    table = Table(title, columns, len(names), ("row", 0), Path(), image, _reader(splits, image, title), names, classes)
+    table = Table(title, columns, len(names), ("row", 0), Path(), image, _reader(splits, image, title), names, classes=classes)
     return read_table(
         table, task, {key: column for key, column in {**options, "label": label}.items() if column and key != "image"}
     )

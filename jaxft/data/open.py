@@ -116,6 +116,8 @@ def find_data(
     pieces: dict[str, Source] = {}
     for split, part in found.items():
         pieces[split] = part
+        if isinstance(part, Stored) and part.note and part.note not in notes:
+            notes.append(part.note)
         if is_encoded(part) and not was_checked(part):
             pieces[split], more = drop_bad(part, split, max_bad_fraction)
             notes += more

@@ -63,8 +63,9 @@ def read_parquet(place: Path, task: str, options: Mapping[str, str]) -> Found:
         for file, rows in zip(files, opened, strict=True)
         for row in range(rows.metadata.num_rows)
     ]
-    read = RowGroups(files, opened, image, root).read if inside else None
-    return read_table(Table(f"'{place}'", columns, count, ("row", 0), root, image, read, names, classes), task, options)
+    groups = RowGroups(files, opened, image, root) if inside else None
+    read, note = (groups.read, groups.note) if groups is not None else (None, "")
+    return read_table(Table(f"'{place}'", columns, count, ("row", 0), root, image, read, names, note, classes), task, options)
 
 
 def _open(file: Path) -> pq.ParquetFile:
@@ -124,6 +125,12 @@ def as_texts(values: pa.ChunkedArray, classes: Sequence[str] | None) -> list[str
     return ["" if value is None else value if isinstance(value, str) else str(value) for value in values.to_pylist()]
 
 
+def _uncompressed(group: pq.RowGroupMetaData, column: str) -> int:
+    """Bytes that a column's chunks of a row group take in memory."""
+    chunks = (group.column(number) for number in range(group.num_columns))
+    return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] == column)
+
+
 class RowGroups:
     """Pictures of Parquet files by row. A row group is decoded as a whole; those used last are kept, up to `CACHE_BYTES`."""
 
@@ -132,12 +139,21 @@ class RowGroups:
         self._root = root
         self._groups: list[tuple[Path, int]] = []
         self._starts: list[int] = []
+        sizes: list[int] = []
         row = 0
         for file, whole in zip(files, opened, strict=True):
             for group in range(whole.metadata.num_row_groups):
                 self._groups.append((file, group))
                 self._starts.append(row)
                 row += whole.metadata.row_group(group).num_rows
+                sizes.append(_uncompressed(whole.metadata.row_group(group), column))
+        self.note = ""
+        if sum(sizes) > CACHE_BYTES:
+            self.note = (
+                f"the pictures of '{root}' take {sum(sizes) / 1e9:,.1f} GB in row groups of up to {max(sizes) / 1e6:,.0f} MB, "
+                f"each read as a whole, and {CACHE_BYTES / 1e9:,.1f} GB of them are kept: in random order that is slow; pack "
+                "them into records once"
+            )
         self._kept: OrderedDict[int, Any] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()

@@ -98,6 +98,7 @@ class Stored:
       labels, names, groups: see `Source`.
       encoded: whether `read` gives encoded pictures.
       written: the sha256 of each picture, where they were written down when all pictures had been decoded.
+      note: what a user should know of how they are read.
     """
 
     read: Callable[[int], bytes | Path | np.ndarray]
@@ -107,6 +108,7 @@ class Stored:
     groups: Sequence[str] | None = None
     encoded: bool = True
     written: Sequence[str] | None = None
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.names)

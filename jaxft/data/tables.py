@@ -28,6 +28,7 @@ class Table:
       image: the column of the pictures: one of `columns` where it holds paths.
       read: position of a row -> its picture, where the table holds the pictures.
       names: of rows, where the table holds the pictures.
+      note: see `Stored`.
       classes: column -> the names of its classes in order, where the table itself says them.
     """
 
@@ -39,6 +40,7 @@ class Table:
     image: str
     read: Callable[[int], bytes | Path] | None = None
     names: Sequence[str] = ()
+    note: str = ""
     classes: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def where(self, row: int) -> str:
@@ -69,7 +71,9 @@ def read_csv(file: Path, task: str, options: Mapping[str, str] | None = None) ->
             rows = [row for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise JaxftError(f"cannot read the table '{file}': {getattr(error, 'strerror', None) or error}") from error
-    width = len(header)
+    if len(set(header)) < (width := len(header)):
+        twice = next(column for column in header if header.count(column) > 1)
+        raise JaxftError(f"'{file}' has two columns '{twice}'")
     for number, row in enumerate(rows):
         if len(row) != width:  # spreadsheets leave empty cells at the end away
             rows[number] = (row + [""] * width)[:width]
@@ -108,7 +112,7 @@ def read_table(table: Table, task: str, options: Mapping[str, str]) -> Found:
     groups = [group.strip() for group in columns[chosen["group"]]] if chosen["group"] in columns else None
     everything: Source
     if table.read is not None:
-        everything = Stored(table.read, np.arange(table.count), table.names, labels, groups)
+        everything = Stored(table.read, np.arange(table.count), table.names, labels, groups, note=table.note)
     else:
         everything = Files(table.root, list(columns[table.image]), labels, groups)
     if chosen["split"] not in columns:

@@ -3,5 +3,15 @@
 from jaxft.evaluate import scores
 from jaxft.evaluate.bootstrap import bootstrap_difference, bootstrap_interval
 from jaxft.evaluate.evaluate import Evaluation, evaluate, evaluate_source
+from jaxft.evaluate.views import averaged, parse_views
 
-__all__ = ["Evaluation", "bootstrap_difference", "bootstrap_interval", "evaluate", "evaluate_source", "scores"]
+__all__ = [
+    "Evaluation",
+    "averaged",
+    "bootstrap_difference",
+    "bootstrap_interval",
+    "evaluate",
+    "evaluate_source",
+    "parse_views",
+    "scores",
+]

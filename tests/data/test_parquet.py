@@ -78,6 +78,14 @@ def test_what_is_kept_of_row_groups_is_bounded(tmp_path, monkeypatch):
         assert groups._bytes == sum(kept.nbytes for kept in groups._kept.values())
 
 
+def test_pictures_beyond_what_is_kept_are_said_to_be_slow(tmp_path, monkeypatch):
+    file = write(tmp_path / "a.parquet", image=PICTURES, label=["a", "b"] * 20)
+    assert not any("row group" in note for note in open_data(f"parquet:{file}").notes)
+    monkeypatch.setattr("jaxft.data.parquet.CACHE_BYTES", 1000)
+    (note,) = [note for note in open_data(f"parquet:{file}").notes if "row group" in note]
+    assert note.endswith("in random order that is slow; pack them into records once")
+
+
 def test_pictures_named_by_path_in_a_struct_are_files(draw):
     root = draw("a.png", "b.png")
     write(root / "t.parquet", image=[{"bytes": None, "path": "a.png"}, {"bytes": None, "path": "b.png"}], label=["x", "y"])

@@ -154,3 +154,42 @@ def test_a_path_listed_twice_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("path,label\na.png,x\nb.png,y\na.png,y\n")
     with pytest.raises(JaxftError, match="line 4: 'a.png' stands in line 2 already"):
         read_csv(tmp_path / "t.csv", "classify")
+
+
+def test_shares_of_classes_are_read(table):
+    found, names = read_csv(table("path,split,sun,group,sea\n1,train,0.25,g,0.75\n2,val,1,h,0.0\n"), "soft")
+    assert names == ("sun", "sea")
+    np.testing.assert_array_equal(found["train"].labels, [[0.25, 0.75]])
+    assert found["val"].labels.dtype == np.float32
+    assert found["val"].groups == ["h"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("0.5,0.4", "line 3: the shares of the classes must be at least 0 and sum to 1; the least is 0.4, the sum 0.9"),
+        ("0,0", "line 3: .* the sum 0$"),
+        ("-0.5,1.5", "columns of classes must hold shares of 0 to 1 .found '-0.5'"),
+        ("x,1", "columns of classes must hold shares of 0 to 1 .found 'x'"),
+        (",1", "columns of classes must hold shares of 0 to 1 .found ''"),
+    ],
+)
+def test_shares_that_are_none_are_named(row, message, table):
+    with pytest.raises(JaxftError, match=message):
+        read_csv(table(f"path,sun,sea\n1,0.5,0.5\n2,{row}\n"), "soft")
+
+
+def test_shares_of_one_class_or_none_are_refused(table):
+    with pytest.raises(JaxftError, match="has one class only"):
+        read_csv(table("path,sun\n1,1\n"), "soft")
+    with pytest.raises(JaxftError, match="has no column of a class"):
+        read_csv(table("path,split\n1,train\n"), "soft")
+
+
+def test_a_column_that_is_there_twice_is_refused(table):
+    with pytest.raises(JaxftError, match="has two columns 'label'"):
+        read_csv(table("path,label,label\n1,a,b\n"), "classify")
+
+
+def test_empty_lines_are_passed_over(table):
+    assert labelled(read_csv(table("path,label\n\n1,a\n\n2,b\n"), "classify")[0]["all"]) == {"1": 0, "2": 1}

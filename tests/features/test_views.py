@@ -11,7 +11,7 @@ import pytest
 from tiny_run import draw_folder
 
 from jaxft.augment import parse
-from jaxft.data import Arrays, Order, eval_batches, open_data, train_batches
+from jaxft.data import Arrays, Order, Stored, eval_batches, open_data, train_batches
 from jaxft.features import Rows, Views, feature_batches, feature_eval_batches, fill, views, views_of
 from jaxft.models import build
 from jaxft.parallel import make_mesh
@@ -154,3 +154,14 @@ def test_what_the_pictures_hold_is_part_of_the_key(tmp_path):
     changed = SOURCE.images.copy()
     changed[3, 0, 0, 0] ^= 1
     assert views.contents(Arrays(changed, SOURCE.labels, SOURCE.names)) != views.contents(SOURCE)
+
+
+@pytest.mark.parametrize("encoded", [True, False])
+def test_other_pictures_that_a_function_reads_are_found(encoded):
+    def source(seed):
+        pixels = np.random.default_rng(seed).integers(0, 256, (4, 3, 3), np.uint8)
+        read = (lambda row: pixels[row].tobytes()) if encoded else pixels.__getitem__
+        return Stored(read, np.arange(4), list("abcd"), np.zeros(4, np.int32), encoded=encoded)
+
+    assert views.contents(source(0)) == views.contents(source(0))
+    assert views.contents(source(0)) != views.contents(source(1))

@@ -352,3 +352,19 @@ def test_tasks_without_one_answer_get_no_sheet(tmp_path, task):
     evaluation = Evaluation({}, np.zeros((2, 2)), np.zeros((2, 2)), np.arange(2), 2)
     write_samples(tmp_path / "s.png", evaluation, _source(2), get_task(task, 2), ("x", "y"))
     assert not (tmp_path / "s.png").exists()
+
+
+def test_soft_labels_are_judged_and_written_as_the_class_with_the_largest_share(tmp_path):
+    hard = _classified()
+    shares = np.full((40, 3), 0.2, np.float32)
+    shares[np.arange(40), hard.labels] = 0.6
+    soft = Evaluation(hard.metrics, hard.logits, shares, hard.index, 40)
+    assert _judged(soft, "soft") == _judged(hard)
+    source, written = _source(40), {}
+    for name, evaluation in (("classify", hard), ("soft", soft)):
+        judged, task = _judged(evaluation, name), get_task(name, 3)
+        write_report(tmp_path / name, judged, judged, evaluation, source, task, NAMES, title="t", split="test", step=1)
+        write_samples(tmp_path / name / "samples.png", evaluation, source, task, NAMES)
+        written[name] = {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+    assert written["soft"] == written["classify"]
+    assert len(written["soft"]) == 4
