@@ -142,10 +142,8 @@ class Survey:
             lines += [f"... and {len(rows) - len(shown)} more classes"] if len(shown) < len(rows) else []
         for title, groups in (("the same", self.same), ("nearly the same", self.near)):
             if groups:
-                lines += [
-                    "",
-                    f"{title}: {len(groups):,} group{'s' if len(groups) > 1 else ''} of {sum(len(group.members) for group in groups):,} pictures",
-                ]
+                counted = "1 group" if len(groups) == 1 else f"{len(groups):,} groups"
+                lines += ["", f"{title}: {counted} of {sum(len(group.members) for group in groups):,} pictures"]
                 lines += [f"  {_listed(group)}" for group in groups[:5]]
                 lines += ["  ..."] if len(groups) > 5 else []
         bad = [(name, reason) for split in self.splits.values() for name, reason in split.bad]
