@@ -1,6 +1,5 @@
 """Fine-tuning with a loop of your own, from the public pieces: python examples/custom_loop.py PHOTOS"""
 
-import functools
 import sys
 
 import jax
@@ -22,9 +21,8 @@ state = jaxft.create_state(params, model_state, tx, mask, rng=jax.random.key(0))
 apply = jaxft.on_pixels(model.apply, model.preprocessing)
 loss = losses.resolve("softmax_cross_entropy", label_smoothing=0.1)
 metrics = classification_metrics(classes)
-# The crop is taken while a picture is read, all else on the device, in the step.
 augment = parse("random_resized_crop(0.5), random_flip, random_color(0.2, 0.2, 0.2)")
-prepare = functools.partial(augment.batch, seed=0, size=model.preprocessing.size, classes=classes)
+prepare = lambda batch: augment.batch(batch, seed=0, size=96, classes=classes)  # but for the crop, which reading takes
 train_step = jax.jit(jaxft.make_train_step(apply, loss, tx, mask, metrics=metrics, augment=prepare), donate_argnums=0)
 eval_step = jax.jit(jaxft.make_eval_step(apply, loss, metrics=metrics))
 
@@ -34,7 +32,6 @@ for step in range(1, steps + 1):
     if step % 20 == 0:
         print(step, to_floats(found))
 batches.close()
-
 total = metrics.empty()
 for batch in jaxft.eval_batches(data.val, model.preprocessing, batch_size=32):
     found, _ = eval_step(state.params, state.model_state, batch)

@@ -84,9 +84,11 @@ class Figures:
         self._skipped = 0  # in a row
         #: The first step that was not finite, to be rolled back.
         self.bad: BadStep | None = None
-        self.begin([], [], lambda timing: "")
+        self.begin([], [])
 
-    def begin(self, leaves: Sequence[str], collected: list[Any], advise: Callable[[Mapping[str, float]], str]) -> None:
+    def begin(
+        self, leaves: Sequence[str], collected: list[Any], advise: Callable[[Mapping[str, float]], str] | None = None
+    ) -> None:
         """Steps of other leaves follow, or steps out of a checkpoint.
 
         Args:
@@ -95,7 +97,7 @@ class Figures:
           advise: what to say of the timing of a line; its first line that is not empty is said.
         """
         self._leaves, self.bad = list(leaves), None
-        self._advise: Callable[[Mapping[str, float]], str] | None = advise
+        self._advise = advise
         self._due: Window | None = None
         self._unseen: collections.deque[tuple[int, Any]] = collections.deque()
         #: Collections since the last log line, the first one perhaps of many steps.

@@ -156,7 +156,8 @@ def test_features_are_shared_by_runs_that_differ_in_nothing_they_depend_on(recip
     monkeypatch.setattr(inputs, "fill", lambda rows, *arguments, **options: rows.reserve() or True)
     had = prepared(recipe, tmp_path)[2]
     for setting, changes_plan, changed in (
-        ("input.augment=light", False, {"train"}),
+        ("input.augment=light", True, {"train"}),
+        ("input.scaled_decode=False", False, {"train"}),
         ("seed=1", False, {"train"}),
         ("features.views=2", False, {"train"}),
         ("features.dtype=bfloat16", False, {"train", "val"}),

@@ -34,9 +34,9 @@ class LoadTimes:
         """`load`, timed in the thread that calls it."""
 
         def run(item: Any) -> Any:
-            start, computed = time.perf_counter(), time.thread_time()
+            start, computed = time.monotonic(), time.thread_time()
             found = load(item)
-            busy, computing = time.perf_counter() - start, time.thread_time() - computed
+            busy, computing = time.monotonic() - start, time.thread_time() - computed
             with self._lock:
                 self.pictures += 1
                 self.busy += busy

@@ -14,7 +14,7 @@ import numpy as np
 from jaxft.data.decode import BadImage, decode
 from jaxft.errors import JaxftError
 
-EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
+EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".avif", ".tif", ".tiff", ".ppm", ".pgm"))
 
 
 def find_pictures(folder: Path) -> list[Path]:
