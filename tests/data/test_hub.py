@@ -166,7 +166,7 @@ _COMMIT = "0123456789" * 4
 
 
 def ask(sources, root, tmp_path):
-    """The line that opening each source prints, with a hub on the loopback that has the repository `somebody/pictures` in `root`."""
+    """The line that opening each source prints, where a hub on the loopback has `somebody/pictures` in `root`."""
 
     class Hub(BaseHTTPRequestHandler):
         def say(self, status, content=b"", **headers):
