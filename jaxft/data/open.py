@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxft.data.check import drop_bad
 from jaxft.data.folder import read_folder
-from jaxft.data.memory import read_objects
+from jaxft.data.objects import read_objects
 from jaxft.data.sources import Arrays, Files, Found, Source, Splits, Stored, fingerprint, is_encoded, was_checked
 from jaxft.data.splits import duplicates_across, groups_across, read_manifest
 from jaxft.data.stratify import stratified
