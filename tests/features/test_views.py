@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from tiny_run import draw_folder
 
-from jaxft.data import Arrays, Stored, eval_batches, find_augment, open_data, train_batches
+from jaxft.data import Arrays, eval_batches, find_augment, open_data, train_batches
+from jaxft.data.sources import Stored
 from jaxft.features import Rows, Views, feature_batches, feature_eval_batches, fill, views, views_of
 from jaxft.models import build
 from jaxft.parallel import make_mesh
