@@ -80,6 +80,7 @@ def open_data(
     settings = {"val_fraction": val_fraction, "test_fraction": test_fraction, "split_seed": split_seed}
     if group is not None:
         settings["group"] = group  # type: ignore[assignment]
+    notes += dict.fromkeys(part.note for part in pieces.values() if isinstance(part, Stored) and part.note)
     notes += groups_across({split: part for split, part in pieces.items() if split != "all"})
     splits, ours = _split(pieces, settings, manifest, task)
     if ours:
@@ -116,8 +117,6 @@ def find_data(
     pieces: dict[str, Source] = {}
     for split, part in found.items():
         pieces[split] = part
-        if isinstance(part, Stored) and part.note and part.note not in notes:
-            notes.append(part.note)
         if is_encoded(part) and not was_checked(part):
             pieces[split], more = drop_bad(part, split, max_bad_fraction)
             notes += more

@@ -58,13 +58,14 @@ def read_parquet(place: Path, task: str, options: Mapping[str, str]) -> Found:
         name: _texts(files, name, classes.get(name)) for name in schema.names if not _holds_pictures(schema.field(name).type)
     }
     count = sum(file.metadata.num_rows for file in opened)
-    names = [
-        f"{file.relative_to(root).as_posix()}/{row}"
-        for file, rows in zip(files, opened, strict=True)
-        for row in range(rows.metadata.num_rows)
-    ]
-    groups = RowGroups(files, opened, image, root) if inside else None
-    read, note = (groups.read, groups.note) if groups is not None else (None, "")
+    names: list[str] = []
+    read, note = None, ""
+    if inside:
+        groups = RowGroups(files, opened, image, root)
+        read, note = groups.read, groups.note
+        for file, rows in zip(files, opened, strict=True):
+            shard = file.relative_to(root).as_posix()
+            names += [f"{shard}/{row}" for row in range(rows.metadata.num_rows)]
     return read_table(Table(f"'{place}'", columns, count, ("row", 0), root, image, read, names, note, classes), task, options)
 
 
@@ -122,7 +123,9 @@ def as_texts(values: pa.ChunkedArray, classes: Sequence[str] | None) -> list[str
         return ["" if value is None else str(int(value)) for value in values.to_pylist()]
     if pa.types.is_dictionary(kind):
         return as_texts(values.cast(kind.value_type), classes)
-    return ["" if value is None else value if isinstance(value, str) else str(value) for value in values.to_pylist()]
+    found = values.to_pylist()
+    texts = (pa.types.is_string(kind) or pa.types.is_large_string(kind)) and not values.null_count
+    return found if texts else ["" if value is None else str(value) for value in found]
 
 
 def _uncompressed(group: pq.RowGroupMetaData, column: str) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -68,19 +69,25 @@ def read_csv(file: Path, task: str, options: Mapping[str, str] | None = None) ->
         with file.open(newline="", encoding="utf-8-sig") as opened:  # spreadsheets put a byte order mark first
             reader = csv.reader(opened)
             header = next(reader, [])
-            rows = [row for row in reader if row]
+            columns, count = _columns(reader, header)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise JaxftError(f"cannot read the table '{file}': {getattr(error, 'strerror', None) or error}") from error
-    if len(set(header)) < (width := len(header)):
+    if len(columns) < len(header):
         twice = next(column for column in header if header.count(column) > 1)
         raise JaxftError(f"'{file}' has two columns '{twice}'")
-    for number, row in enumerate(rows):
-        if len(row) != width:  # spreadsheets leave empty cells at the end away
-            rows[number] = (row + [""] * width)[:width]
-    columns = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(header, ())
-    return read_table(
-        Table(f"'{file}'", columns, len(rows), ("line", 2), file.parent, options.get("image", "path")), task, options
-    )
+    return read_table(Table(f"'{file}'", columns, count, ("line", 2), file.parent, options.get("image", "path")), task, options)
+
+
+def _columns(rows: Iterator[list[str]], header: Sequence[str]) -> tuple[dict[str, list[str]], int]:
+    """Columns by name, and how many rows they have. Few rows at a time become columns: a million lists are slow to collect."""
+    columns: list[list[str]] = [[] for _ in header]
+    width, count = len(header), 0
+    while some := list(islice(rows, 10_000)):
+        whole = [row if len(row) == width else (row + [""] * width)[:width] for row in some if row]  # empty cells are left away
+        for column, cells in zip(columns, zip(*whole, strict=True), strict=bool(whole)):
+            column += cells
+        count += len(whole)
+    return dict(zip(header, columns, strict=True)), count
 
 
 def read_table(table: Table, task: str, options: Mapping[str, str]) -> Found:

@@ -11,10 +11,12 @@ import sys
 import tarfile
 import time
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tensorflow_datasets as tfds
 from filelock import FileLock
 from pictures import encode, smooth
 from PIL import Image
@@ -61,6 +63,9 @@ def sources(photos, draw, tmp_path):
     contents = [(photos / path).read_bytes() for path in paths]
     table = pa.table({"image": contents, "label": [path[0] for path in paths]})
     pq.write_table(table, tmp_path / "table.parquet", row_group_size=7)
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["z", "y"])})
+    rows = {"image": [{"bytes": content, "path": None} for content in contents], "label": [n % 2 for n in range(40)]}
+    datasets.Dataset.from_dict(rows, features).save_to_disk(str(tmp_path / "saved"))
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         for number, content in enumerate(contents):
             for ending, part in (("png", content), ("cls", str(number % 2).encode())):
@@ -82,16 +87,16 @@ def sources(photos, draw, tmp_path):
         "arrays": ((PIXELS, np.arange(40) % 3), {"class_names": ["ant", "bee", "cat"]}),
         "grey arrays": ((PIXELS[..., 0], np.arange(40) % 3), {}),
         "an object": (Examples(), {}),
-        "tfds": ("tfds:jaxft_digits", {"data_dir": str(tmp_path / "tfds")}),
+        "hf": (f"hf:{tmp_path / 'saved'}", {}),
     }
 
 
 KINDS = ("folder", "a folder of splits", "csv with groups", "csv of soft labels", "csv of several labels", "csv of values")
-KINDS += ("parquet", "wds", "arrays", "grey arrays", "an object")
+KINDS += ("parquet", "hf", "wds", "arrays", "grey arrays", "an object")
 
 
 def test_every_kind_of_source_stays_the_same_data_set(sources, tmp_path):
-    assert set(KINDS) == set(sources) - {"tfds"}
+    assert set(KINDS) == set(sources)
     for number, kind in enumerate(KINDS):
         source, options = sources[kind]
         out = tmp_path / f"records {number}"
@@ -117,6 +122,35 @@ def test_every_kind_of_source_stays_the_same_data_set(sources, tmp_path):
         assert (after.fingerprint == before.fingerprint) == ("arrays" not in kind), kind
         assert made.reencoded == (40 if "arrays" in kind else 0)
         assert [note for note in before.notes if "read once" not in note] == list(after.notes)
+
+
+class JaxftTestConverted(tfds.core.GeneratorBasedBuilder):
+    """Forty small pictures in two splits."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=["low", "high"])}
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(range(30)), "test": self._generate_examples(range(30, 40))}
+
+    def _generate_examples(self, rows):
+        for row in rows:
+            yield row, {"image": io.BytesIO(encode(PIXELS[row], "PNG")), "label": row % 2}
+
+
+def test_decoded_pictures_of_tfds_are_kept_pixel_for_pixel(tmp_path):
+    options = {"data_dir": str(tmp_path / "tfds")}
+    convert_data("tfds:jaxft_test_converted", tmp_path / "out", **options)
+    before, after = open_data("tfds:jaxft_test_converted", **options), open_data(f"records:{tmp_path / 'out'}")
+    assert after.class_names == before.class_names == ("low", "high")
+    for one, other in ((before.train, after.train), (before.val, after.val), (before.test, after.test)):
+        assert list(one.names) == list(other.names)
+        np.testing.assert_array_equal(one.labels, other.labels)
+        for row in range(len(one)):
+            np.testing.assert_array_equal(one[row][0], decode(other[row][0]))
 
 
 def test_records_of_records_are_the_same_files(photos, tmp_path):

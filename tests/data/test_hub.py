@@ -1,10 +1,12 @@
 """Data sets of Hugging Face, as the library `datasets` writes them into folders; without a network."""
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
 import threading
+import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import datasets
@@ -151,46 +153,97 @@ def test_a_damaged_folder_says_so(tmp_path):
 
 _ASK = """
 import sys
-from jaxft.data.hub import read_hub
+from jaxft.data import open_data
 from jaxft.errors import JaxftError
-try:
-    read_hub("nobody/nothing:large@v1", "classify", {})
-except JaxftError as error:
-    print(error)
+for source in sys.argv[1:]:
+    try:
+        found = open_data(source, val_fraction=0.25, test_fraction=0.25)
+        print(*found.class_names, *(f"{name}={digest}" for name, digest in zip(found.train.names, found.train.digests)))
+    except JaxftError as error:
+        print(error)
 """
+_COMMIT = "0123456789" * 4
 
 
-def test_a_data_set_that_is_not_on_the_hub_says_so(tmp_path):
-    """The hub is one on the loopback that knows nothing."""
+def ask(sources, root, tmp_path):
+    """The line that opening each source prints, where a hub on the loopback has `somebody/pictures` in `root`."""
 
-    class Nothing(BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            self.send_response(404)
-            self.send_header("X-Error-Code", "RepoNotFound")
-            self.send_header("Content-Length", "0")
+    class Hub(BaseHTTPRequestHandler):
+        def say(self, status, content=b"", **headers):
+            self.send_response(status)
+            headers = {"X-Repo-Commit": _COMMIT, "ETag": f'"{hashlib.sha256(content).hexdigest()}"', **headers}
+            for name, value in {**headers, "Content-Length": len(content)}.items():
+                self.send_header(name, str(value))
             self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+        def entries(self, inside=""):
+            found = []
+            for path in sorted((root / inside).rglob("*")):
+                kind, size = ("file", path.stat().st_size) if path.is_file() else ("directory", 0)
+                found.append({"type": kind, "path": path.relative_to(root).as_posix(), "size": size, "oid": "0" * 40})
+            return found
+
+        def do_GET(self):
+            path = urllib.parse.unquote(self.path.partition("?")[0])
+            asked.append(path)
+            if "somebody/pictures" not in path or "/gone" in path:
+                return self.say(404, **{"X-Error-Code": "RepoNotFound" if "pictures" not in path else "RevisionNotFound"})
+            if path.startswith("/api/datasets/somebody/pictures/tree/"):
+                inside = path.partition("/tree/")[2].partition("/")[2]
+                found = self.entries(inside)
+                if "recursive=true" not in self.path.lower():
+                    found = [entry for entry in found if "/" not in entry["path"].removeprefix(inside).strip("/")]
+                return self.say(200, json.dumps(found).encode())
+            if path.startswith("/api/datasets/somebody/pictures"):
+                found = {"id": "somebody/pictures", "sha": _COMMIT, "private": False, "tags": [], "downloads": 0, "likes": 0}
+                found["siblings"] = [{"rfilename": entry["path"]} for entry in self.entries() if entry["type"] == "file"]
+                return self.say(200, json.dumps(found).encode())
+            file = root / path.partition("/resolve/")[2].partition("/")[2]
+            if not file.is_file():
+                return self.say(404, **{"X-Error-Code": "EntryNotFound"})
+            return self.say(200, file.read_bytes())
 
         do_HEAD = do_GET
+
+        def do_POST(self):
+            asked.append(self.path)
+            wanted = urllib.parse.parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode()).get("paths", [])
+            self.say(200, json.dumps([entry for entry in self.entries() if entry["path"] in wanted]).encode())
 
         def log_message(self, *arguments):
             pass
 
     asked = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Nothing)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    hub = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path)}
+    hub = {
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_DISABLE_XET": "1",
+    }
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", _ASK], capture_output=True, text=True, env={**os.environ, **hub}, check=True
-        )
+        command = [sys.executable, "-c", _ASK, *sources]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **hub}, check=True)
     finally:
         server.shutdown()
         server.server_close()
-    assert done.stdout.startswith("hf:nobody/nothing:large@v1 cannot be opened (DatasetNotFoundError: ")
-    assert done.stdout.count("\n") == 1
-    assert asked
-    assert any("nobody/nothing" in path and "v1" in path for path in asked)
+    return done.stdout.splitlines(), asked
+
+
+def test_a_data_set_on_the_hub_is_downloaded_and_what_is_not_there_is_said(tmp_path):
+    root = cloned(tmp_path / "repo", train=made(range(24)))
+    places = ("somebody/pictures@v2", "nobody/nothing", "somebody/pictures:large", "somebody/pictures@gone")
+    (said, *refused), asked = ask([f"hf:{place}" for place in places], root, tmp_path)
+    assert said.startswith("cat ant bee ")
+    rows = dict(part.split("=") for part in said.split()[3:])
+    assert 12 <= len(rows) <= 18
+    for name, digest in rows.items():
+        assert digest == hashlib.sha256(PICTURES[int(name.removeprefix("train/"))]).hexdigest()
+    assert any("v2" in path for path in asked)
+    for place, line, reason in zip(places[1:], refused, ("DatasetNotFoundError", "ValueError", ""), strict=True):
+        assert line.startswith(f"hf:{place} cannot be opened ({reason}")
 
 
 def test_what_is_neither_a_folder_nor_a_repository_is_refused():

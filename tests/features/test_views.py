@@ -11,7 +11,8 @@ import pytest
 from tiny_run import draw_folder
 
 from jaxft.augment import parse
-from jaxft.data import Arrays, Order, Stored, eval_batches, open_data, train_batches
+from jaxft.data import Arrays, Order, eval_batches, open_data, train_batches
+from jaxft.data.sources import Stored
 from jaxft.features import Rows, Views, feature_batches, feature_eval_batches, fill, views, views_of
 from jaxft.models import build
 from jaxft.parallel import make_mesh
