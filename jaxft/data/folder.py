@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxft.data.sources import EXTENSIONS, Files, find_pictures
+from jaxft.data.sources import Files, find_pictures
 from jaxft.errors import JaxftError
 
 #: What the splits are called, as folders, in tables and in names of shards.
@@ -20,10 +20,11 @@ def read_folder(root: Path) -> tuple[dict[str, Files], tuple[str, ...]]:
     """Reads `root/{train,val,test}/CLASS/...` or `root/CLASS/...`.
 
     Returns:
-      The splits found (one, called "all", where the folders below `root` are the classes) and the class names, sorted.
+      The splits found (one, called "all", where the folders below `root` are the classes) and the class names, sorted. Class
+      folders without pictures are named in `Files.empty`.
 
     Raises:
-      JaxftError: no such folder, no classes, one class, an empty class, splits with other classes.
+      JaxftError: no such folder, no classes, one class, splits with other classes.
     """
     if not root.is_dir():
         raise JaxftError(f"no folder '{root}'")
@@ -60,10 +61,11 @@ def _read_classes(folder: Path, class_names: Sequence[str], root: Path) -> Files
         raise JaxftError(f"'{folder}' has a class '{more[0]}' that the training data does not have")
     names: list[str] = []
     labels: list[int] = []
+    empty: list[Path] = []
     for label, name in enumerate(class_names):
         files = find_pictures(folder / name)
         if not files:
-            raise JaxftError(f"the class folder '{folder / name}' holds no pictures ({', '.join(sorted(EXTENSIONS))})")
+            empty.append(folder / name)
         names += [path.relative_to(root).as_posix() for path in files]
         labels += [label] * len(files)
-    return Files(root, names, np.array(labels, np.int32))
+    return Files(root, names, np.array(labels, np.int32), empty=tuple(empty))

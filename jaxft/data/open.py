@@ -14,7 +14,7 @@ import numpy as np
 from jaxft.data.check import drop_bad
 from jaxft.data.folder import read_folder
 from jaxft.data.objects import read_objects
-from jaxft.data.sources import Arrays, Files, Found, Source, Splits, Stored, fingerprint, is_encoded, was_checked
+from jaxft.data.sources import EXTENSIONS, Arrays, Files, Found, Source, Splits, Stored, fingerprint, is_encoded, was_checked
 from jaxft.data.splits import duplicates_across, groups_across, read_manifest
 from jaxft.data.stratify import stratified
 from jaxft.errors import JaxftError, near
@@ -117,6 +117,8 @@ def find_data(
     pieces: dict[str, Source] = {}
     for split, part in found.items():
         pieces[split] = part
+        if isinstance(part, Files) and part.empty:
+            raise JaxftError(f"the class folder '{part.empty[0]}' holds no pictures ({', '.join(sorted(EXTENSIONS))})")
         if is_encoded(part) and not was_checked(part):
             pieces[split], more = drop_bad(part, split, max_bad_fraction)
             notes += more

@@ -65,12 +65,13 @@ def digest_of(picture: bytes | Path) -> str:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Files:
-    """Picture files below a folder."""
+    """Picture files below a folder. `empty` are folders of classes that hold none."""
 
     root: Path
     names: Sequence[str]
     labels: np.ndarray
     groups: Sequence[str] | None = None
+    empty: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from jaxft.data import open_data
 from jaxft.data.folder import read_folder
 from jaxft.errors import JaxftError
 
@@ -99,8 +100,11 @@ def test_an_empty_class_is_named(draw):
     root = draw("cat/1.png", "dog/1.png")
     (root / "eel").mkdir()
     (root / "eel" / "notes.txt").write_text("none yet")
-    with pytest.raises(JaxftError, match=r"the class folder '.*eel' holds no pictures \(\.bmp, .*\.webp\)"):
-        read_folder(root)
+    found, names = read_folder(root)
+    assert names == ("cat", "dog", "eel")
+    assert found["all"].empty == (root / "eel",)
+    with pytest.raises(JaxftError, match=r"the class folder '.*eel' holds no pictures \(\.avif, .*\.webp\)"):
+        open_data(root)
 
 
 def test_splits_must_have_the_classes_of_the_training_data(draw):
