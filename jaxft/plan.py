@@ -16,7 +16,7 @@ import optax
 from ml_collections import ConfigDict
 
 from jaxft import losses, tree
-from jaxft.augment import Augment, parse
+from jaxft.augment import Augment, parse, soft_label
 from jaxft.config import Clock, call, to_json
 from jaxft.data import SAMPLERS, Order, Source, Splits, class_counts, imbalance, open_data
 from jaxft.errors import JaxftError, near
@@ -138,7 +138,9 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
     augment = _augment(config)
     order = Order(config.seed, len(splits.train), splits.train.labels, config.input.sampler)
     counts = class_counts(splits.train.labels, outputs)
-    loss, eval_loss = (_loss(config, task, splits.train.labels, outputs, counts, train=train) for train in (True, False))
+    loss, eval_loss = (
+        _loss(config, task, splits.train.labels, outputs, counts, augment, train=train) for train in (True, False)
+    )
     if counts is not None:
         splits = dataclasses.replace(splits, notes=(*splits.notes, *_note(config, imbalance(counts, splits.class_names))))
     clock = Clock(len(splits.train), config.input.batch_size)
@@ -234,7 +236,7 @@ def _augment(config: ConfigDict) -> Augment:
     names = [one.name for one in augment.operations]
     if config.data.task == "regression" and "random_label_flip" in names:
         raise JaxftError("config.input.augment: random_label_flip flips classes: the values of a regression have no other")
-    if config.features.cache and augment.mixes:
+    if config.features.cache and augment.changes_labels:
         raise JaxftError(
             f"config.features.cache keeps what single pictures give, and config.input.augment ('{augment}') changes labels or "
             "mixes pictures: leave one of them out"
@@ -243,7 +245,14 @@ def _augment(config: ConfigDict) -> Augment:
 
 
 def _loss(
-    config: ConfigDict, task: Task, labels: np.ndarray, outputs: int, counts: np.ndarray | None, *, train: bool
+    config: ConfigDict,
+    task: Task,
+    labels: np.ndarray,
+    outputs: int,
+    counts: np.ndarray | None,
+    augment: Augment,
+    *,
+    train: bool,
 ) -> LossFn:
     """The loss of a config, for training or for evaluations."""
     name, options = config.loss.name, config.loss.options.to_dict()
@@ -252,6 +261,8 @@ def _loss(
     if ":" not in name:  # ours say what does not fit them when they are traced; another may need more than logits
         logits = jax.ShapeDtypeStruct((1, outputs), jnp.float32)
         label = jax.ShapeDtypeStruct((1, *labels.shape[1:]), labels.dtype)
+        if train and augment.mixes_examples:
+            label = jax.eval_shape(functools.partial(soft_label, classes=outputs), label)
         try:
             jax.eval_shape(loss, {"logits": logits}, {"label": label})
         except JaxftError as error:

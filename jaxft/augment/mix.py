@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxft.augment import color
+from jaxft.augment.draws import beta
 from jaxft.augment.geometry import chance
 from jaxft.augment.pixels import in_window
 from jaxft.errors import JaxftError
@@ -43,7 +44,7 @@ def mixup(key: jax.Array, image: jax.Array, other: jax.Array, alpha: float = 0.2
     Returns:
       (f32 [H, W, C], share []).
     """
-    return _blended(jax.random.beta(key, alpha, alpha), image, other)
+    return _blended(beta(key, alpha), image, other)
 
 
 def _blended(share: jax.Array, image: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -58,7 +59,7 @@ def cutmix(key: jax.Array, image: jax.Array, other: jax.Array, alpha: float = 1.
       (f32 [H, W, C], share [] of the image that is left).
     """
     drawn, place = jax.random.split(key)
-    return _pasted(place, jax.random.beta(drawn, alpha, alpha), image, other)
+    return _pasted(place, beta(drawn, alpha), image, other)
 
 
 def _pasted(key: jax.Array, share: jax.Array, image: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -100,8 +101,8 @@ def mixed_batch(
     def one(key: jax.Array, image: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
         used, which, drawn, place = jax.random.split(key, 4)
         blends = chance(which, 0.5) if mixup_alpha and cutmix_alpha else jnp.bool(mixup_alpha > 0)
-        alpha = jnp.where(blends, mixup_alpha, cutmix_alpha)
-        share = jax.random.beta(drawn, alpha, alpha)  # drawn once: it takes longest to compile
+        shares = [beta(drawn, alpha) for alpha in (mixup_alpha, cutmix_alpha) if alpha]
+        share = jnp.where(blends, shares[0], shares[-1])
         share = jnp.maximum(share, 1 - share)
         found, share = (
             jnp.where(blends, blended, pasted)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jaxft.augment import color
 from jaxft.augment import warp as at
+from jaxft.augment.draws import beta, dirichlet
 
 IDENTITY = "identity"
 GEOMETRY = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
@@ -183,11 +184,11 @@ def aug_mix(
     longest = 3 if depth < 0 else depth
     lengths = jax.random.randint(depths, (width,), 1, 4) if depth < 0 else jnp.full(width, depth)
     level = jax.random.uniform(strengths, (width, longest), minval=0.1, maxval=severity) / 10
-    mixing = jax.random.dirichlet(weights, jnp.full(width, alpha))
+    mixing = dirichlet(weights, alpha, width)
     mixed = jnp.zeros(image.shape, jnp.float32)
     for number in range(width):
         numbers, levels = draw(jax.random.fold_in(drawn, number), longest, AUG_MIX, level[number])
         numbers = jnp.where(jnp.arange(longest) < lengths[number], numbers, NUMBER[IDENTITY])
         mixed += mixing[number] * chain(image, numbers, levels, AUG_MIX, interpolation=interpolation, fill=fill)
-    kept = jax.random.beta(share, alpha, alpha)
+    kept = beta(share, alpha)
     return kept * color.as_float(image) + (1 - kept) * mixed

@@ -142,6 +142,7 @@ _ACCEPTS: dict[str, Callable[..., Any]] = {
     "mixup": _mixup,
     "cutmix": _cutmix,
 }
+_MIXING = ("mixup", "cutmix")
 #: What moves pixels without looking between them.
 _EXACT = ("random_flip", "random_crop")
 OPERATIONS = tuple(_ACCEPTS)
@@ -185,9 +186,14 @@ class Augment:
         return self.window.scale is not None or bool(self.operations)
 
     @property
-    def mixes(self) -> bool:
-        """Whether labels change, or examples of a batch are mixed."""
-        return any(one.name in ("random_label_flip", "mixup", "cutmix") for one in self.operations)
+    def mixes_examples(self) -> bool:
+        """Whether examples of a batch are mixed: classes [B] become shares [B, K]."""
+        return any(one.name in _MIXING for one in self.operations)
+
+    @property
+    def changes_labels(self) -> bool:
+        """Whether labels are flipped or mixed."""
+        return self.mixes_examples or any(one.name == "random_label_flip" for one in self.operations)
 
     def __str__(self) -> str:
         crop = f"random_resized_crop(scale={self.window.scale}, ratio={self.window.ratio})"
@@ -249,7 +255,7 @@ class Augment:
         if flip := named.get("random_label_flip"):
             own = jax.vmap(lambda key: _key(key, flip))(keys)
             label = jax.vmap(lambda key, one: mix.random_label_flip(key, one, classes, **dict(flip.options)))(own, label)
-        if mixing := [named[name] for name in ("mixup", "cutmix") if name in named]:
+        if mixing := [named[name] for name in _MIXING if name in named]:
             alphas = {f"{one.name}_alpha": one.option("alpha") for one in mixing}
             image, label = mix.mixed_batch(
                 jax.vmap(lambda key: _key(key, mixing[0]))(keys), image, mix.soft_label(label, classes),

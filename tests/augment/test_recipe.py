@@ -67,8 +67,9 @@ def test_what_is_random_and_what_changes_labels_is_known():
     assert not parse("none").random
     assert parse("crop").random
     assert parse("random_flip").random
-    assert not parse("crop_flip, random_color").mixes
-    assert all(parse(name).mixes for name in ("mixup", "cutmix", "random_label_flip"))
+    assert not parse("crop_flip, random_color").changes_labels
+    assert all(parse(name).changes_labels for name in ("mixup", "cutmix", "random_label_flip"))
+    assert [parse(name).mixes_examples for name in ("mixup", "cutmix", "random_label_flip")] == [True, True, False]
 
 
 @pytest.mark.parametrize(
