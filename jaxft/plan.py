@@ -233,6 +233,7 @@ def _check_numbers(config: ConfigDict) -> None:
 def _augment(config: ConfigDict) -> Augment:
     """The list of augmentations, checked against what the labels and the phases' input allow."""
     augment = parse(config.input.augment)
+    augment.check(config.model.in_channels)
     names = [one.name for one in augment.operations]
     if config.data.task == "regression" and "random_label_flip" in names:
         raise JaxftError("config.input.augment: random_label_flip flips classes: the values of a regression have no other")

@@ -13,6 +13,7 @@ from jaxft.augment.geometry import (
     random_scale,
 )
 from jaxft.augment.mix import cutmix, mixed_batch, mixup, random_label_flip, soft_label
+from jaxft.augment.parsing import AUGMENTS, OPERATIONS, parse
 from jaxft.augment.pixels import (
     random_autocontrast,
     random_blur,
@@ -27,7 +28,7 @@ from jaxft.augment.pixels import (
     random_solarize,
 )
 from jaxft.augment.policies import aug_mix, rand_augment, trivial_augment
-from jaxft.augment.recipe import AUGMENTS, OPERATIONS, Augment, Window, example_keys, parse
+from jaxft.augment.recipe import Augment, Window, example_keys
 from jaxft.augment.warp import warp
 
 __all__ = [

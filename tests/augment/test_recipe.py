@@ -81,12 +81,15 @@ def test_what_is_random_and_what_changes_labels_is_known():
         ("random_rotation(degree=3)", "'random_rotation' takes no option 'degree' (did you mean 'degrees'?)"),
         ("random_rotation(1, 2)", "'random_rotation': too many positional arguments"),
         ("random_flip, random_flip", "stands in the list twice"),
-        ("random_flip, random_resized_crop", "does not stand first"),
+        ("random_flip, random_resized_crop", "it must stand first"),
         ("random_flip, random_crop(padding=4)", "it must stand first"),
-        ("random_crop", "pixels to crop from"),
-        ("random_resized_crop(0)", "scale is 0: shares"),
-        ("random_resized_crop((0.5, 1.5))", "scale is (0.5, 1.5)"),
-        ("random_resized_crop(0.5, ratio=(2, 1))", "ratio is (2, 1)"),
+        ("random_crop", "whole pixels to crop from"),
+        ("random_crop(margin=1.5)", "whole pixels to crop from"),
+        ("random_resized_crop('half')", "shares of the area"),
+        ("random_resized_crop, random_crop(4)", "there can be but one"),
+        ("random_resized_crop(0)", "random_resized_crop(0, (0.75, 1.33"),
+        ("random_resized_crop((0.5, 1.5))", "shares of the area between 0 and 1"),
+        ("random_resized_crop(0.5, ratio=(2, 1))", "random_resized_crop(0.5, (2, 1)): shares"),
         ("random_flip(p=1.5)", "'random_flip': p is 1.5: a probability lies between 0 and 1"),
         ("random_flip(p='often')", "p is 'often'"),
         ("random_flip random_grey", "cannot be read: names with commas between"),
@@ -102,6 +105,16 @@ def test_a_list_that_does_not_fit_says_why(text, said):
     with pytest.raises(JaxftError) as error:
         parse(text)
     assert said in str(error.value)
+
+
+def test_options_of_another_kind_are_found_before_a_run():
+    parse(LONG).check(3)
+    for text in ("random_rotation('far')", "random_color(hue='red')", "random_blur(2)", "rand_augment(num_ops='two')"):
+        with pytest.raises(JaxftError, match=f"the augmentations '{text[:8]}.* cannot work"):
+            parse(text).check(3)
+    with pytest.raises(JaxftError, match="1 or 3 channels, not 5"):
+        parse("random_grey").check(5)
+    parse("random_flip, random_rotation(5)").check(5)
 
 
 def test_every_operation_stands_in_a_list_alone():

@@ -1,0 +1,151 @@
+"""Lists of augmentations, as they stand in a config: "random_resized_crop(0.5), random_flip, random_rotation(10), mixup"."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxft.augment import mix
+from jaxft.augment.recipe import MATRICES, PIXELS, Augment, Operation, Window
+from jaxft.augment.warp import INTERPOLATIONS
+from jaxft.errors import JaxftError, near
+
+#: Lists by name. A name may stand in a list.
+AUGMENTS = {
+    "none": "",
+    "crop_flip": "random_resized_crop, random_flip",
+    "crop": "random_resized_crop",
+    "mild_flip": "random_resized_crop(0.5), random_flip",
+    "light": "random_resized_crop(0.7, ratio=(0.9, 1.1111111111111112))",
+    "pad_flip": "random_crop(padding=4), random_flip",
+}
+
+
+def _resized_crop(scale: Any = (0.08, 1.0), ratio: Any = (3 / 4, 4 / 3)) -> Window:
+    """`scale` may be its lower end alone."""
+    try:
+        (low, high), (narrow, wide) = (scale if isinstance(scale, tuple) else (scale, 1.0)), ratio
+        sound = 0 < low <= high <= 1 and 0 < narrow <= wide
+    except (TypeError, ValueError):
+        sound = False
+    if not sound:
+        raise JaxftError(
+            f"random_resized_crop({scale}, {ratio}): shares of the area between 0 and 1, then width over height, smaller first"
+        )
+    return Window((float(low), float(high)), (float(narrow), float(wide)))
+
+
+def _crop(margin: int = 0, padding: int = 0, fill: float = 0.0) -> Window:
+    if not all(isinstance(one, int) and one >= 0 for one in (margin, padding)) or not margin + padding:
+        raise JaxftError(f"random_crop(margin={margin}, padding={padding}): whole pixels to crop from, of at least one of them")
+    return Window(margin=margin)
+
+
+_WINDOWS: dict[str, Callable[..., Window]] = {"random_resized_crop": _resized_crop, "random_crop": _crop}
+_P = inspect.Parameter("p", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=1.0)
+
+
+def _signature(function: Callable[..., Any], *more: inspect.Parameter) -> inspect.Signature:
+    """The options of an operation: what its function takes besides the example, all of them by place too."""
+    given = ("key", "image", "other", "label", "classes", "size")
+    taken = [one for name, one in inspect.signature(function).parameters.items() if name not in given]
+    return inspect.Signature([*(one.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) for one in taken), *more])
+
+
+#: The options of each operation, in the order in which a user is told of them.
+_SIGNATURES: dict[str, inspect.Signature] = {
+    **{name: inspect.signature(function) for name, function in _WINDOWS.items()},
+    **{name: _signature(function) for name, function in (MATRICES | PIXELS).items()},
+    "random_label_flip": _signature(mix.random_label_flip),
+    "mixup": _signature(mix.mixup, _P),
+    "cutmix": _signature(mix.cutmix, _P),
+}
+OPERATIONS = tuple(_SIGNATURES)
+
+
+def parse(text: str | Augment, *, interpolation: str = "bilinear", fill: float = 0.0) -> Augment:
+    """Reads a list of augmentations.
+
+    Args:
+      text: names of `OPERATIONS` with options, as Python writes calls, or of `AUGMENTS`, with commas between; "" is none.
+      interpolation: "bilinear" or "nearest".
+      fill: what lies outside the picture, 0 to 255.
+
+    Raises:
+      JaxftError: no such name or option, one twice, a crop that does not stand first.
+    """
+    if isinstance(text, Augment):
+        return text
+    if interpolation not in INTERPOLATIONS:
+        raise JaxftError(f"no interpolation is called '{interpolation}'; there are {', '.join(INTERPOLATIONS)}")
+    window = Window()
+    operations: list[Operation] = []
+    for place, (name, given) in enumerate(_calls(text)):
+        if name not in _SIGNATURES:
+            raise JaxftError(
+                f"no augmentation is called '{name}'{near(name, (*AUGMENTS, *OPERATIONS))}; there are "
+                f"{', '.join((*AUGMENTS, *OPERATIONS))}"
+            )
+        options = _options(name, given)
+        if any(one.name == name for one in operations):
+            raise JaxftError(f"the augmentation '{name}' stands in the list twice")
+        if name in _WINDOWS:
+            if place:
+                raise JaxftError(f"'{name}' is taken while a picture is read: it must stand first, and there can be but one")
+            window = _WINDOWS[name](**options)
+        if name != "random_resized_crop":
+            operations.append(Operation(name, tuple(options.items()), place))
+    return Augment(window, tuple(operations), interpolation, fill)
+
+
+def _calls(text: str) -> list[tuple[str, tuple[list[Any], dict[str, Any]]]]:
+    """(name, (positional, named options)) of each entry, names of `AUGMENTS` replaced by what they stand for."""
+    try:
+        entries = ast.parse(f"[{text}]", mode="eval").body.elts  # type: ignore[attr-defined]
+    except (SyntaxError, ValueError) as error:
+        raise JaxftError(
+            f"the augmentations '{text}' cannot be read: names with commas between, e.g. 'random_flip, random_rotation(10)'"
+        ) from error
+    found: list[tuple[str, tuple[list[Any], dict[str, Any]]]] = []
+    for entry in entries:
+        call = entry if isinstance(entry, ast.Call) else None
+        name = call.func if call is not None else entry
+        if not isinstance(name, ast.Name):
+            raise JaxftError(f"'{ast.unparse(entry)}' in '{text}' is no augmentation: name, or name(option, option=value)")
+        if call is None and name.id in AUGMENTS:
+            found += _calls(AUGMENTS[name.id])
+            continue
+        try:
+            positional = [ast.literal_eval(one) for one in call.args] if call else []
+            named = {str(one.arg): ast.literal_eval(one.value) for one in call.keywords} if call else {}
+        except ValueError as error:
+            said = f"the options of '{ast.unparse(entry)}' must be numbers, words in quotes or pairs of them"
+            raise JaxftError(said) from error
+        found.append((name.id, (positional, named)))
+    return found
+
+
+def _options(name: str, given: tuple[list[Any], dict[str, Any]]) -> Mapping[str, Any]:
+    """All options of an operation, those not given with their defaults."""
+    signature = _SIGNATURES[name]
+    positional, named = given
+    for key in named:
+        if key not in signature.parameters:
+            raise JaxftError(f"'{name}' takes no option '{key}'{near(key, signature.parameters)}; it takes {_told(signature)}")
+    try:
+        bound = signature.bind(*positional, **named)
+    except TypeError as error:
+        raise JaxftError(f"'{name}': {error}; it takes {_told(signature)}") from error
+    bound.apply_defaults()
+    p = bound.arguments.get("p", 0.5)
+    if not isinstance(p, int | float) or not 0 <= p <= 1:
+        raise JaxftError(f"'{name}': p is {p!r}: a probability lies between 0 and 1")
+    return bound.arguments
+
+
+def _told(signature: inspect.Signature) -> str:
+    """The options as a list writes them, without types."""
+    bare = [one.replace(annotation=inspect.Parameter.empty) for one in signature.parameters.values()]
+    return str(inspect.Signature(bare))
