@@ -61,7 +61,8 @@ def show_looks(config: ConfigDict, path: Path, *, examples: int = 6, looks: int 
         for row, image, label in zip(rows, images, np.asarray(found["label"]), strict=True):
             row.append(Cell(image, ((_label(label, plan), INK),)))
     try:
-        draw_grid(path, rows, heads=["evaluation", *(f"training, pass {shown}" for shown in range(looks))])
+        heads = ["evaluation", *(f"training, pass {shown}" for shown in range(looks))]
+        draw_grid(path, rows, columns=len(heads), heads=heads)
     except OSError as error:
         raise JaxftError(f"cannot write {path}: {error.strerror}") from error
     side = plan.model.preprocessing.size

@@ -21,7 +21,7 @@ AUGMENT = "random_resized_crop(0.4), random_flip, random_rotation(20)"
 def drawn(monkeypatch):
     """Keeps the cells instead of drawing them."""
     kept = []
-    monkeypatch.setattr(looks, "draw_grid", lambda path, rows, heads: kept.append((rows, heads)))
+    monkeypatch.setattr(looks, "draw_grid", lambda path, rows, columns, heads: kept.append((rows, heads)))
     return kept
 
 

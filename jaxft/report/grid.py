@@ -27,17 +27,18 @@ class Cell:
     frame: Colour | None = None
 
 
-def draw_grid(path: Path, rows: Sequence[Sequence[Cell]], *, heads: Sequence[str] = ()) -> None:
+def draw_grid(path: Path, rows: Sequence[Sequence[Cell]], *, columns: int, lines: int = 1, heads: Sequence[str] = ()) -> None:
     """Writes a PNG.
 
     Args:
       path: the PNG.
       rows: of cells.
+      columns: there is room for; the last rows may have fewer cells.
+      lines: of text there is room for below each picture.
       heads: a line above each column.
     """
-    lines = max((len(cell.lines) for row in rows for cell in row), default=0)
     high, above = _SIDE + lines * _LINE + _GAP + 2, _LINE + _GAP if heads else 0
-    width = max(len(row) for row in rows) * (_SIDE + _GAP) + _GAP
+    width = columns * (_SIDE + _GAP) + _GAP
     sheet = Image.new("RGB", (width, len(rows) * high + above + _GAP), _PAPER)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=12)

@@ -58,4 +58,5 @@ def draw_samples(
             cells.append(Cell(image, ((said, GREEN),)))
         else:
             cells.append(Cell(image, ((said, RED), (f"is {truth}", INK)), frame=RED))
-    draw_grid(path, [cells[start : start + columns] for start in range(0, len(cells), columns)])
+    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    draw_grid(path, rows, columns=columns, lines=2)

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.usefixtures("quick_compiles", "one_device")
 @pytest.mark.parametrize(
     ("name", "figures"),
     [
-        ("classify", {"loss", "accuracy", "top5"}),
-        ("soft", {"loss", "accuracy", "top5"}),
+        ("classify", {"loss", "accuracy", "top5", "balanced_accuracy"}),
+        ("soft", {"loss", "accuracy", "top5", "balanced_accuracy"}),
         ("multilabel", {"loss", "accuracy"}),
         ("regression", {"loss", "mae"}),
     ],
