@@ -3,9 +3,10 @@
     python benchmarks/augment_speed.py --torch-python=/path/to/torch/environment/bin/python
 
 Both have the same cores and uint8 images of 224 pixels in memory, in batches of 32. jaxft's is what the training step does: one
-compiled function of the batch, every image with its own parameters. torchvision's is a loop over the images, since a call draws
-one set of parameters for all it is given; its mixup and CutMix are of batches, and of float images, which they need. Each
-changes every picture: torchvision leaves pictures alone that the probability of a change spares, jaxft computes both and chooses.
+compiled function of the batch, every image with its own parameters. torchvision's is a loop over the images, since a call
+draws one set of parameters for all it is given, with one thread or with as many as there are cores, whichever is faster; its
+mixup and CutMix are of batches, and of float images, which they need. Each changes every picture: torchvision leaves those
+alone that the probability of a change spares, jaxft computes both and chooses.
 See docs/data-speed.md.
 """
 
@@ -56,28 +57,49 @@ KEY = ("operation", "batch", "size", "threads")
 
 def measure(name: str, started: Mapping[str, Worker], options: argparse.Namespace) -> dict[str, Any]:
     """The row of an operation."""
-    work = {"operation": name, "list": OPERATIONS[name], "batch": options.batch, "size": SIZE, "threads": options.cores}
-    entries = {side: [Entry(worker, "default", work)] for side, worker in started.items()}
+    work = {"operation": name, "list": OPERATIONS[name], "batch": options.batch, "size": SIZE}
+    threads = {"jaxft": [options.cores], "torchvision": sorted({1, options.cores})}
+    entries = {
+        side: [Entry(worker, f"threads={count}", {**work, "threads": count}) for count in threads[side]]
+        for side, worker in started.items()
+    }
     found, ratios = contest(entries, rounds=options.rounds, seconds=options.seconds)
     row: dict[str, Any] = {**work, "rounds": options.rounds, "seconds": options.seconds, **results.conditions(options.cores)}
-    row["sides"] = {side: {**spread(of.best.speeds), "compile_seconds": of.best.compile_seconds} for side, of in found.items()}
+    row["sides"] = {
+        side: {
+            "variant": of.best.entry.variant,
+            **spread(of.best.speeds),
+            "compile_seconds": of.best.compile_seconds,
+            "variants": {runner.entry.variant: spread(runner.speeds) for runner in of.runners},
+        }
+        for side, of in found.items()
+    }
     row["ratio"] = {**spread(ratios["torchvision"]), "rounds": ratios["torchvision"]}
     for side in found.values():
-        side.best.drop()
+        for runner in side.runners:
+            runner.drop()
     return row
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as text: images/s of both and their ratio."""
-    lines = [["operation", "jaxft", "torchvision", "ratio", "quartiles", "ms an image"]]
+    lines = [["operation", "jaxft", "torchvision", "of", "ratio", "quartiles", "jaxft, ms an image"]]
     for row in rows:
         ours, theirs = (row["sides"][side]["median"] for side in ("jaxft", "torchvision"))
         ratio = row["ratio"]
         quartiles = f"{ratio['q1']:.2f}-{ratio['q3']:.2f}"
         lines.append(
-            [row["operation"], f"{ours:,.0f}", f"{theirs:,.0f}", f"{ratio['median']:.2f}", quartiles, f"{1e3 / ours:.2f}"]
+            [
+                row["operation"],
+                f"{ours:,.0f}",
+                f"{theirs:,.0f}",
+                row["sides"]["torchvision"]["variant"],
+                f"{ratio['median']:.2f}",
+                quartiles,
+                f"{1e3 / ours:.2f}",
+            ]
         )
-    return "\n".join(aligned(lines, right=(1, 2, 3, 5)))
+    return "\n".join(aligned(lines, right=(1, 2, 4, 6)))
 
 
 def chosen(text: str | None) -> list[str]:

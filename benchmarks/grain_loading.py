@@ -1,8 +1,8 @@
 """Grain's side of `loading.py`: Pillow and a random resized crop in its loaders. Imports nothing of jaxft.
 
 A work is {"variant", "root", "records", "examples", "batch", "size", "threads"}. A variant is "files" or "records", '+' how
-they are loaded: "threads=N", a `MapDataset` that N threads read, its batches made of what they have read; "batches=N", each of N
-threads makes whole batches; "workers=N", a `DataLoader` of N processes. Where N is "default" it is Grain's own.
+they are loaded: "threads=N", a `MapDataset` that N threads read, its batches made of what they have read; "batches=N", each of
+N threads makes whole batches; "workers=N", a `DataLoader` of N processes. Where N is "default" it is Grain's own.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ from jaxft.data.sources import find_pictures
 from jaxft.errors import JaxftError
 from jaxft.preprocessing import Preprocessing
 
-BATCH, SIZE = 64, 224
+SIZE = 224
 #: MB an epoch beyond which memory grows.
 MOST_GROWTH = 0.5
 KEY = ("part", "data", "threads")
@@ -114,11 +114,11 @@ def resident() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def memory(root: Path, epochs: int, threads: int) -> tuple[list[float], float]:
-    """(MB resident after each epoch, MB an epoch that it grows by, fitted from after the second epoch on)."""
+def memory(root: Path, epochs: int, batch: int, threads: int) -> list[float]:
+    """MB resident after each epoch."""
     source = open_data(f"folder:{root}", val_fraction=0.0, test_fraction=0.0).train
     batches = train_batches(
-        source, Preprocessing(size=SIZE), batch_size=BATCH, seed=0, augment="random_resized_crop", threads=threads
+        source, Preprocessing(size=SIZE), batch_size=batch, seed=0, augment="random_resized_crop", threads=threads
     )
     found: list[float] = []
     shown = 0
@@ -126,26 +126,35 @@ def memory(root: Path, epochs: int, threads: int) -> tuple[list[float], float]:
         for epoch in range(epochs):
             while shown < (epoch + 1) * len(source):
                 next(batches)
-                shown += BATCH
+                shown += batch
             gc.collect()
             found.append(resident())
             print(f"epoch {epoch + 1}: {found[-1]:,.1f} MB", flush=True)
-    later = np.arange(2, epochs)
-    return found, float(np.polyfit(later, found[2:], 1)[0])
+    return found
+
+
+def growth(megabytes: Sequence[float]) -> float:
+    """MB an epoch: the slope of a line through what is resident after the third epoch and later ones (least squares).
+
+    Before, threads still start and heaps still grow to what they need.
+    """
+    later = megabytes[2:]
+    return float(np.polyfit(np.arange(len(later)), later, 1)[0])
 
 
 def remember(folders: Mapping[str, Path], options: argparse.Namespace) -> int:
     """`--memory`: the exit code."""
-    if options.memory < 5:
-        raise JaxftError(f"--memory is {options.memory}: no growth can be seen in fewer than 5 epochs")
+    if options.memory < 10:
+        raise JaxftError(f"--memory is {options.memory}: growth cannot be told from chance in fewer than 10 epochs")
     cores, code = max(options.cores), 0
     for name, root in folders.items():
         print(f"{name}, {cores} threads")
-        found, growth = memory(root, options.memory, cores)
-        print(f"{name}: it grows by {growth:.2f} MB an epoch (at most {MOST_GROWTH} may be)")
-        code = code or int(growth > MOST_GROWTH)
+        found = memory(root, options.memory, options.batch, cores)
+        slope = growth(found)
+        print(f"{name}: it grows by {slope:.2f} MB an epoch (at most {MOST_GROWTH} may be)", flush=True)
+        code = code or int(slope > MOST_GROWTH)
         if options.result is not None:
-            row = {"part": "memory", "data": name, "resident_mb": found, "growth_mb_an_epoch": growth}
+            row = {"part": "memory", "data": name, "resident_mb": found, "growth_mb_an_epoch": slope}
             results.merge(options.result, [{**row, **results.conditions(cores)}], KEY)
     return code
 
@@ -160,7 +169,7 @@ def compare_loaders(folders: Mapping[str, Path], packed: Path, options: argparse
         made = convert_data(f"folder:{root}", packed / name)  # reads every file, so that all lie in memory
         count = sum(made.splits.values())
         pictures = {"count": count, "mean_bytes": round(made.bytes / count)}
-        work = {"root": str(root), "records": str(made.folder), "examples": count, "batch": BATCH, "size": SIZE}
+        work = {"root": str(root), "records": str(made.folder), "examples": count, "batch": options.batch, "size": SIZE}
         for cores in options.cores:
             try:
                 with on_cores(cores), workers(commands) as started:
@@ -170,7 +179,7 @@ def compare_loaders(folders: Mapping[str, Path], packed: Path, options: argparse
                 code = 1
                 continue
             row = {
-                "part": "loading", "data": name, "pictures": pictures, "batch": BATCH, "size": SIZE, "sides": found,
+                "part": "loading", "data": name, "pictures": pictures, "batch": options.batch, "size": SIZE, "sides": found,
                 "rounds": options.rounds, "seconds": options.seconds, **results.conditions(cores),
             }  # fmt: skip
             rows.append(row)
@@ -198,9 +207,9 @@ def on_cores(count: int) -> Iterator[None]:
 
 def folder_of(text: str) -> tuple[str, Path]:
     """NAME=FOLDER; of a folder with splits, that of training."""
-    name, equals, path = text.partition("=")
+    name, _, path = text.partition("=")
     folder = Path(path).expanduser()
-    if not (name and equals and folder.is_dir()):
+    if not (name and path and folder.is_dir()):
         raise argparse.ArgumentTypeError(f"'{text}' is not NAME=FOLDER, with a folder that is there")
     return name, (folder / "train" if (folder / "train").is_dir() else folder).absolute()
 
@@ -225,8 +234,9 @@ def main() -> int:
         "--torch-python", help="the Python of an environment with torch and torchvision; without it they are not timed"
     )
     parser.add_argument("--cores", type=core_counts, default=sorted({1, here}), help=f"with commas between (1,{here})")
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each loader (7)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="about the length of a turn (4)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each loader (5)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="about the length of a turn (2)")
+    parser.add_argument("--batch", type=int, default=64, help="pictures in a batch (64)")
     parser.add_argument("--memory", type=int, nargs="?", const=20, metavar="EPOCHS", help="instead, memory over epochs (20)")
     parser.add_argument("--result", type=Path, help="a result file; other rows in it stay")
     options = parser.parse_args()

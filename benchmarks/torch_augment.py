@@ -1,4 +1,4 @@
-"""torchvision's side of `augment_speed.py`: `transforms.v2` on uint8 tensors, image by image. Needs torch and torchvision alone.
+"""torchvision's side of `augment_speed.py`: `transforms.v2` on uint8 tensors, image by image. Needs torch and torchvision.
 
 A work is {"operation", "batch", "size", "threads"}.
 """
@@ -42,7 +42,6 @@ MIXING = {"mixup": (v2.MixUp, 0.2), "CutMix": (v2.CutMix, 1.0)}
 
 
 def prepare(work: dict[str, Any]) -> Prepared:
-    torch.set_num_threads(work["threads"])
     torch.manual_seed(0)
     name, count, size = work["operation"], work["batch"], work["size"]
     images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
@@ -51,11 +50,19 @@ def prepare(work: dict[str, Any]) -> Prepared:
     if name in MIXING:
         make, alpha = MIXING[name]
         mix, as_float = make(alpha=alpha, num_classes=CLASSES), v2.ToDtype(torch.float32)
-        return warmed(timed(lambda: mix(as_float(images), labels)), count, None, started)
+        return _timed(lambda: mix(as_float(images), labels), work, started)
     if name not in OPERATIONS:
         raise Missing(f"torchvision has no '{name}'")
     change = OPERATIONS[name](size)
-    return warmed(timed(lambda: torch.stack([change(image) for image in images])), count, None, started)
+    return _timed(lambda: torch.stack([change(image) for image in images]), work, started)
+
+
+def _timed(call: Callable[[], Any], work: dict[str, Any], started: float) -> Prepared:
+    def alone() -> None:
+        torch.set_num_threads(work["threads"])  # another work of this process may have another number
+        call()
+
+    return warmed(timed(alone), work["batch"], None, started)
 
 
 def versions() -> dict[str, str]:
