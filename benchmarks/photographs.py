@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from jaxft.errors import JaxftError
+
 WIDTH, HEIGHT, TILE, QUALITY = 1600, 1200, 400, 92
 #: Bytes of a file.
 LEAST, MOST = 450_000, 550_000
@@ -17,7 +19,7 @@ LEAST, MOST = 450_000, 550_000
 def make_photographs(folder: Path, pictures: Sequence[Path], *, count: int, seed: int = 0) -> Path:
     """Writes JPEGs of 1600 x 1200 pixels, about 500 kB each, into two class folders; returns the folder.
 
-    Each is a mosaic of enlarged pictures, which gives it colours and edges, with as much grain as makes the file as large as a
+    Each is a mosaic of enlarged pictures, which gives it colours and edges, with as much noise as makes the file as large as a
     camera's.
 
     Args:
@@ -25,12 +27,17 @@ def make_photographs(folder: Path, pictures: Sequence[Path], *, count: int, seed
       pictures: files to choose from.
       count: of photographs.
       seed: of all that is drawn.
+
+    Raises:
+      JaxftError: there are no pictures, or they are so detailed that every mosaic is larger.
     """
+    if not pictures:
+        raise JaxftError("photographs are made of a folder's pictures, and the first one holds none")
     rng = np.random.default_rng(seed)
-    grain = 4.0
+    deviation = 4.0  # of 255 values, of the noise
     for number in range(count):
         chosen = rng.choice(len(pictures), (WIDTH // TILE) * (HEIGHT // TILE))
-        content, grain = _with_grain(_mosaic([pictures[place] for place in chosen]), rng, grain)
+        content, deviation = _with_noise(_mosaic([pictures[place] for place in chosen]), rng, deviation)
         file = folder / f"class{number % 2}" / f"{number:04d}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
@@ -48,14 +55,17 @@ def _mosaic(pictures: Sequence[Path]) -> np.ndarray:
     return np.asarray(canvas, np.float32)
 
 
-def _with_grain(pixels: np.ndarray, rng: np.random.Generator, grain: float) -> tuple[bytes, float]:
-    """(the encoded picture, its grain: a deviation of 255 values), from a first guess of the grain."""
+def _with_noise(pixels: np.ndarray, rng: np.random.Generator, deviation: float) -> tuple[bytes, float]:
+    """(the encoded picture, the deviation of its noise), from a first guess of that."""
     noise = rng.standard_normal((*pixels.shape[:2], 1), np.float32)
     for _ in range(12):
         file = io.BytesIO()
-        Image.fromarray(np.clip(pixels + grain * noise, 0, 255).astype(np.uint8)).save(file, "JPEG", quality=QUALITY)
+        Image.fromarray(np.clip(pixels + deviation * noise, 0, 255).astype(np.uint8)).save(file, "JPEG", quality=QUALITY)
         if LEAST <= file.tell() <= MOST:
-            return file.getvalue(), grain
-        # Bytes grow more slowly than the grain.
-        grain *= ((LEAST + MOST) / 2 / file.tell()) ** 1.5
-    raise ValueError(f"no grain makes a picture of {LEAST:,} to {MOST:,} bytes: the last had {file.tell():,}")
+            return file.getvalue(), deviation
+        # Bytes grow more slowly than the noise.
+        deviation *= ((LEAST + MOST) / 2 / file.tell()) ** 1.5
+    raise JaxftError(
+        f"no noise makes a mosaic a file of {LEAST:,} to {MOST:,} bytes (the last had {file.tell():,}): give a folder of "
+        "smaller or less detailed pictures first, or --photographs=0"
+    )

@@ -15,6 +15,7 @@ from alternate import Worker, WorkerError
 from PIL import Image
 
 from jaxft.data.convert import convert_data
+from jaxft.errors import JaxftError
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,15 @@ def test_photographs_have_the_size_of_photographs_and_are_the_same_each_time(pic
         assert (again / file.relative_to(first)).read_bytes() == file.read_bytes()
         with Image.open(file) as opened:
             assert opened.size == (photographs.WIDTH, photographs.HEIGHT)
+
+
+def test_pictures_that_make_no_photographs_are_one_clear_error(tmp_path):
+    with pytest.raises(JaxftError, match="the first one holds none"):
+        photographs.make_photographs(tmp_path, [], count=1)
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (400, 400, 3), np.uint8)).save(tmp_path / "noise.png")
+    with pytest.raises(JaxftError, match="no noise makes a mosaic a file"):
+        photographs.make_photographs(tmp_path, [tmp_path / "noise.png"], count=1)
 
 
 @pytest.mark.parametrize("side", ["jaxft", "grain"])
