@@ -21,6 +21,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ def resident() -> float:
 
 
 def memory(root: Path, epochs: int, batch: int, threads: int) -> list[float]:
-    """MB resident after each epoch."""
+    """MB resident after each epoch, while no picture is being decoded."""
     source = open_data(f"folder:{root}", val_fraction=0.0, test_fraction=0.0).train
     batches = train_batches(
         source, Preprocessing(size=SIZE), batch_size=batch, seed=0, augment="random_resized_crop", threads=threads
@@ -127,19 +128,30 @@ def memory(root: Path, epochs: int, batch: int, threads: int) -> list[float]:
             while shown < (epoch + 1) * len(source):
                 next(batches)
                 shown += batch
+            _come_to_rest()
             gc.collect()
             found.append(resident())
             print(f"epoch {epoch + 1}: {found[-1]:,.1f} MB", flush=True)
     return found
 
 
-def growth(megabytes: Sequence[float]) -> float:
-    """MB an epoch: the slope of a line through what is resident after the third epoch and later ones (least squares).
+def _come_to_rest() -> None:
+    """Waits until the threads have made what they make ahead: pictures that are being decoded take megabytes each."""
+    computed = -1.0
+    while time.process_time() - computed > 0.01:
+        computed = time.process_time()
+        time.sleep(0.2)
 
-    Before, threads still start and heaps still grow to what they need.
+
+def growth(megabytes: Sequence[float]) -> float:
+    """MB an epoch: the median of the slopes between any two of the third epoch and later ones (Theil, 1950; Sen, 1968).
+
+    Before, threads still start and heaps still grow to what they need. Single epochs may lie far off: freed memory goes back to
+    the system or stays.
     """
-    later = megabytes[2:]
-    return float(np.polyfit(np.arange(len(later)), later, 1)[0])
+    later = np.asarray(megabytes[2:])
+    first, second = np.triu_indices(len(later), 1)
+    return float(np.median((later[second] - later[first]) / (second - first)))
 
 
 def remember(folders: Mapping[str, Path], options: argparse.Namespace) -> int:

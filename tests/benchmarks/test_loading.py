@@ -96,6 +96,7 @@ def test_torchvisions_loaders_hand_out_batches(pictures):
 def test_growth_is_told_from_the_first_epochs_filling():
     assert loading.growth([100.0, 200.0] + [250.0] * 18) == pytest.approx(0)
     assert loading.growth([100.0, 200.0] + [250.0 + 0.6 * epoch for epoch in range(18)]) == pytest.approx(0.6)
+    assert loading.growth([100.0, 200.0] + [250.0] * 17 + [280.0]) == pytest.approx(0)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc")
