@@ -88,9 +88,15 @@ def matmul_peak(make: Callable[[int], Callable[[], Any]]) -> float:
 
 
 def serve(
-    prepare: Callable[[dict[str, Any]], Prepared], *, versions: Callable[[], dict[str, str]], peak: Callable[[], float]
+    prepare: Callable[[dict[str, Any]], Prepared],
+    *,
+    versions: Callable[[], dict[str, str]],
+    peak: Callable[[], float] | None = None,
 ) -> None:
-    """Answers requests until stdin ends. What the library prints goes to stderr: stdout is for answers alone."""
+    """Answers requests until stdin ends. What the library prints goes to stderr: stdout is for answers alone.
+
+    A worker whose work is no arithmetic has no `peak`.
+    """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     works: dict[int, Prepared] = {}
@@ -110,13 +116,15 @@ def _answer(
     works: dict[int, Prepared],
     prepare: Callable[[dict[str, Any]], Prepared],
     versions: Callable[[], dict[str, str]],
-    peak: Callable[[], float],
+    peak: Callable[[], float] | None,
 ) -> dict[str, Any]:
     match request["do"]:
         case "about":
             cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
             return {"versions": {"python": sys.version.split()[0], **versions()}, "cores": len(cores)}
         case "peak":
+            if peak is None:
+                raise Missing("the peak of its arithmetic says nothing of this work")
             return {"flops": peak()}
         case "prepare":
             work = prepare(request["work"])
