@@ -65,10 +65,11 @@ def hue(image: jax.Array, turn: jax.Array | float) -> jax.Array:
     largest, least = jnp.maximum(jnp.maximum(red, green), blue), jnp.minimum(jnp.minimum(red, green), blue)
     spread = largest - least
     by = 1 / jnp.where(spread > 0, spread, 1.0)
+    # Not `largest == red`: a compiler may compute both anew, and round them differently.
     sixth = jnp.where(
-        largest == red,
+        (red >= green) & (red >= blue),
         (green - blue) * by,
-        jnp.where(largest == green, 2 + (blue - red) * by, 4 + (red - green) * by),
+        jnp.where(green >= blue, 2 + (blue - red) * by, 4 + (red - green) * by),
     )
     # The channel n of HSV to RGB is v - v s max(0, min(k, 4 - k, 1)), k = (n + h / 60 degrees) mod 6, n = 5, 3, 1.
     k = (sixth + 6 * turn)[..., None] + jnp.array([5.0, 3.0, 1.0])
