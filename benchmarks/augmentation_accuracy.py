@@ -1,13 +1,14 @@
 """What augmentation, and what help against wrong labels, brings in accuracy: runs of one recipe that differ in nothing else.
 
-    python benchmarks/augmentation_accuracy.py --data scene6=photos/scene6 --data sign-digits=photos/sign-digits/Dataset
-    python benchmarks/augmentation_accuracy.py --noise 0.4 --data sign-digits=photos/sign-digits/Dataset
+    python benchmarks/augmentation_accuracy.py --share 0.2 --data scene6=photos/scene6 --data sign-digits=photos/sign-digits/Dataset
+    python benchmarks/augmentation_accuracy.py --share 0.3 --noise 0.4 --data sign-digits=photos/sign-digits/Dataset
 
 Each data set is a folder as jaxft reads it. Its test split is its own, or its validation split where it has no other (which
 then selects nothing), or a tenth of it; a tenth of the training pictures selects the checkpoint. EfficientNet-Lite0 with
-ImageNet weights, `configs/finetune_folder.py` at 64 pixels, fewer epochs. With `--noise` that share of the labels to train on
-and to select by are replaced by other classes; the test labels stay as they are. A run is made for every seed: of the head, the
-order, the augmentation and the wrong labels.
+ImageNet weights, `configs/finetune_folder.py` at 64 pixels, other epochs. `--share` trains on that share of the training pictures,
+drawn by the seed: augmentation is for those who have few. With `--noise` that share of the labels to train on
+and to select by are replaced by other classes; the test labels stay as they are. A run is made for every seed: of the
+pictures, the head, the order, the augmentation and the wrong labels.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ AGAINST_NOISE: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def write_table(folder: str, file: Path, *, noise: float, seed: int) -> None:
+def write_table(folder: str, file: Path, *, share: float, noise: float, seed: int) -> None:
     """The data set as a table of path, label and split."""
     rng = np.random.default_rng(seed)
     found = open_data(f"folder:{folder}", val_fraction=0.1, test_fraction=0.1)
@@ -72,6 +73,8 @@ def write_table(folder: str, file: Path, *, noise: float, seed: int) -> None:
             if own_val is not None and split == "train":
                 selects[np.random.default_rng(0).permutation(len(part))[: len(part) // 10]] = True
             for name, label, chosen in zip(part.names, part.labels, selects, strict=True):
+                if split == "train" and not chosen and rng.random() >= share:
+                    continue
                 given = int(label)
                 if split != "test" and rng.random() < noise:
                     given = (given + int(rng.integers(1, len(names)))) % len(names)
@@ -86,6 +89,7 @@ def run(table: Path, augment: str, loss: dict[str, Any], seed: int, epochs: tupl
     config.input.augment = augment
     config.loss.options.update(loss)
     config.train.patience = None
+    config.train.eval_every = "2 epochs"
     config.phases.phase1 = phase(train="head", length=f"{epochs[0]} epochs", lr=3e-3)
     config.phases.phase2 = phase(train="full", length=f"{epochs[1]} epochs", lr=3e-4)
     config.log.tensorboard = False
@@ -100,7 +104,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", action="append", required=True, metavar="NAME=FOLDER")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", default="1,6", help="of the head alone, of everything")
+    parser.add_argument("--epochs", default="2,10", help="of the head alone, of everything")
+    parser.add_argument("--share", type=float, default=1.0, help="of the training pictures that are trained on")
     parser.add_argument("--noise", type=float, default=0.0, help="share of wrong labels")
     parser.add_argument("--only", action="append", help="names of variants; all if not given")
     parser.add_argument("--result", type=Path, help="a JSON file to write")
@@ -113,7 +118,7 @@ def main() -> None:
         for seed in range(options.seeds):  # variants take turns
             with tempfile.TemporaryDirectory() as place:
                 table = Path(place) / "table.csv"
-                write_table(folder, table, noise=options.noise, seed=seed)
+                write_table(folder, table, share=options.share, noise=options.noise, seed=seed)
                 for variant, (augment, loss) in variants.items():
                     if options.only and variant not in options.only:
                         continue
@@ -133,6 +138,7 @@ def _record(options: argparse.Namespace, rows: list[dict[str, Any]]) -> dict[str
         "jaxft": jaxft.__version__,
         "epochs": options.epochs,
         "noise": options.noise,
+        "share": options.share,
         "runs": rows,
     }
 
