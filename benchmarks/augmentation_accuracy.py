@@ -1,12 +1,12 @@
 """What augmentation, and what help against wrong labels, brings in accuracy: runs of one recipe that differ in nothing else.
 
-    python benchmarks/augmentation_accuracy.py --share 0.2 --data scene6=photos/scene6 --data sign-digits=photos/sign-digits/Dataset
-    python benchmarks/augmentation_accuracy.py --share 0.3 --noise 0.4 --data sign-digits=photos/sign-digits/Dataset
+    python benchmarks/augmentation_accuracy.py --share 0.2 --data sign-digits=photos/signs/Dataset --data scene6=photos/scene6
+    python benchmarks/augmentation_accuracy.py --share 0.3 --noise 0.4 --epochs 2,8 --data sign-digits=photos/signs/Dataset
 
 Each data set is a folder as jaxft reads it. Its test split is its own, or its validation split where it has no other (which
 then selects nothing), or a tenth of it; a tenth of the training pictures selects the checkpoint. EfficientNet-Lite0 with
-ImageNet weights, `configs/finetune_folder.py` at 64 pixels, other epochs. `--share` trains on that share of the training pictures,
-drawn by the seed: augmentation is for those who have few. With `--noise` that share of the labels to train on
+ImageNet weights, `configs/finetune_folder.py` at 64 pixels, other epochs. `--share` trains on that share of the training
+pictures, drawn by the seed: augmentation is for those who have few. With `--noise` that share of the labels to train on
 and to select by are replaced by other classes; the test labels stay as they are. A run is made for every seed: of the
 pictures, the head, the order, the augmentation and the wrong labels.
 """

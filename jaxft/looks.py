@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxft.config import check_config
-from jaxft.data import decode, eval_transform, row_batches
+from jaxft.data import read_eval, row_batches
 from jaxft.errors import JaxftError
 from jaxft.plan import Plan, make_plan
 from jaxft.report.grid import INK, Cell, draw_grid
@@ -41,7 +41,7 @@ def show_looks(config: ConfigDict, path: Path, *, examples: int = 6, looks: int 
         raise JaxftError(f"pictures of {plan.model.in_channels} channels cannot be drawn, only of 1 or 3")
     source, channels = plan.splits.train, plan.model.in_channels
     chosen = np.unique(np.linspace(0, len(source) - 1, min(examples, len(source))).astype(int)).tolist()
-    before = [eval_transform(decode(source[index][0], channels), plan.model.preprocessing) for index in chosen]
+    before = [read_eval(source[index][0], plan.model.preprocessing, channels) for index in chosen]
     rows = [[Cell(image, ((_label(source.labels[index], plan), INK),))] for image, index in zip(before, chosen, strict=True)]
     batches = row_batches(
         source,

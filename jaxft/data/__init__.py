@@ -10,7 +10,7 @@ from jaxft.data.pipeline import eval_batches, row_batches, train_batches
 from jaxft.data.sources import Arrays, Files, Source, Splits, Stored, predict_source
 from jaxft.data.splits import write_manifest
 from jaxft.data.survey import Survey
-from jaxft.data.transforms import eval_transform, read_train
+from jaxft.data.transforms import eval_transform, read_eval, read_train
 
 __all__ = [
     "SAMPLERS",
@@ -33,6 +33,7 @@ __all__ = [
     "imbalance",
     "open_data",
     "predict_source",
+    "read_eval",
     "read_train",
     "row_batches",
     "train_batches",

@@ -74,7 +74,11 @@ class Picture:
 
 
 def decode(
-    image: bytes | Path | np.ndarray, channels: int = 3, *, shrink: Callable[[int, int], float] | None = None
+    image: bytes | Path | np.ndarray,
+    channels: int = 3,
+    *,
+    shrink: Callable[[int, int], float] | None = None,
+    cut: Callable[[Image.Image], Image.Image] | None = None,
 ) -> np.ndarray:
     """Decodes a picture.
 
@@ -85,6 +89,7 @@ def decode(
         both sides may become. A JPEG is then decoded at the smallest of 1/1, 1/2, 1/4 and 1/8 that is not smaller than that,
         before its colours are computed (libjpeg's scaled inverse DCT), with ceil(side * scale) pixels a side. Other files and
         pixels come in full.
+      cut: of a file, what is wanted of the upright picture ("L" or "RGB"), taken before it becomes an array: that saves copies.
 
     Returns:
       uint8 [H, W, channels].
@@ -92,11 +97,15 @@ def decode(
     Raises:
       BadImage: with the reason.
     """
-    return read_picture(image, channels, shrink=shrink).pixels
+    return read_picture(image, channels, shrink=shrink, cut=cut).pixels
 
 
 def read_picture(
-    image: bytes | Path | np.ndarray, channels: int = 3, *, shrink: Callable[[int, int], float] | None = None
+    image: bytes | Path | np.ndarray,
+    channels: int = 3,
+    *,
+    shrink: Callable[[int, int], float] | None = None,
+    cut: Callable[[Image.Image], Image.Image] | None = None,
 ) -> Picture:
     """`decode`, with what the file says of the picture."""
     if isinstance(image, np.ndarray):
@@ -113,10 +122,10 @@ def read_picture(
             raise BadImage("is a directory" if stat.S_ISDIR(mode) else "is no regular file, but a pipe, socket or device")
         with _open(image) as opened:
             if opened.format != "PNG":
-                return _decode(opened, channels, shrink)
+                return _decode(opened, channels, shrink, cut)
             opened.verify()  # the checksums of its chunks; the file must then be opened anew
         with _open(image) as opened:
-            return _decode(opened, channels, shrink)
+            return _decode(opened, channels, shrink, cut)
     except BadImage:
         raise
     except UnidentifiedImageError as error:
@@ -153,7 +162,12 @@ def _pixels(image: np.ndarray, channels: int) -> np.ndarray:
     raise BadImage(f"{pixels.shape[2]} channels where {channels} are wanted")
 
 
-def _decode(opened: Image.Image, channels: int, shrink: Callable[[int, int], float] | None) -> Picture:
+def _decode(
+    opened: Image.Image,
+    channels: int,
+    shrink: Callable[[int, int], float] | None,
+    cut: Callable[[Image.Image], Image.Image] | None,
+) -> Picture:
     full, by = opened.size, 1
     orientation = 1
     if jpeg := opened.format in ("JPEG", "MPO"):
@@ -178,7 +192,9 @@ def _decode(opened: Image.Image, channels: int, shrink: Callable[[int, int], flo
             if shrink is not None:
                 shrink(*_upright(full, orientation))
         image = opened if orientation == 1 else opened.transpose(_UPRIGHT[orientation])
-        pixels = _eight_bits(image, facts, channels)
+        upright = _eight_bits(image, facts, channels)
+        wanted = np.array(upright if cut is None else cut(upright))
+        pixels = wanted.reshape(*wanted.shape[:2], -1)
     height, width = _upright(full, orientation)
     return Picture(pixels, "JPEG" if jpeg else str(opened.format), opened.mode, height, width, facts.orientation or orientation)
 
@@ -252,7 +268,9 @@ def _transparent(image: Image.Image) -> bool:
     return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
 
 
-def _eight_bits(image: Image.Image, facts: _Facts, channels: int) -> np.ndarray:
+def _eight_bits(image: Image.Image, facts: _Facts, channels: int) -> Image.Image:
+    """ "L" for one channel, "RGB" for three."""
+    wanted = "L" if channels == 1 else "RGB"
     if image.mode.startswith("I;16") or image.mode == "I":
         values = np.asarray(image)
         grey = _scaled(values, facts.top)
@@ -260,7 +278,7 @@ def _eight_bits(image: Image.Image, facts: _Facts, channels: int) -> np.ndarray:
             grey = 255 - grey
         if facts.transparent is not None:
             grey[values == facts.transparent] = 255
-        return np.repeat(grey[:, :, None], channels, axis=2)
+        return Image.fromarray(grey).convert(wanted)
     if image.mode == "F":
         raise BadImage("a float picture has no defined range of values: save it as 8 or 16 bits")
     if facts.transparent is not None:
@@ -269,10 +287,7 @@ def _eight_bits(image: Image.Image, facts: _Facts, channels: int) -> np.ndarray:
         image = image.convert("RGBA")
         # Not in one line: the picture without white is let go before the next copy is made.
         image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
-    wanted = "L" if channels == 1 else "RGB"
-    if image.mode != wanted:
-        image = image.convert(wanted)
-    return np.array(image).reshape(image.height, image.width, -1)
+    return image if image.mode == wanted else image.convert(wanted)
 
 
 def _scaled(values: np.ndarray, top: int) -> np.ndarray:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from jaxft.augment import Augment, parse
-from jaxft.data.decode import BadImage, decode
+from jaxft.data.decode import BadImage
 from jaxft.data.feeding import LoadTimes
 from jaxft.data.order import Order, augment_rng, batch_positions
 from jaxft.data.sources import Source
-from jaxft.data.transforms import eval_transform, read_train
+from jaxft.data.transforms import read_eval, read_train
 from jaxft.errors import JaxftError
 from jaxft.preprocessing import Preprocessing
 
@@ -121,7 +121,7 @@ def eval_batches(
     size, chosen = len(source), _rows(rows, batch_size)
 
     def load(index: int) -> np.ndarray:
-        return _named(source, index, _read_eval, preprocessing, channels)
+        return _named(source, index, read_eval, preprocessing, channels)
 
     def plan() -> Iterator[list[int]]:
         for step in range(-(-size // batch_size)):
@@ -165,7 +165,7 @@ def row_batches(
 
     def load(item: Shown) -> np.ndarray:
         if augment is None:
-            return _named(source, item[1], _read_eval, preprocessing, channels)
+            return _named(source, item[1], read_eval, preprocessing, channels)
         rng, window = augment_rng(seed, *item), augment.window
         return _named(source, item[1], read_train, preprocessing, rng, window, channels=channels, scaled=scaled_decode)
 
@@ -181,10 +181,6 @@ def row_batches(
 
 def _rows(rows: Sequence[int] | np.ndarray | None, batch_size: int) -> Sequence[int]:
     return range(batch_size) if rows is None else [int(row) for row in rows]
-
-
-def _read_eval(image: Any, preprocessing: Preprocessing, channels: int) -> np.ndarray:
-    return eval_transform(decode(image, channels), preprocessing)
 
 
 def _named(source: Source, index: int, read: Callable[..., np.ndarray], *given: Any, **options: Any) -> np.ndarray:

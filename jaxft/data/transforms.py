@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -39,31 +40,45 @@ def resize(pixels: np.ndarray, size: tuple[int, int], interpolation: str, box: B
     Raises:
       JaxftError: an unknown interpolation.
     """
+    if pixels.shape[2] == 3:
+        return np.asarray(_resized(Image.fromarray(pixels), size, interpolation, box))
+    planes = [_resized(Image.fromarray(pixels[:, :, c]), size, interpolation, box) for c in range(pixels.shape[2])]
+    return np.stack([np.asarray(plane) for plane in planes], axis=-1)
+
+
+def _resized(picture: Image.Image, size: tuple[int, int], interpolation: str, box: Box | None = None) -> Image.Image:
     if interpolation not in _FILTERS:
         raise JaxftError(f"no interpolation is called '{interpolation}'{near(interpolation, _FILTERS)}")
-    if box is None and pixels.shape[:2] == size:
-        return pixels
-    width_height, method = (size[1], size[0]), _FILTERS[interpolation]
-    if pixels.shape[2] == 3:
-        return np.asarray(Image.fromarray(pixels).resize(width_height, method, box=box))
-    planes = [
-        np.asarray(Image.fromarray(pixels[:, :, c]).resize(width_height, method, box=box)) for c in range(pixels.shape[2])
-    ]
-    return np.stack(planes, axis=-1)
+    if box is None and picture.size == (size[1], size[0]):
+        return picture
+    return picture.resize((size[1], size[0]), _FILTERS[interpolation], box=box)
 
 
 def eval_transform(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     """Short side (or both) to `resize`, centre crop of `size`: uint8 [H, W, C] -> [S, S, C]. Rounds as torchvision does."""
     height, width = pixels.shape[:2]
+    resized = resize(pixels, _eval_size(height, width, preprocessing), preprocessing.interpolation)
+    return _center_crop(resized, preprocessing.size)
+
+
+def read_eval(image: bytes | Path | np.ndarray, preprocessing: Preprocessing, channels: int = 3, **options: Any) -> np.ndarray:
+    """`eval_transform` of a picture that is not decoded yet; `options` are of `jaxft.data.decode`."""
+    if isinstance(image, np.ndarray):
+        return eval_transform(decode(image, channels, **options), preprocessing)
+
+    def cut(picture: Image.Image) -> Image.Image:
+        return _resized(picture, _eval_size(picture.height, picture.width, preprocessing), preprocessing.interpolation)
+
+    return _center_crop(decode(image, channels, cut=cut, **options), preprocessing.size)
+
+
+def _eval_size(height: int, width: int, preprocessing: Preprocessing) -> tuple[int, int]:
     short = preprocessing.resize
     if preprocessing.squash:
-        new = (short, short)
-    elif width <= height:
-        new = (int(short * height / width), short)
-    else:
-        new = (short, int(short * width / height))
-    resized = resize(pixels, new, preprocessing.interpolation)
-    return _center_crop(resized, preprocessing.size)
+        return short, short
+    if width <= height:
+        return int(short * height / width), short
+    return short, int(short * width / height)
 
 
 def _center_crop(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -108,15 +123,26 @@ def read_train(
         seen.append((height, width, box))
         return min(box[2] - box[0], box[3] - box[1]) / (SPARE * side) if scaled else 1.0
 
-    pixels = decode(image, channels, shrink=shrink)
     if window.scale is None:
         if window.margin is not None:
             preprocessing = dataclasses.replace(preprocessing, size=side, resize=side, squash=False)
-        return eval_transform(pixels, preprocessing)
-    ((height, width, box),) = seen
-    down, across = pixels.shape[0] / height, pixels.shape[1] / width
-    box = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
-    return resize(pixels, (side, side), preprocessing.interpolation, box)
+        return read_eval(image, preprocessing, channels, shrink=shrink)
+
+    def box_in(height: int, width: int) -> Box:
+        """The window, in the pixels that were decoded."""
+        ((full_height, full_width, box),) = seen
+        across, down = width / full_width, height / full_height
+        return box[0] * across, box[1] * down, box[2] * across, box[3] * down
+
+    def cut(picture: Image.Image) -> Image.Image:
+        box = box_in(picture.height, picture.width)
+        return _resized(picture, (side, side), preprocessing.interpolation, box)
+
+    if isinstance(image, np.ndarray):
+        pixels = decode(image, channels, shrink=shrink)
+        height, width = pixels.shape[:2]
+        return resize(pixels, (side, side), preprocessing.interpolation, box_in(height, width))
+    return decode(image, channels, shrink=shrink, cut=cut)
 
 
 def random_box(height: int, width: int, rng: np.random.Generator, window: Window) -> Box:

@@ -16,8 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.data import decode
-from jaxft.data.transforms import eval_transform
 from jaxft.errors import JaxftError
 from jaxft.models import Model, architecture_of, build, pretrained, split_tag
 from jaxft.preprocessing import normalize
@@ -259,7 +257,7 @@ def arguments_of(model: Model, library: str) -> dict[str, Any]:
 
 
 def _prepared(file: Path, model: Model) -> np.ndarray:
-    pixels = eval_transform(decode(file), model.preprocessing)
+    pixels = read_eval(file, model.preprocessing)
     return np.asarray(normalize(jnp.asarray(pixels), model.preprocessing))
 
 

@@ -8,7 +8,7 @@ from pictures import CASES, CROPS, INTERPOLATIONS, LARGE, SHARES, crop_figures, 
 from PIL import Image
 
 from jaxft.augment import AUGMENTS, Window, parse
-from jaxft.data import decode, eval_transform, read_train, transforms
+from jaxft.data import decode, eval_transform, read_eval, read_train, transforms
 from jaxft.data.transforms import random_box, resize
 from jaxft.errors import JaxftError
 from jaxft.preprocessing import Preprocessing
@@ -158,6 +158,24 @@ def test_without_a_crop_training_shows_what_an_evaluation_does(shape):
             np.testing.assert_array_equal(found, eval_transform(pixels, preprocessing))
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF"])
+@pytest.mark.parametrize("shape", [(31, 54, 3), (54, 31, 1), (20, 20, 3), (1, 7, 3)])
+def test_a_file_that_is_cut_before_it_is_an_array_gives_the_same_pixels(kind, shape):
+    file, channels = encode(picture("cut", *shape), kind), shape[2]
+    for squash in (False, True):
+        preprocessing = Preprocessing(size=20, resize=23, interpolation="bicubic", squash=squash)
+        expected = eval_transform(decode(file, channels), preprocessing)
+        np.testing.assert_array_equal(read_eval(file, preprocessing, channels), expected)
+        np.testing.assert_array_equal(read_eval(decode(file, channels), preprocessing, channels), expected)
+    window = Window((0.2, 0.9))
+    for seed in range(4):
+        rngs = [np.random.default_rng(seed) for _ in range(2)]
+        one = read_train(file, preprocessing, rngs[0], window, channels=channels, scaled=False)
+        np.testing.assert_array_equal(
+            one, read_train(decode(file, channels), preprocessing, rngs[1], window, channels=channels)
+        )
+
+
 def test_a_margin_leaves_room_around_the_networks_square_and_shows_the_whole_short_side():
     pixels = picture("margin", 40, 90, 3)
     found = read(pixels, Preprocessing(size=24, resize=30), Window(margin=6))
@@ -183,15 +201,18 @@ def test_every_window_gives_the_square_and_is_a_function_of_its_randomness(name,
 
 def test_a_jpeg_read_at_a_fraction_shows_nearly_the_same_window_and_never_too_few_pixels(monkeypatch):
     file = encode(smooth(600, 900), "JPEG", quality=95)
-    sizes = []
-    monkeypatch.setattr(transforms, "decode", lambda *args, **options: sizes.append(decode(*args, **options)) or sizes[-1])
+    heights = []
+
+    def told(*args, cut, **options):
+        return decode(*args, cut=lambda picture: heights.append(picture.height) or cut(picture), **options)
+
+    monkeypatch.setattr(transforms, "decode", told)
     for number in range(20):
         window = Window((0.01, 0.6)) if number else Window()
         whole = read(file, Preprocessing(size=64, resize=80), window, number, scaled=False)
         scaled = read(file, Preprocessing(size=64, resize=80), window, number)
         assert np.abs(whole.astype(int) - scaled).max() <= 8
         assert np.abs(whole.astype(float) - scaled).mean() < 1.5
-    heights = [pixels.shape[0] for pixels in sizes]
     assert set(heights[::2]) == {600}
     assert {150, 300, 600} <= set(heights[1::2])
     for number, height in enumerate(heights[1::2]):
