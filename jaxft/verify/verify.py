@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxft.data import read_eval
 from jaxft.errors import JaxftError
 from jaxft.models import Model, architecture_of, build, pretrained, split_tag
 from jaxft.preprocessing import normalize
