@@ -183,13 +183,10 @@ def phase_input(
     prefix, seed, parts = found.prefix, config.seed, batch_parts(mesh)
     size = -(-config.input.eval_batch_size // parts) * parts
 
-    run, size_seen = prefix.run(DTYPES[found.dtype]), plan.model.preprocessing.size
-
-    def looked_at(params: Params, model_state: ModelState, batch: Batch, augmented: bool) -> jax.Array:
-        image = plan.augment.images(batch, seed=seed, size=size_seen) if augmented else batch["image"]
-        return run(params, model_state, image)
-
-    compute = watch(jax.jit(looked_at, static_argnums=3), "the frozen stages")
+    run = prefix.run(DTYPES[found.dtype])
+    look = functools.partial(plan.augment.images, seed=seed, size=plan.model.preprocessing.size)
+    as_read = watch(jax.jit(lambda params, state, batch: run(params, state, batch["image"])), "the frozen stages")
+    augmented = watch(jax.jit(lambda params, state, batch: run(params, state, look(batch))), "the augmented frozen stages")
 
     def kept(split: str, source: Source, views: Views) -> np.ndarray | None:
         rows = Rows(
@@ -212,8 +209,9 @@ def phase_input(
         )
         if rows.damaged:
             say(f"features: {rows.damaged} damaged blocks in {rows.path} are computed again")
+        compute = augmented if views.augment is not None and views.augment.operations else as_read
         whole = fill(
-            rows, lambda batch: compute(params, model_state, batch, views.augment is not None), source, views,
+            rows, lambda batch: compute(params, model_state, batch), source, views,
             model=plan.model, seed=seed, mesh=mesh, threads=config.input.threads, scaled_decode=config.input.scaled_decode,
             say=say, stop=stop,
         )  # fmt: skip

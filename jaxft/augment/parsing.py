@@ -97,6 +97,9 @@ def parse(text: str | Augment, *, interpolation: str = "bilinear", fill: float =
             window = _WINDOWS[name](**options)
         if name != "random_resized_crop":
             operations.append(Operation(name, tuple(options.items()), place))
+    shares = {one.name: one.option("p") for one in operations if one.name in ("mixup", "cutmix")}
+    if len(set(shares.values())) > 1:
+        raise JaxftError(f"mixup and cutmix take turns, so they need one p, not {' and '.join(map(str, shares.values()))}")
     return Augment(window, tuple(operations), interpolation, fill)
 
 

@@ -230,7 +230,7 @@ def _moved(one: Operation, key: jax.Array, image: jax.Array, size: int) -> jax.A
 
 def _matrix(one: Operation, key: jax.Array, canvas: tuple[int, ...], size: int) -> jax.Array:
     if one.name in MATRICES:
-        return MATRICES[one.name](key, canvas, **dict(one.options))
+        return MATRICES[one.name](key, (size, size), **dict(one.options))  # a crop stands first: what follows sees its square
     y, x = geometry.crop_place(key, canvas, side=size, padding=one.option("padding"))
     shift = (canvas[0] - size) / 2 + one.option("padding")
     return jnp.eye(3).at[0, 2].set(x - shift).at[1, 2].set(y - shift)

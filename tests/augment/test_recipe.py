@@ -92,6 +92,7 @@ def test_what_is_random_and_what_changes_labels_is_known():
         ("random_resized_crop(0)", "random_resized_crop(0, (0.75, 1.33"),
         ("random_resized_crop((0.5, 1.5))", "shares of the area between 0 and 1"),
         ("random_resized_crop(0.5, ratio=(2, 1))", "random_resized_crop(0.5, (2, 1)): shares"),
+        ("mixup(p=0.5), cutmix", "they need one p, not 0.5 and 1.0"),
         ("random_flip(p=1.5)", "'random_flip': p is 1.5: a probability lies between 0 and 1"),
         ("random_flip(p='often')", "p is 'often'"),
         ("random_flip random_grey", "cannot be read: names with commas between"),
