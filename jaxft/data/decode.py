@@ -29,6 +29,8 @@ Image.MAX_IMAGE_PIXELS = None
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 #: Pillow warns of metadata it repairs. `catch_warnings` in many threads would in the end silence everybody's warnings.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+#: Files up to this size are read at once: Pillow asks for them in many small pieces, and threads get in each other's way.
+_AT_ONCE = 64 << 20
 #: What is opened, whatever a file is called: Pillow would start Ghostscript for a PostScript file named .jpg.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 #: The most bytes a pixel that decoding took, of 17 kinds: Pillow's own four a pixel, four more turned, the array twice; and
@@ -117,9 +119,15 @@ def read_picture(
     if channels not in (1, 3):
         raise BadImage(f"a picture file gives 1 or 3 channels, not {channels}: pass arrays")
     try:
-        if isinstance(image, Path) and not stat.S_ISREG(mode := image.stat().st_mode):
-            # Opening a pipe would wait for somebody to write into it.
-            raise BadImage("is a directory" if stat.S_ISDIR(mode) else "is no regular file, but a pipe, socket or device")
+        if isinstance(image, Path):
+            found = image.stat()
+            if not stat.S_ISREG(found.st_mode):
+                # Opening a pipe would wait for somebody to write into it.
+                raise BadImage(
+                    "is a directory" if stat.S_ISDIR(found.st_mode) else "is no regular file, but a pipe, socket or device"
+                )
+            if found.st_size <= _AT_ONCE:
+                image = image.read_bytes()
         with _open(image) as opened:
             if opened.format != "PNG":
                 return _decode(opened, channels, shrink, cut)
