@@ -42,7 +42,7 @@ def _look(text: str, size: int) -> Any:
     if not text:
         return functools.partial(_cropped, size=size)
     recipe = parse(text)
-    if recipe.mixes:
+    if recipe.mixes_examples:
         return lambda batch: {
             name: found
             for name, found in recipe.batch(batch, seed=0, size=size, classes=CLASSES).items()
