@@ -12,6 +12,7 @@ import dataclasses
 import io
 import stat
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,10 +130,9 @@ def read_picture(
             if found.st_size <= _AT_ONCE:
                 image = image.read_bytes()
         with _open(image) as opened:
-            if opened.format != "PNG":
-                return _decode(opened, channels, shrink, cut)
-            opened.verify()  # the checksums of its chunks; the file must then be opened anew
-        with _open(image) as opened:
+            if opened.format == "PNG":
+                # Pillow's own `verify` would read the file once more from its beginning, piece by piece.
+                _check_chunks(image.read_bytes() if isinstance(image, Path) else image)
             return _decode(opened, channels, shrink, cut)
     except BadImage:
         raise
@@ -144,6 +144,23 @@ def read_picture(
         if isinstance(error, OSError) and error.strerror:
             raise BadImage(f"cannot be read ({error.strerror})") from error
         raise BadImage(f"cannot be decoded ({str(error)[:100] or type(error).__name__})") from error
+
+
+def _check_chunks(file: bytes) -> None:
+    """Compares the checksums of a PNG's chunks, up to its last one (PNG Specification, 5.3).
+
+    Raises:
+      BadImage: one is wrong, or the file ends before.
+    """
+    view, at, kind = memoryview(file), 8, b""
+    while kind != b"IEND":
+        length, kind = int.from_bytes(view[at : at + 4]), bytes(view[at + 4 : at + 8])
+        end = at + 8 + length
+        if len(view) < end + 4:
+            raise BadImage("cannot be decoded (the file is cut short)")
+        if zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4]):
+            raise BadImage(f"cannot be decoded (broken PNG file: the checksum of its chunk {kind.decode('latin1')!r} is wrong)")
+        at = end + 4
 
 
 def _open(image: bytes | Path) -> Image.Image:
