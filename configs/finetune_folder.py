@@ -9,7 +9,8 @@
 split off to validate on and a tenth to test on, and workdir/splits.json says which. `train` is `head`, `full`,
 `from:STAGE`, or `head+full` (the default): the head alone first, then everything at a tenth of the rate.
 
-Measured 2026-11-24 on two CPU cores (x86-64, AVX-512), jax 0.10.2, EfficientNet-Lite0, `--config.seed=0`, `1`, `2`:
+Measured 2026-11-24 on two CPU cores (x86-64, AVX-512), jax 0.10.2, EfficientNet-Lite0, `--config.seed=0`, `1`, `2`, when
+mirroring was drawn on the host and JPEGs were decoded in full; not measured again since:
 
     path=sign-digits,size=96   2,062 photos of hands showing ten digits (ardamavi/Sign-Language-Digits-Dataset), split by us:
                                validation after the head alone 82.8, 83.3, 81.8 %; test (208 photos) 99.5, 99.5, 100.0 %.

@@ -35,7 +35,7 @@ def finetune(
     """Fine-tunes a pretrained network on `source`.
 
     Args:
-      source: a folder of class folders, `csv:FILE`, `tfds:NAME`.
+      source: a folder of class folders, `csv:FILE`, `hf:OWNER/REPO`, ...; see `jaxft.open_data`.
       workdir: folder of the run; one that was begun there with the same arguments is continued.
       model: a name of `jaxft.list_models()`.
       pretrained: a tag, file, URL, `package:` or `hf:` source; None starts from random weights.

@@ -32,7 +32,8 @@ from jaxft.features import (
 from jaxft.losses import wants_forward
 from jaxft.parallel import batch_parts, process_rows, put_batch
 from jaxft.paths import is_remote, open_path
-from jaxft.plan import Phase, Plan
+from jaxft.phases import Phase
+from jaxft.plan import Plan
 from jaxft.train import make_eval_step
 from jaxft.typing import ApplyFn, Batch, ModelState, Params
 

@@ -17,7 +17,8 @@ from jaxft.explain.step import missing_devices, sizes_of_mesh
 from jaxft.explain.table import sent
 from jaxft.inputs import features_of
 from jaxft.parallel import peak_bytes
-from jaxft.plan import Phase, Plan, make_plan
+from jaxft.phases import Phase
+from jaxft.plan import Plan, make_plan
 from jaxft.tuning import parameter_table
 
 

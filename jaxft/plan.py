@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
 from jaxft import losses, tree
@@ -23,12 +21,11 @@ from jaxft.errors import JaxftError, near
 from jaxft.features import DTYPES
 from jaxft.models import IMAGENET, Model, build, is_tag, split_tag
 from jaxft.models import pretrained as pretrained_record
-from jaxft.optim import Schedule, make_optimizer
 from jaxft.parallel import parse_rules, put
+from jaxft.phases import Phase, make_phases
 from jaxft.preprocessing import on_pixels
 from jaxft.tasks import Task, get_task
-from jaxft.tuning import FreezeSpec, Group, make_mask
-from jaxft.typing import ApplyFn, Batch, LossFn, Mask, ModelState, Params
+from jaxft.typing import ApplyFn, Batch, LossFn, ModelState, Params
 from jaxft.weights import is_repository, load_model, open_repository
 
 #: Keys that take one of a few words.
@@ -41,25 +38,6 @@ CHOICES = {
     "parallel.frozen_dtype": ("float32", "bfloat16"),
     "parallel.batch_norm": ("global", "replica"),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Phase:
-    """A stretch of steps [start, stop) with its own mask and optimizer. The schedule counts from `start`."""
-
-    name: str
-    start: int
-    stop: int
-    mask: Mask
-    tx: optax.GradientTransformation
-    schedule: Schedule
-    groups: tuple[Group, ...] | None
-
-    @property
-    def trained(self) -> list[str]:
-        """'/' paths of the trained leaves, in the order of `jax.tree.leaves`."""
-        flat, _ = jax.tree_util.tree_flatten_with_path(self.mask)
-        return [jax.tree_util.keystr(path, simple=True, separator="/") for path, trained in flat if trained]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -308,50 +286,6 @@ def _interval(clock: Clock, duration: str | int, where: str) -> int:
     if steps < 1:
         raise JaxftError(f"{where} is {duration!r}: it must be at least one step")
     return steps
-
-
-def make_phases(config: ConfigDict, clock: Clock, params: Params, stages: Mapping[str, tuple[str, ...]]) -> list[Phase]:
-    """The phases of a config for a network of these parameters (arrays or shapes) and stages."""
-    phases: list[Phase] = []
-    start = 0
-    for name in sorted(config.phases):
-        section = config.phases[name]
-        where = f"config.phases.{name}"
-        length = clock.steps(section.length, f"{where}.length")
-        if length == 0:
-            continue
-        spec = FreezeSpec.parse(section.train, section.freeze or ())
-        mask = make_mask(spec, params, stages)
-        settings = {**config.optim.to_dict(), **section.optim.to_dict()}
-        if section.lr is not None:
-            settings["lr"] = section.lr
-        tx, schedule, groups = _optimizer(settings, clock, params, mask, length, where)
-        phases.append(Phase(name, start, start + length, mask, tx, schedule, groups))
-        start += length
-    if not phases:
-        raise JaxftError("config.phases has no phase of at least one step")
-    return phases
-
-
-def _optimizer(
-    settings: dict[str, Any], clock: Clock, params: Params, mask: Mask, length: int, where: str
-) -> tuple[optax.GradientTransformation, Schedule, tuple[Group, ...] | None]:
-    settings = dict(settings)
-    warmup = clock.steps(settings.pop("warmup"), f"{where}.optim.warmup")
-    step_every = settings.pop("step_every")
-    groups = (Group("all", ("**",)),) if settings.pop("decay_norms_and_biases") else None
-    tx, schedule = call(
-        make_optimizer,
-        settings,
-        f"{where}.optim",
-        params=params,
-        mask=mask,
-        total_steps=length,
-        warmup_steps=warmup,
-        step_every=None if step_every is None else clock.steps(step_every, f"{where}.optim.step_every"),
-        groups=groups,
-    )
-    return tx, schedule, groups
 
 
 def _record(config: ConfigDict, splits: Splits, model: Model) -> dict[str, Any]:

@@ -39,7 +39,8 @@ from jaxft.parallel import (
     start,
 )
 from jaxft.paths import open_path
-from jaxft.plan import Phase, Plan, make_plan
+from jaxft.phases import Phase
+from jaxft.plan import Plan, make_plan
 from jaxft.progress import Progress, StopSignals, Stopwatch
 from jaxft.report import Judged, judge, write_report, write_samples
 from jaxft.standing import Standing

@@ -15,7 +15,8 @@ from jaxft import tree
 from jaxft.checkpoint import Checkpoints
 from jaxft.errors import JaxftError
 from jaxft.parallel import batch_parts, gathered, param_shardings, parse_rules, replicate, replicated, state_shardings
-from jaxft.plan import Phase, Plan
+from jaxft.phases import Phase
+from jaxft.plan import Plan
 from jaxft.standing import Standing
 from jaxft.train import TrainState, create_state, make_train_step, remat_options
 from jaxft.typing import ApplyFn, Batch, ModelState, Params

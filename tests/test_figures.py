@@ -304,3 +304,22 @@ def test_leaves_of_the_phase_that_began_last_are_named(make):
     figures.add(2, _made(2, (2,)))
     with pytest.raises(JaxftError, match="the gradient of stage2/kernel; "):
         figures.look()
+
+
+def test_advice_is_said_once_a_phase_and_only_where_there_is_any(figures, capsys):
+    given = iter(["", "more threads", "more threads still"])
+    asked = []
+    figures.begin(LEAVES, [], lambda timing: asked.append(timing["wait_share"]) or next(given))
+    for step in range(1, 5):
+        figures.add(step, _made(step))
+        figures.end_window(step, "phase1", jax.numpy.float32(0.5))
+        figures.settle()
+    assert len(asked) == 2
+    said = capsys.readouterr().out
+    assert said.count("more threads") == 1
+    assert "still" not in said
+    figures.begin(LEAVES, [], lambda timing: next(given))
+    figures.add(5, _made(5))
+    figures.end_window(5, "phase2", jax.numpy.float32(0.5))
+    figures.settle()
+    assert "more threads still" in capsys.readouterr().out

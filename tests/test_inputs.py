@@ -61,7 +61,7 @@ def figures(workdir):
 @pytest.fixture(scope="module")
 def cached(tmp_path_factory, recipe, one_device):
     workdir = tmp_path_factory.mktemp("cached") / "run"
-    assert train(read_config(str(recipe), CACHED), workdir).status == "finished"
+    assert train(read_config(str(recipe), CACHED), workdir, strict=True).status == "finished"  # each function compiled once
     return workdir
 
 

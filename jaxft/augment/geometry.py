@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -44,7 +45,7 @@ def random_rotation(
 
 
 def scale_matrix(key: jax.Array, size: Size, *, low: float = 0.8, high: float = 1.25) -> jax.Array:
-    return at.scaled(jnp.exp(_between(key, jnp.log(low), jnp.log(high))))  # type: ignore[arg-type]
+    return at.scaled(jnp.exp(_between(key, math.log(low), math.log(high))))
 
 
 def random_scale(
@@ -156,7 +157,7 @@ def random_window(
     rows, columns = size
     area, shape, x, y = jax.random.uniform(key, (4, 10))
     pixels = rows * columns * (scale[0] + (scale[1] - scale[0]) * area)
-    low, high = jnp.log(ratio[0]), jnp.log(ratio[1])
+    low, high = math.log(ratio[0]), math.log(ratio[1])
     aspect = jnp.exp(low + (high - low) * shape)
     width, height = jnp.round(jnp.sqrt(pixels * aspect)), jnp.round(jnp.sqrt(pixels / aspect))
     fits = (width > 0) & (width <= columns) & (height > 0) & (height <= rows)

@@ -9,7 +9,6 @@ from typing import Any
 
 from jaxft.augment import mix
 from jaxft.augment.recipe import MATRICES, PIXELS, Augment, Operation, Window
-from jaxft.augment.warp import INTERPOLATIONS
 from jaxft.errors import JaxftError, near
 
 #: Lists by name. A name may stand in a list.
@@ -78,8 +77,6 @@ def parse(text: str | Augment, *, interpolation: str = "bilinear", fill: float =
     """
     if isinstance(text, Augment):
         return text
-    if interpolation not in INTERPOLATIONS:
-        raise JaxftError(f"no interpolation is called '{interpolation}'; there are {', '.join(INTERPOLATIONS)}")
     window = Window()
     operations: list[Operation] = []
     for place, (name, given) in enumerate(_calls(text)):
@@ -106,13 +103,15 @@ def parse(text: str | Augment, *, interpolation: str = "bilinear", fill: float =
 def _calls(text: str) -> list[tuple[str, tuple[list[Any], dict[str, Any]]]]:
     """(name, (positional, named options)) of each entry, names of `AUGMENTS` replaced by what they stand for."""
     try:
-        entries = ast.parse(f"[{text}]", mode="eval").body.elts  # type: ignore[attr-defined]
-    except (SyntaxError, ValueError) as error:
+        listed = ast.parse(f"[{text}]", mode="eval").body
+    except (SyntaxError, ValueError):
+        listed = None
+    if not isinstance(listed, ast.List):
         raise JaxftError(
             f"the augmentations '{text}' cannot be read: names with commas between, e.g. 'random_flip, random_rotation(10)'"
-        ) from error
+        )
     found: list[tuple[str, tuple[list[Any], dict[str, Any]]]] = []
-    for entry in entries:
+    for entry in listed.elts:
         call = entry if isinstance(entry, ast.Call) else None
         name = call.func if call is not None else entry
         if not isinstance(name, ast.Name):
@@ -145,6 +144,9 @@ def _options(name: str, given: tuple[list[Any], dict[str, Any]]) -> Mapping[str,
     p = bound.arguments.get("p", 0.5)
     if not isinstance(p, int | float) or not 0 <= p <= 1:
         raise JaxftError(f"'{name}': p is {p!r}: a probability lies between 0 and 1")
+    alpha = bound.arguments.get("alpha", 1.0)
+    if not isinstance(alpha, int | float) or not alpha > 0:
+        raise JaxftError(f"'{name}': alpha is {alpha!r}: it must be above 0")
     return bound.arguments
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxft.augment import color
 from jaxft.augment import warp as at
 from jaxft.augment.draws import beta, dirichlet
+from jaxft.errors import JaxftError
 
 IDENTITY = "identity"
 GEOMETRY = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
@@ -150,6 +151,8 @@ def rand_augment(
     fill: float = 0.0,
 ) -> jax.Array:
     """RandAugment (Cubuk et al., 2019): `num_ops` operations of 14, each as strong as `magnitude` of `bins - 1`."""
+    if not 0 <= magnitude <= bins - 1:
+        raise JaxftError(f"magnitude is {magnitude}: it must lie in 0 to {bins - 1}, one less than bins")
     numbers, levels = draw(key, num_ops, RAND_AUGMENT, jnp.float32(magnitude / (bins - 1)))
     return chain(image, numbers, levels, RAND_AUGMENT, interpolation=interpolation, fill=fill)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jaxft.errors import JaxftError, near
+
 INTERPOLATIONS = ("bilinear", "nearest")
 
 
@@ -103,9 +105,17 @@ def warp(
       interpolation: "bilinear" (not antialiased, as in torchvision's `affine`) or "nearest".
       fill: what lies outside the picture.
 
+    Raises:
+      JaxftError: another interpolation.
+
     Returns:
       f32 [h, w, C]. Differentiable by a float image and, where bilinear, by the matrix.
     """
+    if interpolation not in INTERPOLATIONS:
+        raise JaxftError(
+            f"no interpolation is called '{interpolation}'{near(interpolation, INTERPOLATIONS)}; there are "
+            f"{' and '.join(INTERPOLATIONS)}"
+        )
     height, width, channels = image.shape
     rows, columns = size or (height, width)
     y, x = jnp.mgrid[:rows, :columns].astype(jnp.float32)

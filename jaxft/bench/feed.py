@@ -16,7 +16,7 @@ INPUT = "input"
 
 
 def open_source(data: str) -> Source:
-    """All training examples of a data set (`folder:PATH`, `csv:FILE`, `tfds:NAME`), with classes as labels.
+    """All training examples of a data set (see `jaxft.data.open_data`), with classes as labels.
 
     Raises:
       JaxftError: whatever does not fit.

@@ -104,8 +104,7 @@ def make_work(
       seed: of weights and images.
       source: training reads its images from here, as a run does, instead of finding them on the devices; classes from 0
         to `num_classes`.
-      augment: what training does to the images first; see `jaxft.augment.parse`. Random images without a crop are augmented as
-        those of a run are; what they cost does not depend on what they show.
+      augment: what training does to the images first; see `jaxft.augment.parse`. A crop that stands first is `source`'s.
 
     Raises:
       JaxftError: whatever does not fit: no such network, stage or optimizer, a batch that does not split over the devices.

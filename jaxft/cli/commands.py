@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from jaxft import models
 from jaxft.cli import data as data_commands
 from jaxft.cli.config import UsageError, read_config
-from jaxft.cli.output import check_folder, write
+from jaxft.cli.output import check_folder, show, write
 from jaxft.columns import aligned
 from jaxft.compiling import deterministic
 from jaxft.errors import JaxftError
@@ -47,9 +47,7 @@ def inspect(options: argparse.Namespace, overrides: Sequence[str]) -> int:
 def explain(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     memory = None if options.memory_gb is None else options.memory_gb * 1e9
     found = explain_step(_config_on(options, overrides), phase=options.phase, memory=memory, run=options.run)
-    print(found.to_json() if options.json == "-" else found)
-    if options.json and options.json != "-":
-        write(options.json, found.to_json())
+    show(found, options.json)
     return 0
 
 
@@ -67,9 +65,7 @@ def compile(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         remedies=options.remedies,
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    print(found.to_json() if options.json == "-" else found, flush=True)
-    if options.json and options.json != "-":
-        write(options.json, found.to_json())
+    show(found, options.json)
     short = [phase for phase in found.phases if not phase.fits]
     if short:
         needs = "; ".join(
@@ -170,9 +166,7 @@ def verify(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         reference=options.reference,
         keep=options.keep,
     )
-    print(receipt.to_json() if options.json == "-" else receipt)
-    if options.json and options.json != "-":
-        write(options.json, receipt.to_json())
+    show(receipt, options.json)
     return 0 if receipt.equal else 1
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxft.cli.config import read_config
-from jaxft.cli.output import check_folder, write
+from jaxft.cli.output import check_folder, show
 
 _COMMANDS = {
     "check": "look at every picture: classes, sizes, unreadable files, duplicates; with a page of pictures",
@@ -23,18 +23,18 @@ def add_commands(parser: argparse.ArgumentParser, parser_class: type[argparse.Ar
     made = {name: commands.add_parser(name, help=text, description=text) for name, text in _COMMANDS.items()}
     for name in ("check", "convert"):
         made[name].add_argument(
-            "source", metavar="SOURCE", help="a folder, or csv:, parquet:, hf:, wds:, records:, tfds:, python: (see README)"
+            "source", metavar="SOURCE", help="a folder, or csv:, parquet:, hf:, wds:, records:, tfds:, python: (docs/data.md)"
         )
         made[name].add_argument("--task", default="classify", help="classify, multilabel, soft or regression")
         made[name].add_argument("--data-dir", metavar="FOLDER", help="of tensorflow-datasets")
-        made[name].add_argument("--threads", type=int, help="that decode; one a core if not given")
+        made[name].add_argument("--threads", type=int, help="that read the pictures")
     made["check"].add_argument("--sheet", metavar="FILE", help="write a page of HTML with pictures there")
     made["check"].add_argument("--json", metavar="FILE", help="write all figures there; - is standard output")
     made["check"].add_argument(
         "--near", type=int, metavar="BITS", help="of 64 in which pictures that look alike may differ; -1 does not look for them"
     )
     made["convert"].add_argument("out", metavar="OUT", help="the folder to make")
-    made["convert"].add_argument("--shards", type=int, metavar="N", help="files of each split; about 256 MB each if not given")
+    made["convert"].add_argument("--shards", type=int, metavar="N", help="files of the largest split; 1 GiB each if not given")
     made["convert"].add_argument("--max-side", type=int, metavar="PIXELS", help="larger pictures are made smaller")
     made["convert"].add_argument("--quality", type=int, default=95, help="of JPEGs that are made smaller")
     made["convert"].add_argument("--max-bad-fraction", type=float, default=0.0, help="of unreadable pictures to leave out")
@@ -66,9 +66,7 @@ def _check(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         sheet=Path(options.sheet) if options.sheet else None,
         data_dir=options.data_dir,
     )
-    print(survey.to_json() if options.json == "-" else survey)
-    if options.json and options.json != "-":
-        write(options.json, survey.to_json())
+    show(survey, options.json)
     return 0
 
 

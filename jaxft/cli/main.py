@@ -89,7 +89,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     made["eval"].add_argument("--workdir", required=True, help="folder of a run, or one of its checkpoints")
     made["eval"].add_argument("--split", choices=("train", "val", "test"), help="val, or all of --data, if not given")
-    made["eval"].add_argument("--data", help="other data than the run's own: a folder, csv:FILE, tfds:NAME")
+    made["eval"].add_argument("--data", help="other data than the run's own, as config.data.source")
     made["eval"].add_argument("--batch-size", type=int, default=64)
     made["eval"].add_argument("--json", action="store_true", help="print JSON")
 
@@ -120,7 +120,7 @@ def make_parser() -> argparse.ArgumentParser:
     made["bench"].add_argument("--per-device", action="store_true", help="--batch is of each device (weak scaling)")
     made["bench"].add_argument("--optimizer", default="sgd", help="sgd (momentum 0.9), adam or adamw")
     made["bench"].add_argument("--accum-steps", type=int, default=1, help="microbatches a training step")
-    made["bench"].add_argument("--data", help="a folder, csv:FILE, tfds:NAME; drawn JPEGs if not given")
+    made["bench"].add_argument("--data", help="as config.data.source; drawn JPEGs if not given")
     made["bench"].add_argument("--rounds", type=int, default=5, help="how often each is timed, in turns")
     made["bench"].add_argument("--seconds", type=float, default=2.0, help="how long a round lasts at least")
     made["bench"].add_argument("--json", metavar="FILE", help="also write everything measured as JSON")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 from jaxft.cli.config import UsageError
 
@@ -19,3 +20,16 @@ def write(file: str, text: str) -> None:
         Path(file).write_text(text)
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror}") from error
+
+
+class Told(Protocol):
+    """What a command found: text for a person, JSON for a program."""
+
+    def to_json(self) -> str: ...
+
+
+def show(found: Told, json: str | None) -> None:
+    """Prints what was found, or its JSON where `json` is "-"; another `json` is a file that gets it besides."""
+    print(found.to_json() if json == "-" else found, flush=True)
+    if json and json != "-":
+        write(json, found.to_json())

@@ -231,18 +231,19 @@ def _write(
         columns["group"] = [group for piece in pieces.values() for group in piece.groups or [""] * len(piece)]
     pq.write_table(pa.table(columns), folder / EXAMPLES, compression="zstd")
     found = _fingerprint(pieces, class_names, digests)
+    splits = {split: len(piece) for split, piece in pieces.items()}
     index = {
         "format": FORMAT,
         "task": task,
         "class_names": list(class_names),
-        "splits": {split: len(piece) for split, piece in pieces.items()},
+        "splits": splits,
         "shards": [dataclasses.asdict(shard) for shard in made],
         "examples": hashlib.sha256((folder / EXAMPLES).read_bytes()).hexdigest(),
         "fingerprint": found,
     }
     write_whole(folder / INDEX, json.dumps(index, indent=1) + "\n")
     total = sum(shard.bytes for shard in made)
-    return Conversion(folder, index["splits"], len(made), total, reencoded, found, ())  # type: ignore[arg-type]
+    return Conversion(folder, splits, len(made), total, reencoded, found, ())
 
 
 def _column(labels: np.ndarray) -> pa.Array:

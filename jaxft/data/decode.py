@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import mmap
 import stat
 import warnings
 import zlib
@@ -31,7 +32,7 @@ ImageFile.LOAD_TRUNCATED_IMAGES = False
 #: Pillow warns of metadata it repairs. `catch_warnings` in many threads would in the end silence everybody's warnings.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 #: Files up to this size are read at once: Pillow asks for them in many small pieces, and threads get in each other's way.
-_AT_ONCE = 64 << 20
+_AT_ONCE = 16 << 20
 #: What is opened, whatever a file is called: Pillow would start Ghostscript for a PostScript file named .jpg.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 #: The most bytes a pixel that decoding took, of 17 kinds: Pillow's own four a pixel, four more turned, the array twice; and
@@ -132,7 +133,11 @@ def read_picture(
         with _open(image) as opened:
             if opened.format == "PNG":
                 # Pillow's own `verify` would read the file once more from its beginning, piece by piece.
-                _check_chunks(image.read_bytes() if isinstance(image, Path) else image)
+                if isinstance(image, Path):
+                    with image.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                        _check_chunks(mapped)
+                else:
+                    _check_chunks(image)
             return _decode(opened, channels, shrink, cut)
     except BadImage:
         raise
@@ -146,21 +151,24 @@ def read_picture(
         raise BadImage(f"cannot be decoded ({str(error)[:100] or type(error).__name__})") from error
 
 
-def _check_chunks(file: bytes) -> None:
+def _check_chunks(file: bytes | mmap.mmap) -> None:
     """Compares the checksums of a PNG's chunks, up to its last one (PNG Specification, 5.3).
 
     Raises:
       BadImage: one is wrong, or the file ends before.
     """
-    view, at, kind = memoryview(file), 8, b""
-    while kind != b"IEND":
-        length, kind = int.from_bytes(view[at : at + 4]), bytes(view[at + 4 : at + 8])
-        end = at + 8 + length
-        if len(view) < end + 4:
-            raise BadImage("cannot be decoded (the file is cut short)")
-        if zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4]):
-            raise BadImage(f"cannot be decoded (broken PNG file: the checksum of its chunk {kind.decode('latin1')!r} is wrong)")
-        at = end + 4
+    at, kind = 8, b""
+    with memoryview(file) as view:
+        while kind != b"IEND":
+            length, kind = int.from_bytes(view[at : at + 4]), bytes(view[at + 4 : at + 8])
+            end = at + 8 + length
+            if len(view) < end + 4:
+                raise BadImage("cannot be decoded (the file is cut short)")
+            if zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4]):
+                raise BadImage(
+                    f"cannot be decoded (broken PNG file: the checksum of its chunk {kind.decode('latin1')!r} is wrong)"
+                )
+            at = end + 4
 
 
 def _open(image: bytes | Path) -> Image.Image:

@@ -57,7 +57,8 @@ def advice(times: LoadTimes, images_per_second: float, wait_share: float, *, cor
     """
     if wait_share < WAITING or not times.pictures:
         return ""
-    cores = cores or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cores is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cost, busy = times.computing / times.pictures, times.busy / times.pictures
     wanted = images_per_second / (1 - min(wait_share, 0.99))
     line = (

@@ -77,9 +77,9 @@ def open_data(
     pieces, names, notes = find_data(
         source, task=task, max_bad_fraction=max_bad_fraction, data_dir=data_dir, group=group, class_names=class_names
     )
-    settings = {"val_fraction": val_fraction, "test_fraction": test_fraction, "split_seed": split_seed}
+    settings: dict[str, Any] = {"val_fraction": val_fraction, "test_fraction": test_fraction, "split_seed": split_seed}
     if group is not None:
-        settings["group"] = group  # type: ignore[assignment]
+        settings["group"] = group
     notes += dict.fromkeys(part.note for part in pieces.values() if isinstance(part, Stored) and part.note)
     notes += groups_across({split: part for split, part in pieces.items() if split != "all"})
     splits, ours = _split(pieces, settings, manifest, task)

@@ -25,7 +25,8 @@ from jaxft.explain.step import compile_step, trace_step
 from jaxft.explain.traffic import main_memory_bytes
 from jaxft.parallel import Memory, make_mesh, memory_of
 from jaxft.parallel.targets import Figures, Target, TooLarge, parse_target, prepare, target_devices, too_large
-from jaxft.plan import Phase, Plan, make_plan
+from jaxft.phases import Phase
+from jaxft.plan import Plan, make_plan
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,7 +27,8 @@ from jaxft.explain.step import (
 from jaxft.explain.verdict import Verdict
 from jaxft.parallel import Limit, device_limit, fits, make_mesh, peak_bytes
 from jaxft.parallel.memory import SHARE
-from jaxft.plan import Phase, Plan, make_plan
+from jaxft.phases import Phase
+from jaxft.plan import Plan, make_plan
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,8 @@ from jaxft.explain.step import Devices
 from jaxft.explain.table import size
 from jaxft.parallel import FLOOR, gigabytes, unsplit
 from jaxft.parallel.rules import owner_of
-from jaxft.plan import Phase, Plan
+from jaxft.phases import Phase
+from jaxft.plan import Plan
 from jaxft.states import abstract_state, param_places
 
 

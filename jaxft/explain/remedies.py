@@ -12,7 +12,8 @@ from jaxft.config import call
 from jaxft.explain.roofline import homes
 from jaxft.models import build
 from jaxft.parallel import batch_parts
-from jaxft.plan import Phase, Plan, make_phases
+from jaxft.phases import Phase, make_phases
+from jaxft.plan import Plan
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,8 @@ from jaxft.inputs import features_of
 from jaxft.ops import plain_ops
 from jaxft.parallel import Memory, batch_sharding, check_batch_size, make_mesh, memory_of
 from jaxft.parallel.mesh import fixed_sizes
-from jaxft.plan import Phase, Plan
+from jaxft.phases import Phase
+from jaxft.plan import Plan
 from jaxft.states import abstract_state, jit_train_step
 from jaxft.train import make_objective
 from jaxft.typing import ApplyFn

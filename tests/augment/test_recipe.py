@@ -93,6 +93,8 @@ def test_what_is_random_and_what_changes_labels_is_known():
         ("random_resized_crop((0.5, 1.5))", "shares of the area between 0 and 1"),
         ("random_resized_crop(0.5, ratio=(2, 1))", "random_resized_crop(0.5, (2, 1)): shares"),
         ("mixup(p=0.5), cutmix", "they need one p, not 0.5 and 1.0"),
+        ("random_flip] + [random_grey", "cannot be read"),
+        ("mixup(0)", "'mixup': alpha is 0: it must be above 0"),
         ("random_flip(p=1.5)", "'random_flip': p is 1.5: a probability lies between 0 and 1"),
         ("random_flip(p='often')", "p is 'often'"),
         ("random_flip random_grey", "cannot be read: names with commas between"),
@@ -114,6 +116,13 @@ def test_options_of_another_kind_are_found_before_a_run():
     parse(LONG).check(3)
     for text in ("random_rotation('far')", "random_color(hue='red')", "random_blur(2)", "rand_augment(num_ops='two')"):
         with pytest.raises(JaxftError, match=f"the augmentations '{text[:8]}.* cannot work"):
+            parse(text).check(3)
+    for text, said in (
+        ("rand_augment(magnitude=40)", "magnitude is 40: it must lie in 0 to 30"),
+        ("trivial_augment(interpolation='nearset')", "did you mean 'nearest'"),
+        ("random_scale(0)", "cannot work"),
+    ):
+        with pytest.raises(JaxftError, match=said):
             parse(text).check(3)
     with pytest.raises(JaxftError, match="1 or 3 channels, not 5"):
         parse("random_grey").check(5)

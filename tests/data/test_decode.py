@@ -549,3 +549,20 @@ def test_a_picture_says_what_its_file_says():
         assert (found.kind, found.mode, found.height, found.width, found.orientation) == (name, "RGB", 21, 30, 6)
     found = MODULE.read_picture(PIXELS[..., 0])
     assert (found.kind, found.mode, found.height, found.width, found.orientation) == ("array", "L", 21, 30, 1)
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_file_too_large_to_be_read_at_once_gives_the_same_pixels_and_reasons(kind, tmp_path, monkeypatch):
+    file = tmp_path / "picture"
+    content, _ = FILES[kind]
+    file.write_bytes(content)
+    expected = decode(file)
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(content[: len(content) // 2])
+    with pytest.raises(BadImage) as before:
+        decode(damaged)
+    monkeypatch.setattr(importlib.import_module("jaxft.data.decode"), "_AT_ONCE", 0)
+    np.testing.assert_array_equal(decode(file), expected)
+    with pytest.raises(BadImage) as after:
+        decode(damaged)
+    assert str(after.value) == str(before.value)
