@@ -89,7 +89,7 @@ def run(table: Path, augment: str, loss: dict[str, Any], seed: int, epochs: tupl
     config.input.augment = augment
     config.loss.options.update(loss)
     config.train.patience = None
-    config.train.eval_every = "2 epochs"
+    config.train.eval_every = f"{sum(epochs) / 10:g} epochs"
     config.phases.phase1 = phase(train="head", length=f"{epochs[0]} epochs", lr=3e-3)
     config.phases.phase2 = phase(train="full", length=f"{epochs[1]} epochs", lr=3e-4)
     config.log.tensorboard = False

@@ -1,7 +1,8 @@
 """jaxft's side of `loading.py`: `jaxft.data.train_batches`. See `serve.py` for the protocol.
 
 A work is {"variant", "root", "records", "examples", "batch", "size", "threads"}; a variant is "folder" or "records", with
-"+full" JPEGs are decoded at their full size whatever is needed of them.
+"+processes" as many processes decode as else threads, with "+full" JPEGs are decoded at their full size whatever is needed of
+them.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from jaxft.preprocessing import Preprocessing
 def prepare(work: dict[str, Any]) -> Prepared:
     kind, *options = work["variant"].split("+")
     sources = {"folder": f"folder:{work['root']}", "records": f"records:{work['records']}"}
-    if kind not in sources or not {"full"}.issuperset(options):
+    if kind not in sources or not {"full", "processes"}.issuperset(options):
         raise Missing(f"jaxft has no variant '{work['variant']}'")
     source = open_data(sources[kind], val_fraction=0.0, test_fraction=0.0).train
     check(len(source), work)
+    workers = {"processes" if "processes" in options else "threads": work["threads"]}
     batches = functools.partial(
         train_batches, source, Preprocessing(size=work["size"]), batch_size=work["batch"], seed=0,
-        augment="random_resized_crop", threads=work["threads"], scaled_decode="full" not in options,
+        augment="random_resized_crop", scaled_decode="full" not in options, **workers,
     )  # fmt: skip
     return fed(lambda: contextlib.closing(batches()), work["batch"])
 

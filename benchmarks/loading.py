@@ -50,10 +50,10 @@ def sides(cores: int) -> dict[str, tuple[str, list[str]]]:
     processes = sorted({0, 1, 2, cores})
     threads = [f"threads={cores}", "threads=default", f"batches={cores}"]
     return {
-        "jaxft, folder": ("jaxft", ["folder"]),
-        "jaxft, folder, decoded in full": ("jaxft", ["folder+full"]),
-        "jaxft, records": ("jaxft", ["records"]),
-        "jaxft, records, decoded in full": ("jaxft", ["records+full"]),
+        "jaxft, folder": ("jaxft", ["folder", "folder+processes"]),
+        "jaxft, folder, decoded in full": ("jaxft", ["folder+full", "folder+processes+full"]),
+        "jaxft, records": ("jaxft", ["records", "records+processes"]),
+        "jaxft, records, decoded in full": ("jaxft", ["records+full", "records+processes+full"]),
         "torchvision, PIL": ("torch", [f"PIL+workers={count}" for count in processes]),
         "torchvision, tensors": ("torch", [f"tensor+workers={count}" for count in processes]),
         "grain, files": ("grain", [f"files+{how}" for how in [*threads, "workers=0", f"workers={max(2, cores)}"]]),

@@ -53,6 +53,7 @@ def default_config() -> ConfigDict:
     config.input.sampler = "shuffle"  # every example once an epoch; "balanced", "sqrt": by class, see jaxft.data.order
     config.input.augment = "crop_flip"  # jaxft.augment.parse: "random_resized_crop(0.5), random_flip, random_rotation(10)"
     config.input.threads = config_dict.placeholder(int)  # None: one a core, at most 16
+    config.input.processes = 0  # that decode in the place of threads: for many cores and small pictures
     config.input.scaled_decode = True  # training decodes JPEGs much larger than wanted at a fraction of their size
 
     # jaxft.features: what the frozen stages before the first trained one give is computed once and kept in files.

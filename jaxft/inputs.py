@@ -76,10 +76,11 @@ def evaluate_pictures(
     mesh: Mesh,
 ) -> Evaluation:
     """Evaluates the whole network on a source of pictures."""
-    batch_size, threads = config.input.eval_batch_size, config.input.threads
+    given = config.input
     return evaluate_source(
-        eval_step, params, model_state, source, plan.model, batch_size=batch_size, mesh=mesh, threads=threads
-    )
+        eval_step, params, model_state, source, plan.model,
+        batch_size=given.eval_batch_size, mesh=mesh, threads=given.threads, processes=given.processes,
+    )  # fmt: skip
 
 
 def pictures(plan: Plan, config: ConfigDict, mesh: Mesh, eval_step: Callable[..., Any]) -> PhaseInput:
@@ -213,8 +214,8 @@ def phase_input(
         compute = augmented if views.augment is not None and views.augment.operations else as_read
         whole = fill(
             rows, lambda batch: compute(params, model_state, batch), source, views,
-            model=plan.model, seed=seed, mesh=mesh, threads=config.input.threads, scaled_decode=config.input.scaled_decode,
-            say=say, stop=stop,
+            model=plan.model, seed=seed, mesh=mesh, threads=config.input.threads, processes=config.input.processes,
+            scaled_decode=config.input.scaled_decode, say=say, stop=stop,
         )  # fmt: skip
         return rows.read() if whole else None
 

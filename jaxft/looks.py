@@ -52,6 +52,7 @@ def show_looks(config: ConfigDict, path: Path, *, examples: int = 6, looks: int 
         seed=config.seed,
         channels=channels,
         threads=config.input.threads,
+        processes=config.input.processes,
         scaled_decode=config.input.scaled_decode,
     )
     prepare = jax.jit(plan.augment_batch)

@@ -189,8 +189,9 @@ def _check_numbers(config: ConfigDict) -> None:
     for key, value in values.items():
         if value is not None and value < 1:
             raise JaxftError(f"config.{key} is {value}: it must be at least 1")
-    if config.input.threads is not None and config.input.threads < 0:
-        raise JaxftError(f"config.input.threads is {config.input.threads}: it must be at least 0")
+    for name in ("threads", "processes"):
+        if (config.input[name] or 0) < 0:
+            raise JaxftError(f"config.input.{name} is {config.input[name]}: it must be at least 0")
     if config.input.batch_size % config.train.accum_steps:
         raise JaxftError(
             f"config.train.accum_steps ({config.train.accum_steps}) does not divide config.input.batch_size "

@@ -1,16 +1,20 @@
-"""What a network expects of an image. It travels with the weights and reaches the data pipeline by itself."""
+"""What a network expects of an image. It travels with the weights and reaches the data pipeline by itself.
+
+No JAX is imported here: processes that decode pictures load this module (`jaxft.decoding`).
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxft.typing import ApplyFn, ModelState, Outputs, Params, Trains
+if TYPE_CHECKING:
+    import jax
+
+    from jaxft.typing import ApplyFn, ModelState, Outputs, Params, Trains
 
 INTERPOLATIONS = ("bilinear", "bicubic", "lanczos", "nearest")
 
@@ -61,15 +65,35 @@ class Preprocessing:
         return dataclasses.replace(self, mean=mean, std=std)
 
 
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """What is taken of a picture while it is read.
+
+    Attributes:
+      scale: share of the picture's area that a random window has, uniform in this range; None is no random window.
+      ratio: width over height of the window, log-uniform in this range.
+      margin: without a random window, pixels that the square in the middle of the picture is larger than the network's input,
+        for a crop on the device: the short side is resized to that. None: what an evaluation shows.
+    """
+
+    scale: tuple[float, float] | None = None
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    margin: int | None = None
+
+    def side(self, size: int) -> int:
+        """Of the square that is read for a network's input of `size`, in pixels."""
+        return size + (self.margin or 0)
+
+
 #: Pixels of 0 to 255 minus a mean, as Caffe's networks wanted them and Keras' conversions of these do. In RGB, as all is here.
 CAFFE = Preprocessing(mean=(123.68 / 255, 116.779 / 255, 103.939 / 255), std=(1 / 255,) * 3)
 
 
 def normalize(image: jax.Array, preprocessing: Preprocessing) -> jax.Array:
     """Turns uint8 pixels [..., C] into f32 `(x / 255 - mean) / std` [..., C], in one subtraction and one division."""
-    mean = jnp.asarray(np.array(preprocessing.mean) * 255, jnp.float32)
-    std = jnp.asarray(np.array(preprocessing.std) * 255, jnp.float32)
-    return (image.astype(jnp.float32) - mean) / std
+    mean = np.asarray(np.array(preprocessing.mean) * 255, np.float32)
+    std = np.asarray(np.array(preprocessing.std) * 255, np.float32)
+    return (image.astype(np.float32) - mean) / std
 
 
 def on_pixels(apply: ApplyFn, preprocessing: Preprocessing) -> ApplyFn:

@@ -77,7 +77,7 @@ def check(name: str, folder: Path, pictures: Path, python: str) -> dict[str, Any
     import jaxft
     from jaxft import tree
     from jaxft.data import decode
-    from jaxft.data.transforms import eval_transform
+    from jaxft.decoding.transforms import eval_transform
     from jaxft.preprocessing import normalize
     from jaxft.verify import run_layers
     from jaxft.verify.verify import in_float64, originals

@@ -1,4 +1,4 @@
-"""Writes tests/data/fixtures/transforms.npz: what torchvision makes of the seeded pictures of tests/data/pictures.py.
+"""Writes tests/decoding/fixtures/transforms.npz: what torchvision makes of the seeded pictures of tests/data/pictures.py.
 
 Needs torch and torchvision, in an environment of its own:  python scripts/make_transform_fixtures.py
 """
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "data"))
 import pictures  # noqa: E402
 
-OUT = ROOT / "tests" / "data" / "fixtures" / "transforms.npz"
+OUT = ROOT / "tests" / "decoding" / "fixtures" / "transforms.npz"
 DRAWS = 20_000
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from jaxft.data.decode import decode
 from jaxft.data.duplicates import NEAR, alike, near_pairs, perceptual_hash
 from jaxft.data.sources import find_pictures
+from jaxft.decoding.decode import decode
 
 
 def saved(image: Image.Image, quality: int) -> Image.Image:

@@ -166,6 +166,7 @@ def test_features_are_shared_by_runs_that_differ_in_nothing_they_depend_on(recip
         ("optim.lr=1e-4", False, set()),
         ("input.eval_batch_size=5", False, set()),
         ("input.threads=1", False, set()),
+        ("input.processes=2", False, set()),
     ):
         found = prepared(recipe, tmp_path, f"--config.{setting}", changes_plan=changes_plan)[2]
         assert sorted(name.split("-")[0] for name in found - had) == sorted(changed), setting

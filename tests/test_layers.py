@@ -10,8 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "jaxft"
 
 LAYERS = [
-    {"columns", "errors", "files", "heap", "paths", "tree", "typing", "preprocessing", "ops"},
-    {"models", "tuning", "optim", "losses", "metrics", "augment"},
+    {"columns", "errors", "files", "heap", "paths", "tree", "typing", "preprocessing", "streams", "ops"},
+    {"models", "tuning", "optim", "losses", "metrics", "augment", "decoding"},
     {"weights", "data"},
     {"parallel", "train", "tasks", "evaluate", "features", "verify", "checkpoint", "items", "manifest", "compiling"},
     {
@@ -131,3 +131,9 @@ def test_importing_every_module_loads_neither_torch_nor_tensorflow():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_a_process_that_decodes_loads_no_jax():
+    code = "import sys, jaxft.decoding.worker\nprint([name for name in ('jax', 'flax', 'pyarrow') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -22,30 +22,11 @@ import jax.numpy as jnp
 from jaxft.augment import geometry, mix, pixels, policies
 from jaxft.augment.warp import warp
 from jaxft.errors import JaxftError
+from jaxft.preprocessing import Window
 from jaxft.typing import Batch
 
 # Apart from dropout and all else that a run draws.
 _USE = 0x6A61
-
-
-@dataclasses.dataclass(frozen=True)
-class Window:
-    """What is taken of a picture while it is read.
-
-    Attributes:
-      scale: share of the picture's area that a random window has, uniform in this range; None is no random window.
-      ratio: width over height of the window, log-uniform in this range.
-      margin: without a random window, pixels that the square in the middle of the picture is larger than the network's input,
-        for a crop on the device: the short side is resized to that. None: what an evaluation shows.
-    """
-
-    scale: tuple[float, float] | None = None
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    margin: int | None = None
-
-    def side(self, size: int) -> int:
-        """Of the square that is read for a network's input of `size`, in pixels."""
-        return size + (self.margin or 0)
 
 
 #: What changes places, by what draws its matrix; what changes pixels.
@@ -107,7 +88,7 @@ class Augment:
       fill: what lies outside the picture, 0 to 255.
     """
 
-    window: Window = Window()
+    window: Window = dataclasses.field(default_factory=Window)
     operations: tuple[Operation, ...] = ()
     interpolation: str = "bilinear"
     fill: float = 0.0

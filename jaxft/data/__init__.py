@@ -1,7 +1,6 @@
 """Data: where examples come from, how they are split, decoded, ordered and batched. NumPy on the host, no TensorFlow."""
 
 from jaxft.data.classes import class_counts, imbalance
-from jaxft.data.decode import BadImage, decode
 from jaxft.data.examine import check_data
 from jaxft.data.feeding import LoadTimes, advice
 from jaxft.data.open import open_data
@@ -10,7 +9,8 @@ from jaxft.data.pipeline import eval_batches, row_batches, train_batches
 from jaxft.data.sources import Arrays, Files, Source, Splits, Stored, predict_source
 from jaxft.data.splits import write_manifest
 from jaxft.data.survey import Survey
-from jaxft.data.transforms import eval_transform, read_eval, read_train
+from jaxft.decoding.decode import BadImage, decode
+from jaxft.decoding.transforms import eval_transform, read_eval, read_train
 
 __all__ = [
     "SAMPLERS",

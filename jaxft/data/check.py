@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from jaxft.data.decode import BadImage, decode
 from jaxft.data.sources import Source
+from jaxft.decoding.decode import BadImage, decode
 from jaxft.errors import JaxftError
 
 

@@ -22,10 +22,10 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from filelock import FileLock, Timeout
 from PIL import Image
 
-from jaxft.data.decode import BadImage, decode
 from jaxft.data.open import find_data
 from jaxft.data.records import EXAMPLES, FORMAT, INDEX, Shard, open_shard, pack, read_index
 from jaxft.data.sources import Source, Stored, fingerprint
+from jaxft.decoding.decode import BadImage, decode
 from jaxft.errors import JaxftError
 from jaxft.files import write_whole
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jaxft.data.decode import read_picture
 from jaxft.data.duplicates import perceptual_hash
-from jaxft.data.memory import held
 from jaxft.data.sources import Source
+from jaxft.decoding.decode import read_picture
+from jaxft.decoding.memory import held
 from jaxft.errors import JaxftError
 
 #: JPEGs are decoded, and other pictures averaged, until the short side has this many pixels or up to twice as many.

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxft.data.decode import decode
 from jaxft.data.sources import Arrays, Source, Stored
 from jaxft.data.tables import check_shares
+from jaxft.decoding.decode import decode
 from jaxft.errors import JaxftError
 
 _SPLITS = ("train", "val", "test", "all")

@@ -3,9 +3,8 @@
 Position p = step * batch + j of the endless stream belongs to epoch p // n. Which examples an epoch of n positions shows is
 the sampler's; `permutation(seed, epoch)` says in which order. Batches run across the borders of epochs, and any position is
 reached at once, so a resumed run needs only its step. "shuffle" shows every example exactly once an epoch; "balanced" and
-"sqrt" draw by class, see `Order`. Permutations are NumPy's, drawn from Philox keyed by (seed, epoch): Philox is a
-counter-based generator whose stream NumPy keeps stable; grain's shuffle would give the same contract, but its stream is an
-internal of grain.
+"sqrt" draw by class, see `Order`. Permutations are NumPy's, from the streams of `jaxft.streams`; grain's shuffle would give the
+same contract, but its stream is an internal of grain.
 """
 
 from __future__ import annotations
@@ -19,11 +18,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxft.errors import JaxftError, near
+from jaxft.streams import CLASS, ORDER, stream
 
 SAMPLERS = ("shuffle", "balanced", "sqrt")
-
-# Different uses of one seed must not share a stream. 3 is the splits'.
-_ORDER, _AUGMENT, _CLASS = 1, 2, 4
 
 #: Threads ask for examples of one epoch at once: one of them makes its list, the others wait.
 _LISTING = threading.Lock()
@@ -131,28 +128,14 @@ def _drawn(seed: int, label: int, members: np.ndarray, start: int, stop: int) ->
     together = max(1, 1024 // len(members))  # passes that one generator draws: a class of one example is not slow
     block = together * len(members)
     blocks = range(start // block, -(-stop // block))
-    drawn = [
-        _generator(seed, _CLASS, number, label).permuted(np.tile(members, (together, 1)), axis=1).ravel() for number in blocks
-    ]
+    drawn = [stream(seed, CLASS, number, label).permuted(np.tile(members, (together, 1)), axis=1).ravel() for number in blocks]
     return np.concatenate([members[:0], *drawn])[start - blocks.start * block :][: stop - start]
 
 
 @functools.lru_cache(maxsize=4)
 def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
     """The order of an epoch: int64 [n]."""
-    return _generator(seed, _ORDER, epoch, 0).permutation(n)
-
-
-def augment_rng(seed: int, shown: int, index: int) -> np.random.Generator:
-    """The randomness of one example in one pass over it, whatever batch, thread or host it falls to."""
-    return _generator(seed, _AUGMENT, shown, index)
-
-
-def _generator(seed: int, use: int, epoch: int, index: int) -> np.random.Generator:
-    """Philox with key (seed, use) and the counter's upper words (epoch, index): no two streams ever overlap."""
-    key = np.array([seed % 2**64, use], np.uint64)
-    counter = np.array([0, 0, index, epoch], np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+    return stream(seed, ORDER, epoch).permutation(n)
 
 
 def batch_positions(step: int, batch_size: int, rows: Sequence[int]) -> list[int]:

@@ -1,28 +1,21 @@
-"""Batches on the host: decoded and resized in threads, a few ahead, uint8 until the device."""
+"""Batches on the host: decoded and resized in threads or processes, a few ahead, uint8 until the device."""
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from collections.abc import Generator, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from jaxft.augment import Augment, parse
-from jaxft.data.decode import BadImage
 from jaxft.data.feeding import LoadTimes
-from jaxft.data.order import Order, augment_rng, batch_positions
+from jaxft.data.loading import Loader, Shown
+from jaxft.data.order import Order, batch_positions
 from jaxft.data.sources import Source
-from jaxft.data.transforms import read_eval, read_train
+from jaxft.decoding.worker import Reading
 from jaxft.errors import JaxftError
 from jaxft.preprocessing import Preprocessing
 
 HostBatch = dict[str, np.ndarray]
-
-#: A picture that is due: how often it was shown before, and its example.
-Shown = tuple[int, int]
 
 
 def train_batches(
@@ -37,6 +30,7 @@ def train_batches(
     channels: int = 3,
     rows: Sequence[int] | np.ndarray | None = None,
     threads: int | None = None,
+    processes: int = 0,
     prefetch: int = 2,
     scaled_decode: bool = True,
     times: LoadTimes | None = None,
@@ -57,6 +51,8 @@ def train_batches(
       rows: of the global batch that are yielded; None is all. See `jaxft.parallel.process_rows`.
       threads: that decode; None is one a core, at most 16; 0 is none: a batch is made when it is asked for. Batches do not
         depend on it.
+      processes: that decode in the place of threads, for more cores than Python's lock lets threads use. They get files and
+        bytes; pictures that are pixels already are resized in threads.
       prefetch: batches made ahead.
       scaled_decode: JPEGs much larger than what is wanted are decoded at a fraction of their size.
       times: is told how long pictures take.
@@ -78,9 +74,8 @@ def train_batches(
     order = Order(seed, len(source), source.labels, sampler)
     chosen = _rows(rows, batch_size)
 
-    def load(item: Shown) -> np.ndarray:
-        rng = augment_rng(seed, *item)
-        return _named(source, item[1], read_train, preprocessing, rng, window, channels=channels, scaled=scaled_decode)
+    reading = Reading(preprocessing, channels, window, seed, scaled_decode)
+    loader = Loader(source, reading, threads, processes, times or LoadTimes())
 
     def plan() -> Iterator[list[Shown]]:
         step = start_step
@@ -89,7 +84,7 @@ def train_batches(
             step += 1
 
     def batches() -> Generator[HostBatch, None, None]:
-        for items, pictures in _ahead(load, plan(), threads, prefetch, times):
+        for items, pictures in loader.ahead(plan(), prefetch):
             batch = _batch(source, [index for _, index in items], pictures, len(items))
             yield {**batch, "shown": np.array([shown % 2**31 for shown, _ in items], np.int32)}
 
@@ -105,6 +100,7 @@ def eval_batches(
     channels: int = 3,
     rows: Sequence[int] | np.ndarray | None = None,
     threads: int | None = None,
+    processes: int = 0,
     prefetch: int = 2,
 ) -> Generator[HostBatch, None, None]:
     """Every example once, in order; the last batch is filled up with rows of mask 0, so all have one shape.
@@ -120,19 +116,24 @@ def eval_batches(
         raise JaxftError(f"the batch size is {batch_size}")
     size, chosen = len(source), _rows(rows, batch_size)
 
-    def load(index: int) -> np.ndarray:
-        return _named(source, index, read_eval, preprocessing, channels)
+    loader = Loader(source, Reading(preprocessing, channels), threads, processes)
 
-    def plan() -> Iterator[list[int]]:
+    def plan() -> Iterator[list[Shown]]:
         for step in range(-(-size // batch_size)):
             positions = batch_positions(step, batch_size, chosen)
             # A process whose share is all padding still decodes one example to fill its rows with.
-            yield [position for position in positions if position < size] or [0]
+            yield [(0, position) for position in positions if position < size] or [(0, 0)]
 
     def batches() -> Generator[HostBatch, None, None]:
-        for step, (items, pictures) in enumerate(_ahead(load, plan(), threads, prefetch)):
+        for step, (items, pictures) in enumerate(loader.ahead(plan(), prefetch)):
             positions = batch_positions(step, batch_size, chosen)
-            yield _batch(source, items, pictures, len(chosen), real=sum(position < size for position in positions))
+            yield _batch(
+                source,
+                [index for _, index in items],
+                pictures,
+                len(chosen),
+                real=sum(position < size for position in positions),
+            )
 
     return batches()
 
@@ -148,6 +149,7 @@ def row_batches(
     first_epoch: int = 0,
     channels: int = 3,
     threads: int | None = None,
+    processes: int = 0,
     prefetch: int = 2,
     scaled_decode: bool = True,
 ) -> Generator[HostBatch, None, None]:
@@ -157,23 +159,19 @@ def row_batches(
       rows: for each batch its rows, at least one and at most `batch_size`.
       batch_size: batches are filled up to it with their last picture.
       augment: None shows examples as an evaluation does, in every pass.
-      source, preprocessing, seed, channels, threads, prefetch, scaled_decode: as of `train_batches`.
+      source, preprocessing, seed, channels, threads, processes, prefetch, scaled_decode: as of `train_batches`.
 
     Yields:
       `image` uint8 [batch_size, S, S, C], `shown` and `index` int32 [batch_size].
     """
-
-    def load(item: Shown) -> np.ndarray:
-        if augment is None:
-            return _named(source, item[1], read_eval, preprocessing, channels)
-        rng, window = augment_rng(seed, *item), augment.window
-        return _named(source, item[1], read_train, preprocessing, rng, window, channels=channels, scaled=scaled_decode)
+    window = None if augment is None else augment.window
+    loader = Loader(source, Reading(preprocessing, channels, window, seed, scaled_decode), threads, processes)
 
     def plan() -> Iterator[list[Shown]]:
         for some in rows:
             yield [(first_epoch + row // len(source), row % len(source)) for row in some]
 
-    for items, pictures in _ahead(load, plan(), threads, prefetch):
+    for items, pictures in loader.ahead(plan(), prefetch):
         more = batch_size - len(items)
         numbers = np.array(items + [items[-1]] * more, np.int32)
         yield {"image": np.stack(pictures + [pictures[-1]] * more), "shown": numbers[:, 0], "index": numbers[:, 1]}
@@ -181,14 +179,6 @@ def row_batches(
 
 def _rows(rows: Sequence[int] | np.ndarray | None, batch_size: int) -> Sequence[int]:
     return range(batch_size) if rows is None else [int(row) for row in rows]
-
-
-def _named(source: Source, index: int, read: Callable[..., np.ndarray], *given: Any, **options: Any) -> np.ndarray:
-    """Reads an example's picture; where that fails, the error names it."""
-    try:
-        return read(source[index][0], *given, **options)
-    except BadImage as error:
-        raise BadImage(f"{source.names[index]}: {error}") from error
 
 
 def _batch(source: Source, numbers: list[int], pictures: list[np.ndarray], size: int, real: int | None = None) -> HostBatch:
@@ -200,48 +190,3 @@ def _batch(source: Source, numbers: list[int], pictures: list[np.ndarray], size:
         "mask": (np.arange(size) < real).astype(np.float32),
         "index": index,
     }
-
-
-def _ahead(
-    load: Callable[[Any], Any],
-    plan: Iterator[list[Any]],
-    threads: int | None,
-    prefetch: int,
-    times: LoadTimes | None = None,
-) -> Generator[tuple[list[Any], list[Any]], None, None]:
-    """Loads the lists of `plan` in threads, `prefetch` of them ahead, and yields each with what was loaded, in order.
-
-    An error in a thread is raised where its batch is due. Closing the generator ends the threads.
-    """
-    workers = threads if threads is not None else min(16, os.cpu_count() or 1)
-    if workers < 0:
-        raise JaxftError(f"threads is {threads}: it must be at least 0")
-    times = times or LoadTimes()
-    times.threads = workers
-    timed = times.timed(load)
-    if not workers:
-        for items in plan:
-            yield items, [timed(item) for item in items]
-        return
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="jaxft-data")
-    waiting: deque[tuple[list[Any], list[Future[list[Any]]]]] = deque()
-
-    def some(items: list[Any]) -> list[Any]:
-        return [timed(item) for item in items]
-
-    def loaded() -> tuple[list[Any], list[Any]]:
-        items, futures = waiting.popleft()
-        return items, [one for future in futures for one in future.result()]
-
-    try:
-        for items in plan:
-            # A task for each thread and more, so that none waits long for another, but not one for each small picture.
-            few = max(1, len(items) // (4 * workers))
-            tasks = [pool.submit(some, items[at : at + few]) for at in range(0, len(items), few)]
-            waiting.append((items, tasks))
-            if len(waiting) > prefetch:
-                yield loaded()
-        while waiting:
-            yield loaded()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

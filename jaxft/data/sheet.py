@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jaxft.data.decode import decode
 from jaxft.data.sources import Source
 from jaxft.data.survey import Group, SplitSurvey, Survey, table_of
+from jaxft.decoding.decode import decode
 from jaxft.errors import JaxftError
 from jaxft.files import write_whole
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 
-from jaxft.data.decode import BadImage, decode
+from jaxft.decoding.decode import BadImage, decode
 from jaxft.errors import JaxftError
 
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".avif", ".tif", ".tiff", ".ppm", ".pgm"))

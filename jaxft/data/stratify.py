@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxft.errors import JaxftError
+from jaxft.streams import SPLIT, stream
 
 #: Quantile bins by which values are spread where groups must stay together.
 _BINS = 10
@@ -37,7 +38,7 @@ def stratified(
     """
     if not 0 <= fraction < 1:
         raise JaxftError(f"a fraction of {fraction} cannot be split off: it must lie in [0, 1)")
-    rng = np.random.Generator(np.random.Philox(key=np.array([seed % 2**64, 3], np.uint64)))
+    rng = stream(seed, SPLIT)
     if not fraction:
         chosen = np.zeros(0, int)
     elif groups is not None:

@@ -103,6 +103,7 @@ def evaluate_source(
     batch_size: int,
     mesh: Mesh,
     threads: int | None = None,
+    processes: int = 0,
 ) -> Evaluation:
     """Evaluates a data source on all devices of `mesh`.
 
@@ -112,7 +113,7 @@ def evaluate_source(
       model: its preprocessing and channels.
       batch_size: over all devices; rounded up to a multiple of them.
       mesh: from `jaxft.parallel.make_mesh`.
-      threads: that decode.
+      threads, processes: that decode; see `jaxft.data.train_batches`.
     """
     size = -(-batch_size // batch_parts(mesh)) * batch_parts(mesh)
     batches = eval_batches(
@@ -122,6 +123,7 @@ def evaluate_source(
         channels=model.in_channels,
         rows=process_rows(mesh, size),
         threads=threads,
+        processes=processes,
     )
     put = functools.partial(put_batch, mesh=mesh)
     return evaluate(eval_step, params, model_state, batches, expect=len(source), put=put)

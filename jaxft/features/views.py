@@ -78,6 +78,7 @@ def fill(
     seed: int,
     mesh: Mesh,
     threads: int | None = None,
+    processes: int = 0,
     scaled_decode: bool = True,
     say: Callable[[str], None],
     stop: Callable[[], bool],
@@ -88,8 +89,8 @@ def fill(
       rows: where they are kept.
       compute: batch (`image` uint8 [B, S, S, C], `shown` and `index` int32 [B]) -> features [B, ...]; see `Prefix.run`.
       source, views, model, seed: the examples and how they look.
-      mesh, threads: devices, and threads that decode.
-      scaled_decode: see `jaxft.data.train_batches`.
+      mesh: devices.
+      threads, processes, scaled_decode: see `jaxft.data.train_batches`.
       say: is told how far it is, now and then.
       stop: asked before every block; where it says True, what was done is recorded and kept.
 
@@ -113,6 +114,7 @@ def fill(
         first_epoch=views.first_epoch,
         channels=model.in_channels,
         threads=threads,
+        processes=processes,
         scaled_decode=scaled_decode,
     )
     start = saved = time.monotonic()

@@ -70,6 +70,7 @@ def run(capsys):
         (["--config.data.task=segment"], "no task is called 'segment'"),
         (["--config.data.val_fraction=0"], "no validation split; set config.data.val_fraction"),
         (["--config.input.threads=-1"], "config.input.threads is -1: it must be at least 0"),
+        (["--config.input.processes=-1"], "config.input.processes is -1: it must be at least 0"),
         (["--stric"], "unrecognized arguments: --stric"),
         (["--resume"], "unrecognized arguments: --resume"),
     ],

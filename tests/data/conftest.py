@@ -1,15 +1,8 @@
 """What the data tests share: `pictures.py` by name, and folders of small pictures."""
 
-from pathlib import Path
-
 import numpy as np
 import pictures
 import pytest
-
-
-@pytest.fixture(scope="session")
-def fixtures():
-    return Path(__file__).parent / "fixtures"
 
 
 @pytest.fixture

@@ -2,13 +2,11 @@
 
 import threading
 
-import pytest
-
 from jaxft.data import LoadTimes, advice
 
 
-def times(*, pictures=1000, busy=0.02, computing=0.015, threads=2):
-    return LoadTimes(threads=threads, pictures=pictures, busy=pictures * busy, computing=pictures * computing)
+def times(*, pictures=1000, busy=0.02, computing=0.015, workers=2):
+    return LoadTimes(workers=workers, pictures=pictures, busy=pictures * busy, computing=pictures * computing)
 
 
 def test_where_nothing_waits_nothing_is_said():
@@ -28,6 +26,8 @@ def test_where_the_cores_are_the_limit_smaller_files_are_advised():
 def test_where_storage_is_the_limit_more_threads_are_advised():
     line = advice(times(computing=0.001), 100.0, 0.5, cores=8)
     assert "the cores are not the limit: set config.input.threads above 2" in line
+    assert "config.input.processes=8" in line
+    assert "processes" not in advice(times(computing=0.001, workers=1), 100.0, 0.5, cores=8), "one thread waits for no other"
 
 
 def test_a_device_that_only_waits_is_no_division_by_zero():
@@ -39,26 +39,19 @@ def test_the_cores_are_those_that_the_process_may_use(monkeypatch):
     assert "5 cores make" in advice(times(), 300.0, 0.3)
 
 
-def test_threads_add_up_what_they_take():
-    kept = LoadTimes(threads=4)
-    timed = kept.timed(lambda item: item * 2)
-    found = []
-    workers = [threading.Thread(target=lambda: found.extend(timed(number) for number in range(100))) for _ in range(4)]
+def test_where_processes_read_more_of_them_are_advised():
+    kept = times(computing=0.001)
+    kept.processes = True
+    line = advice(kept, 100.0, 0.5, cores=8)
+    assert "20.0 ms in one of 2 processes" in line
+    assert line.endswith("set config.input.processes above 2, or read from a faster disk")
+
+
+def test_workers_add_up_what_they_take():
+    kept = LoadTimes(workers=4)
+    workers = [threading.Thread(target=lambda: [kept.add(2, 0.5, 0.25) for _ in range(1000)]) for _ in range(4)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    assert kept.pictures == 400
-    assert sorted(found) == sorted(2 * (number % 100) for number in range(400))
-    assert kept.busy >= 0
-
-
-def test_a_picture_that_fails_is_not_counted():
-    kept = LoadTimes()
-
-    def fail(item):
-        raise ValueError("no picture")
-
-    with pytest.raises(ValueError, match="no picture"):
-        kept.timed(fail)(1)
-    assert kept.pictures == 0
+    assert (kept.pictures, kept.busy, kept.computing) == (8000, 2000.0, 1000.0)

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft.data.order import SAMPLERS, Order, augment_rng, batch_examples, batch_positions, permutation
+from jaxft.data.order import SAMPLERS, Order, batch_examples, batch_positions, permutation
 from jaxft.errors import JaxftError
+from jaxft.streams import augment_rng
 
 SEEDS = st.integers(-(2**63), 2**64)
 COUNTS = st.lists(st.integers(0, 12), min_size=1, max_size=6).filter(any)

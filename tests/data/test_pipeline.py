@@ -26,9 +26,11 @@ from jaxft.data import (
     read_train,
     train_batches,
 )
-from jaxft.data.order import augment_rng, permutation
+from jaxft.data.order import permutation
+from jaxft.decoding import memory
 from jaxft.errors import JaxftError
 from jaxft.preprocessing import Preprocessing
+from jaxft.streams import augment_rng
 
 TINY = Preprocessing(size=3, resize=3)
 SMALL = Preprocessing(size=12, resize=14)
@@ -392,6 +394,8 @@ def test_what_does_not_fit_is_said_at_once_and_not_at_the_first_batch():
 def test_fewer_threads_than_none_are_refused():
     with pytest.raises(JaxftError, match="threads is -2: it must be at least 0"):
         next(train_batches(numbered(5), TINY, batch_size=2, seed=0, threads=-2))
+    with pytest.raises(JaxftError, match="processes is -1: it must be at least 0"):
+        train_batches(numbered(5), TINY, batch_size=2, seed=0, processes=-1)
     with pytest.raises(JaxftError, match="threads is -2: it must be at least 0"):
         next(eval_batches(numbered(5), TINY, batch_size=2, threads=-2))
 
@@ -409,10 +413,60 @@ def test_without_threads_a_batch_is_made_when_it_is_asked_for():
 def test_the_times_of_pictures_are_kept(threads):
     times = LoadTimes()
     take(train_batches(Counted(20, pause=0.01), TINY, batch_size=4, seed=0, threads=threads, prefetch=0, times=times), 3)
-    assert times.threads == threads
+    assert times.workers == threads
     assert times.pictures == 12
     assert 0.12 <= times.busy < 5
     assert times.computing < times.busy
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_processes_make_the_batches_that_threads_make(photos, processes):
+    for kind in ({"augment": "crop_flip"}, {"augment": "random_flip"}, {"augment": "random_resized_crop(0.3)", "channels": 1}):
+        one, other = (
+            take(train_batches(photos, SMALL, batch_size=5, seed=4, start_step=2, **kind, **workers), 4)
+            for workers in ({"threads": 2}, {"processes": processes})
+        )
+        for threaded, processed in zip(one, other, strict=True):
+            same(threaded, processed)
+    one, other = (
+        list(eval_batches(photos, SMALL, batch_size=4, **kind)) for kind in ({"threads": 2}, {"processes": processes})
+    )
+    for threaded, processed in zip(one, other, strict=True):
+        same(threaded, processed)
+    assert not data_threads()
+
+
+def test_pixels_and_what_processes_may_not_decode_are_read_here(photos, monkeypatch):
+    class Mixed:
+        labels, names = photos.labels, photos.names
+
+        def __len__(self):
+            return len(photos)
+
+        def __getitem__(self, index):
+            image, label = photos[index]
+            return [image, image.read_bytes(), decode(image)][index % 3], label
+
+    monkeypatch.setattr(memory, "MAX_BYTES", 2 * 16 * 700)  # some are larger than half of it, some are not
+    options = {"batch_size": 11, "seed": 0, "augment": "random_resized_crop(0.3)", "scaled_decode": False}
+    times = LoadTimes()
+    (one,) = take(train_batches(photos, SMALL, threads=0, **options), 1)
+    (other,) = take(train_batches(Mixed(), SMALL, processes=2, times=times, **options), 1)
+    same(one, other)
+    assert (times.workers, times.processes) == (2, True)
+    assert times.pictures >= 11
+    assert times.computing > 0
+
+
+def test_a_picture_that_a_process_cannot_read_is_named_where_its_batch_is_due(photos, tmp_path):
+    for name in photos.names:
+        (tmp_path / name).write_bytes((photos.root / name).read_bytes())
+    (tmp_path / photos.names[9]).write_bytes(b"no picture")
+    batches = eval_batches(dataclasses.replace(photos, root=tmp_path), SMALL, batch_size=4, processes=2)
+    next(batches), next(batches)
+    with pytest.raises(BadImage, match=rf"^{photos.names[9]}: "):
+        next(batches)
+    assert not data_threads()
 
 
 def test_closing_the_generator_ends_its_threads(photos):

@@ -8,7 +8,7 @@ import numpy as np
 import pictures
 import pytest
 
-from jaxft.data.transforms import eval_transform
+from jaxft.decoding.transforms import eval_transform
 from jaxft.errors import JaxftError
 from jaxft.models import architecture_of, build, list_models, pretrained_records
 from jaxft.preprocessing import Preprocessing, normalize

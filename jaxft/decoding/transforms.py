@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxft.augment import Window
-from jaxft.data.decode import decode
+from jaxft.decoding.decode import decode
 from jaxft.errors import JaxftError, near
-from jaxft.preprocessing import Preprocessing
+from jaxft.preprocessing import Preprocessing, Window
 
 #: Left, top, right, bottom, in pixels.
 Box = tuple[float, float, float, float]
@@ -62,7 +61,7 @@ def eval_transform(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarr
 
 
 def read_eval(image: bytes | Path | np.ndarray, preprocessing: Preprocessing, channels: int = 3, **options: Any) -> np.ndarray:
-    """`eval_transform` of a picture that is not decoded yet; `options` are of `jaxft.data.decode`."""
+    """`eval_transform` of a picture that is not decoded yet; `options` are of `jaxft.decoding.decode`."""
     if isinstance(image, np.ndarray):
         return eval_transform(decode(image, channels, **options), preprocessing)
 
@@ -104,7 +103,7 @@ def read_train(
     """Reads what training takes of a picture: uint8 [S, S, C], S of `window.side`.
 
     Args:
-      image: see `jaxft.data.decode`.
+      image: see `jaxft.decoding.decode`.
       preprocessing: size and interpolation.
       rng: decides the window.
       window: which part.

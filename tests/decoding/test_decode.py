@@ -22,7 +22,7 @@ from jaxft.data import BadImage, decode
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 # The package's name `decode` is the function.
-MODULE = importlib.import_module("jaxft.data.decode")
+MODULE = importlib.import_module("jaxft.decoding.decode")
 PIXELS = smooth(21, 30)
 ORIENTATION = 0x0112
 MUTANTS = 300
@@ -561,7 +561,7 @@ def test_a_file_too_large_to_be_read_at_once_gives_the_same_pixels_and_reasons(k
     damaged.write_bytes(content[: len(content) // 2])
     with pytest.raises(BadImage) as before:
         decode(damaged)
-    monkeypatch.setattr(importlib.import_module("jaxft.data.decode"), "_AT_ONCE", 0)
+    monkeypatch.setattr(importlib.import_module("jaxft.decoding.decode"), "_AT_ONCE", 0)
     np.testing.assert_array_equal(decode(file), expected)
     with pytest.raises(BadImage) as after:
         decode(damaged)

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-from jaxft.data.memory import held
-from jaxft.data.signatures import what_else
+from jaxft.decoding.memory import TooMuch, held
+from jaxft.decoding.signatures import what_else
 from jaxft.errors import JaxftError
 
 #: Pixels beyond which a picture is refused before it is decoded (JPEGs are first halved as far as their format allows).
@@ -139,7 +139,7 @@ def read_picture(
                 else:
                     _check_chunks(image)
             return _decode(opened, channels, shrink, cut)
-    except BadImage:
+    except (BadImage, TooMuch):
         raise
     except UnidentifiedImageError as error:
         raise BadImage(what_else(_head(image))) from error

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pictures import png_file
 
-from jaxft.data import memory
+from jaxft.decoding import memory
 
 
 @pytest.fixture
@@ -62,7 +62,8 @@ CODE = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from jaxft.data import decode, memory
+from jaxft.data import decode
+from jaxft.decoding import memory
 threads, memory.MAX_BYTES = int(sys.argv[1]), int(sys.argv[2])
 def peak():
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024

@@ -8,8 +8,9 @@ from pictures import CASES, CROPS, INTERPOLATIONS, LARGE, SHARES, crop_figures, 
 from PIL import Image
 
 from jaxft.augment import AUGMENTS, Window, parse
-from jaxft.data import decode, eval_transform, read_eval, read_train, transforms
-from jaxft.data.transforms import random_box, resize
+from jaxft.data import decode, eval_transform, read_eval, read_train
+from jaxft.decoding import transforms
+from jaxft.decoding.transforms import random_box, resize
 from jaxft.errors import JaxftError
 from jaxft.preprocessing import Preprocessing
 
