@@ -84,6 +84,7 @@ def run_bench(
     accum_steps: int = 1,
     augment: str = "crop_flip",
     data: str | None = None,
+    processes: int = 0,
     rounds: int = 5,
     seconds: float = 2.0,
     seed: int = 0,
@@ -101,6 +102,7 @@ def run_bench(
       per_device: `batches` are a device's (weak scaling) instead of all devices' (strong scaling).
       augment: what "+augment" does and "input" reads; see `jaxft.augment.parse`.
       data: what is read, as `config.data.source`; None reads JPEGs drawn into a temporary folder.
+      processes: that decode what is read, in the place of threads.
       rounds, seconds: a piece of work is timed so many times, for at least so long.
       say: hears what is being done.
 
@@ -136,10 +138,11 @@ def run_bench(
         source = None
         if any(part == INPUT or _split(part)[1] for part, *_ in asked):
             source = open_source(data or str(draw_photos(Path(stack.enter_context(tempfile.TemporaryDirectory())))))
+        given = {**options, "seed": seed, "augment": augment, "processes": processes}
         for part, batch, count, accumulate in asked:
             row = Row(model, part, batch, size, dtype, count)
             try:
-                work = _make(model, part, batch, count, accumulate, source, {**options, "seed": seed, "augment": augment})
+                work = _make(model, part, batch, count, accumulate, source, given)
                 work.run(1)
             except OutOfMemory as error:
                 row = dataclasses.replace(row, error=str(error))
@@ -159,7 +162,7 @@ def _make(
     model: str, part: str, batch: int, count: int, accum_steps: int, source: Source | None, options: dict[str, Any]
 ) -> Work:
     if part == INPUT and source is not None:
-        options = {key: options[key] for key in ("size", "seed", "augment")}
+        options = {key: options[key] for key in ("size", "seed", "augment", "processes")}
         return make_input_work(model, source, batch=batch, **options)
     bare, reads, augmented = _split(part)
     arguments = {"batch": batch, "devices": count, "accum_steps": accum_steps, **options}

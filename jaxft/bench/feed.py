@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -44,9 +45,16 @@ def draw_photos(folder: Path, *, count: int = 256, seed: int = 0) -> Path:
 
 
 def make_input_work(
-    model: str, source: Source, *, batch: int, size: int | None = None, seed: int = 0, augment: str = "crop_flip"
+    model: str,
+    source: Source,
+    *,
+    batch: int,
+    size: int | None = None,
+    seed: int = 0,
+    augment: str = "crop_flip",
+    processes: int = 0,
 ) -> Work:
-    """The training pipeline alone: reading, decoding, cropping and batching on the host, with its default threads.
+    """The training pipeline alone: reading, decoding, cropping and batching on the host, in threads, one a core.
 
     Args:
       model: whose preprocessing the pictures get.
@@ -55,16 +63,18 @@ def make_input_work(
       size: pixels; None is the network's own.
       seed: of order and augmentation.
       augment: whose window is read.
+      processes: that decode, in the place of threads.
 
     Raises:
       JaxftError: no such network, a batch or size that does not fit.
     """
     preprocessing = build(model, size=size).preprocessing
-    train_batches(source, preprocessing, batch_size=batch, seed=seed, augment=augment).close()
+    given: dict[str, Any] = {"batch_size": batch, "seed": seed, "augment": augment, "processes": processes}
+    train_batches(source, preprocessing, **given).close()
 
     def run(calls: int) -> float:
         # Begun before the clock and ended after it: the next to be timed shares the cores with nobody.
-        batches = train_batches(source, preprocessing, batch_size=batch, seed=seed, augment=augment)
+        batches = train_batches(source, preprocessing, **given)
         next(batches)
         start = time.perf_counter()
         for _ in range(calls):

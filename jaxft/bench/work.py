@@ -88,6 +88,7 @@ def make_work(
     seed: int = 0,
     source: Source | None = None,
     augment: str = "none",
+    processes: int = 0,
 ) -> Work:
     """Compiles a training or evaluation step and puts random weights and random uint8 images on the devices.
 
@@ -105,6 +106,7 @@ def make_work(
       source: training reads its images from here, as a run does, instead of finding them on the devices; classes from 0
         to `num_classes`.
       augment: what training does to the images first; see `jaxft.augment.parse`. A crop that stands first is `source`'s.
+      processes: that decode what `source` gives, in the place of threads.
 
     Raises:
       JaxftError: whatever does not fit: no such network, stage or optimizer, a batch that does not split over the devices.
@@ -125,8 +127,9 @@ def make_work(
         run = _on_device(compiled, carried, images)
     else:
         read = functools.partial(
-            train_batches, source, net.preprocessing, batch_size=batch, channels=net.in_channels, seed=seed, augment=augment
-        )
+            train_batches, source, net.preprocessing,
+            batch_size=batch, channels=net.in_channels, seed=seed, augment=augment, processes=processes,
+        )  # fmt: skip
         run = _reading(compiled, carried, read, mesh, batch, wait_shares)
     pixels, kind = net.preprocessing.size, jax.devices()[0].platform
     return Work(

@@ -115,6 +115,7 @@ def bench(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         optimizer=options.optimizer,
         accum_steps=options.accum_steps,
         augment=options.augment,
+        processes=options.processes,
         data=options.data,
         rounds=options.rounds,
         seconds=options.seconds,

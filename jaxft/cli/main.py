@@ -112,6 +112,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="train, eval, input (the pipeline alone), or what is trained: head, from:STAGE, a stage; "
         "a training with +data behind it (train+data) reads its data as a run does, with +augment it augments its images",
     )
+    made["bench"].add_argument("--processes", type=int, default=0, help="as config.input.processes")
     made["bench"].add_argument("--augment", default="crop_flip", metavar="LIST", help="as config.input.augment")
     made["bench"].add_argument("--batch", default="8", metavar="N,...", help="images a step, over all devices")
     made["bench"].add_argument("--size", type=int, help="pixels; the network's own if not given")

@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from types import TracebackType
+from typing import IO
 
 import numpy as np
 
@@ -26,10 +27,17 @@ from jaxft.errors import JaxftError
 
 #: Bytes of the pictures that a process reads before it is heard again.
 _SHARED = 4 << 20
-#: glibc gives memory back to the system as soon as it is freed, and each picture would pay for its pages again: up to 64 MB stay.
+#: glibc gives memory back to the system as it is freed, and each picture would pay for its pages again: 64 MB stay.
 _HEAP = {"MALLOC_TRIM_THRESHOLD_": "67108864", "MALLOC_MMAP_THRESHOLD_": "67108864"}
 #: Seconds in which a process that is told to end does so.
 _PATIENCE = 10.0
+
+
+def _nameless() -> IO[bytes]:
+    """A file that is gone with the last process that has it open; in memory, where the system has such files."""
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("jaxft-pictures"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 class Process:
@@ -51,7 +59,7 @@ class Process:
         self._shape = (reading.side, reading.side, reading.channels)
         self._most = max(1, _SHARED // int(np.prod(self._shape)))
         size = self._most * int(np.prod(self._shape))
-        with tempfile.TemporaryFile() as file:  # without a name: it is gone with the last process that has it open
+        with _nameless() as file:
             file.truncate(size)
             self._mapped = mmap.mmap(file.fileno(), size)
             try:

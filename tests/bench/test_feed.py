@@ -31,6 +31,9 @@ def test_the_pipeline_is_timed_alone(source):
     work = make_input_work("resnet18", source, batch=4, size=32)
     assert (work.images, work.devices, work.flops, work.part) == (4, 0, None, "input")
     assert work.run(2) > 0
+    assert make_input_work("resnet18", source, batch=4, size=32, processes=2).run(2) > 0
+    with pytest.raises(JaxftError, match="processes is -1"):
+        make_input_work("resnet18", source, batch=4, size=32, processes=-1)
 
 
 def test_training_that_reads_its_data_tells_how_long_it_waited(source, monkeypatch):
