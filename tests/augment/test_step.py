@@ -15,6 +15,8 @@ from jaxft.metrics import classification_metrics, to_floats, training_metrics
 from jaxft.parallel import batch_sharding, make_mesh, replicated
 from jaxft.train import create_state, make_train_step
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 SIZE, CLASSES, BATCH = 12, 4, 16
 METRICS = training_metrics(classification_metrics(CLASSES))
 LOCAL = (
