@@ -106,12 +106,16 @@ class Process:
         assert self._process.stdout is not None
         with contextlib.suppress(OSError):  # it has died before
             self._process.stdin.close()
+        self._wait()
+        self._process.stdout.close()
+
+    def _wait(self) -> int:
+        """The exit code, of a process that is about to end, or is made to."""
         try:
-            self._process.wait(_PATIENCE)
+            return self._process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
+            return self._process.wait()
 
     def _ask(self, what: Orders | Sequence[Task]) -> None:
         assert self._process.stdin is not None
@@ -129,10 +133,10 @@ class Process:
             raise self._died() from error
 
     def _died(self) -> JaxftError:
-        code = self._process.wait()
+        code = self._wait()
         how = f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
         why = ": the system ends processes when memory is short" if code == -9 else ", see above for what it said"
         return JaxftError(
-            f"a process that decodes pictures {how}{why}. Fewer of them take less (config.input.processes); with none, "
-            "threads decode"
+            f"a process that decodes pictures {how}{why}. Fewer of them take less memory (config.input.processes); with "
+            "none, threads decode"
         )
