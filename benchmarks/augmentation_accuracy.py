@@ -1,7 +1,8 @@
 """What augmentation, and what help against wrong labels, brings in accuracy: runs of one recipe that differ in nothing else.
 
-    python benchmarks/augmentation_accuracy.py --share 0.2 --data sign-digits=photos/signs/Dataset --data scene6=photos/scene6
-    python benchmarks/augmentation_accuracy.py --share 0.3 --noise 0.4 --epochs 2,8 --data sign-digits=photos/signs/Dataset
+    python benchmarks/augmentation_accuracy.py --share 0.2 --epochs 15,35 --data sign-digits=SIGN_DIGITS
+    python benchmarks/augmentation_accuracy.py --share 0.2 --epochs 9,21 --data scene6=SCENE6
+    python benchmarks/augmentation_accuracy.py --share 0.2 --epochs 8,12 --noise 0.4 --data sign-digits=SIGN_DIGITS
 
 Each data set is a folder as jaxft reads it. Its test split is its own, or its validation split where it has no other (which
 then selects nothing), or a tenth of it; a tenth of the training pictures selects the checkpoint. EfficientNet-Lite0 with
