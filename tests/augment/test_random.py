@@ -170,7 +170,7 @@ def test_windows_have_the_distribution_of_torchvision(size, fixtures):
 
 @pytest.fixture(scope="module")
 def fixtures():
-    return Path(__file__).parent.parent / "data" / "fixtures"
+    return Path(__file__).parent.parent / "decoding" / "fixtures"
 
 
 def test_colours_have_the_stated_factors():
