@@ -124,8 +124,8 @@ def main() -> None:
                     if options.only and variant not in options.only:
                         continue
                     accuracy, seconds = run(table, augment, loss, seed, (head, full))
-                    rows.append({"data": name, "variant": variant, "augment": augment, "loss": loss, "seed": seed,
-                                 "accuracy": accuracy, "seconds": seconds})  # fmt: skip
+                    row = {"data": name, "variant": variant, "augment": augment, "loss": loss, "seed": seed}
+                    rows.append({**row, "accuracy": accuracy})
                     print(f"RESULT {name} {variant} seed {seed}: {accuracy:.2%} in {seconds:.0f} s", flush=True)
                     if options.result:
                         options.result.write_text(json.dumps(_record(options, rows), indent=1) + "\n")
