@@ -65,26 +65,6 @@ class Preprocessing:
         return dataclasses.replace(self, mean=mean, std=std)
 
 
-@dataclasses.dataclass(frozen=True)
-class Window:
-    """What is taken of a picture while it is read.
-
-    Attributes:
-      scale: share of the picture's area that a random window has, uniform in this range; None is no random window.
-      ratio: width over height of the window, log-uniform in this range.
-      margin: without a random window, pixels that the square in the middle of the picture is larger than the network's input,
-        for a crop on the device: the short side is resized to that. None: what an evaluation shows.
-    """
-
-    scale: tuple[float, float] | None = None
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    margin: int | None = None
-
-    def side(self, size: int) -> int:
-        """Of the square that is read for a network's input of `size`, in pixels."""
-        return size + (self.margin or 0)
-
-
 #: Pixels of 0 to 255 minus a mean, as Caffe's networks wanted them and Keras' conversions of these do. In RGB, as all is here.
 CAFFE = Preprocessing(mean=(123.68 / 255, 116.779 / 255, 103.939 / 255), std=(1 / 255,) * 3)
 

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 
 from jaxft.augment import geometry, mix, pixels, policies
 from jaxft.augment.warp import warp
+from jaxft.decoding.window import Window
 from jaxft.errors import JaxftError
-from jaxft.preprocessing import Window
 from jaxft.typing import Batch
 
 # Apart from dropout and all else that a run draws.

@@ -18,7 +18,7 @@ from jaxft.data.sources import Source
 from jaxft.decoding.decode import BadImage
 from jaxft.decoding.memory import TooMuch
 from jaxft.decoding.processes import Process
-from jaxft.decoding.worker import Reading, Task
+from jaxft.decoding.reading import Reading, Task
 from jaxft.errors import JaxftError
 
 #: A picture that is due: how often it was shown before, and its example.

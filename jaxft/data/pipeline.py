@@ -11,7 +11,7 @@ from jaxft.data.feeding import LoadTimes
 from jaxft.data.loading import Loader, Shown
 from jaxft.data.order import Order, batch_positions
 from jaxft.data.sources import Source
-from jaxft.decoding.worker import Reading
+from jaxft.decoding.reading import Reading
 from jaxft.errors import JaxftError
 from jaxft.preprocessing import Preprocessing
 

@@ -1,7 +1,7 @@
 """Processes that read pictures, for machines with more cores than Python's lock lets threads use.
 
-Threads share one lock, and each small picture holds it for a third of a millisecond: however many cores there are, threads
-make some thousands of pictures a second. A process has a lock of its own. It is a program of its own too, not a fork (JAX runs
+Threads share one lock, which a picture holds for a part of the time it takes; the smaller the picture, the larger the part. A
+process has a lock of its own. It is a program of its own too, not a fork (JAX runs
 threads, and a fork of those may hang), knows nothing of the data set and gets a path or the bytes of a file: a source need not
 be pickled, and a script needs no `if __name__ == "__main__"`.
 """
@@ -22,7 +22,8 @@ from typing import IO
 import numpy as np
 
 from jaxft.decoding import memory
-from jaxft.decoding.worker import Answer, Orders, Reading, Task
+from jaxft.decoding.reading import Reading, Task
+from jaxft.decoding.worker import Answer, Orders
 from jaxft.errors import JaxftError
 
 #: Bytes of the pictures that a process reads before it is heard again.

@@ -7,7 +7,6 @@ Neither augmentation but for the window that is read, nor normalisation is here:
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,9 @@ import numpy as np
 from PIL import Image
 
 from jaxft.decoding.decode import decode
+from jaxft.decoding.window import Box, Window, random_box
 from jaxft.errors import JaxftError, near
-from jaxft.preprocessing import Preprocessing, Window
-
-#: Left, top, right, bottom, in pixels.
-Box = tuple[float, float, float, float]
+from jaxft.preprocessing import Preprocessing
 
 #: How many times the pixels a side that are wanted a JPEG decoded at a fraction of its size must have, so that the resize that
 #: follows has something to average.
@@ -142,27 +139,3 @@ def read_train(
         height, width = pixels.shape[:2]
         return resize(pixels, (side, side), preprocessing.interpolation, box_in(height, width))
     return decode(image, channels, shrink=shrink, cut=cut)
-
-
-def random_box(height: int, width: int, rng: np.random.Generator, window: Window) -> Box:
-    """The part of a picture that training sees: all of it, or a random window.
-
-    The random resized crop of Szegedy et al. (2015), drawn as torchvision does: ten tries, then the largest centre crop.
-    """
-    if window.scale is None:
-        return 0, 0, width, height
-    low, high = (math.log(ratio) for ratio in window.ratio)
-    for _ in range(10):
-        area = height * width * rng.uniform(*window.scale)
-        ratio = math.exp(rng.uniform(low, high))
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < w <= width and 0 < h <= height:
-            left, top = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
-            return left, top, left + w, top + h
-    w, h = width, height
-    if width / height < window.ratio[0]:
-        h = min(height, round(width / window.ratio[0]))
-    elif width / height > window.ratio[1]:
-        w = min(width, round(height * window.ratio[1]))
-    left, top = (width - w) // 2, (height - h) // 2
-    return left, top, left + w, top + h

@@ -1,7 +1,6 @@
 """A process that reads pictures for another one, which talks to it through pipes; see `jaxft.decoding.processes`.
 
-It gets `Orders` once, and then lists of `Task`; it answers each list with the pictures' outcomes, and ends with its input. It
-imports no JAX: it starts in a fraction of a second and needs some 40 MB.
+It gets `Orders` once, and then lists of `Task`; it answers each list with the pictures' outcomes, and ends with its input.
 """
 
 from __future__ import annotations
@@ -14,54 +13,11 @@ import pickle
 import signal
 import time
 import traceback
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from jaxft.decoding import memory
-from jaxft.decoding.transforms import read_eval, read_train
-from jaxft.preprocessing import Preprocessing, Window
-from jaxft.streams import augment_rng
-
-
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """How pictures become squares: all but a picture and its randomness.
-
-    Attributes:
-      preprocessing: size and interpolation.
-      channels: C.
-      window: what training takes of a picture; None is an evaluation.
-      seed: of the windows.
-      scaled: see `read_train`.
-    """
-
-    preprocessing: Preprocessing
-    channels: int = 3
-    window: Window | None = None
-    seed: int = 0
-    scaled: bool = True
-
-    @property
-    def side(self) -> int:
-        """Of the square that is read, in pixels."""
-        return self.preprocessing.size if self.window is None else self.window.side(self.preprocessing.size)
-
-    def __call__(self, image: bytes | Path | np.ndarray, shown: int, index: int) -> np.ndarray:
-        """Reads the picture of example `index`, which was shown `shown` times before: uint8 [S, S, C].
-
-        Raises:
-          BadImage: it cannot be read.
-        """
-        if self.window is None:
-            return read_eval(image, self.preprocessing, self.channels)
-        rng = augment_rng(self.seed, shown, index)
-        return read_train(image, self.preprocessing, rng, self.window, channels=self.channels, scaled=self.scaled)
-
-
-#: A picture, how often its example was shown before, the example.
-Task = tuple[bytes | Path | np.ndarray, int, int]
+from jaxft.decoding.reading import Reading, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +76,7 @@ def main() -> None:
             outcome = functools.partial(_outcome, orders.reading)
             while True:
                 try:
-                    tasks: list[Any] = pickle.load(asked)
+                    tasks: list[Task] = pickle.load(asked)
                 except EOFError:
                     os._exit(0)  # the array still looks into the memory, which the system takes back
                 start = time.process_time()

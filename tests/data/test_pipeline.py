@@ -23,6 +23,7 @@ from jaxft.data import (
     decode,
     eval_batches,
     eval_transform,
+    loading,
     read_train,
     train_batches,
 )
@@ -451,8 +452,22 @@ def test_pixels_and_what_processes_may_not_decode_are_read_here(photos, monkeypa
     options = {"batch_size": 11, "seed": 0, "augment": "random_resized_crop(0.3)", "scaled_decode": False}
     times = LoadTimes()
     (one,) = take(train_batches(photos, SMALL, threads=0, **options), 1)
+    started, read = [], []
+
+    class Watched(loading.Process):
+        def __init__(self, *given):
+            super().__init__(*given)
+            started.append(self)
+
+        def read(self, tasks):
+            read.extend(super().read(tasks))
+            return read[len(read) - len(tasks) :]
+
+    monkeypatch.setattr(loading, "Process", Watched)
     (other,) = take(train_batches(Mixed(), SMALL, processes=2, times=times, **options), 1)
     same(one, other)
+    assert {type(outcome) for outcome in read} == {memory.TooMuch, np.ndarray}
+    assert [process._process.returncode for process in started] == [0, 0]
     assert (times.workers, times.processes) == (2, True)
     assert times.pictures >= 11
     assert times.computing > 0

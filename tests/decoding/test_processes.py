@@ -15,9 +15,10 @@ from pictures import encode, png_file, smooth
 from jaxft.data import BadImage
 from jaxft.decoding import memory, processes
 from jaxft.decoding.processes import Process
-from jaxft.decoding.worker import Reading
+from jaxft.decoding.reading import Reading
+from jaxft.decoding.window import Window
 from jaxft.errors import JaxftError
-from jaxft.preprocessing import Preprocessing, Window
+from jaxft.preprocessing import Preprocessing
 
 SMALL = Preprocessing(size=20, resize=24)
 TRAINING = Reading(SMALL, window=Window((0.3, 1.0)), seed=5)
@@ -115,6 +116,13 @@ def test_a_picture_beyond_the_share_of_memory_is_given_back(pictures_of):
     assert small.shape == (20, 20, 3)
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the memory of processes from /proc")
+def test_a_process_is_small(training, pictures_of):
+    training.read([(image, 0, index) for index, image in enumerate(pictures_of)])
+    status = Path(f"/proc/{training._process.pid}/status").read_text()
+    assert 10 < int(status.partition("VmHWM:")[2].split()[0]) / 1024 < 60  # docs/data.md: some 40 MB; with JAX four times that
+
+
 def test_a_process_that_is_killed_is_said_to_be(pictures_of):
     process = Process(TRAINING, 1.0)
     process.read([(pictures_of[0], 0, 0)])
@@ -155,7 +163,7 @@ def test_it_ends_with_the_process_that_asks_however_that_ends(ending):
     code = f"""
         import os
         from jaxft.decoding.processes import Process
-        from jaxft.decoding.worker import Reading
+        from jaxft.decoding.reading import Reading
         from jaxft.preprocessing import Preprocessing
         many = [Process(Reading(Preprocessing()), 1 / 2) for _ in range(2)]
         for one in many:

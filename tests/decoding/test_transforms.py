@@ -10,7 +10,8 @@ from PIL import Image
 from jaxft.augment import AUGMENTS, Window, parse
 from jaxft.data import decode, eval_transform, read_eval, read_train
 from jaxft.decoding import transforms
-from jaxft.decoding.transforms import random_box, resize
+from jaxft.decoding.transforms import resize
+from jaxft.decoding.window import random_box
 from jaxft.errors import JaxftError
 from jaxft.preprocessing import Preprocessing
 
@@ -37,12 +38,16 @@ def draws(height, width, window, count=DRAWS, seed=0):
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
+def evaluated(name, case, interpolation):
+    height, width, channels, short, size = case
+    preprocessing = Preprocessing(size=size, resize=short, interpolation=interpolation)
+    return eval_transform(picture(name, height, width, channels), preprocessing)
+
+
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("name", CASES)
 def test_the_evaluation_transform_is_bit_equal_to_torchvision(name, interpolation, golden):
-    height, width, channels, short, size = CASES[name]
-    preprocessing = Preprocessing(size=size, resize=short, interpolation=interpolation)
-    found = eval_transform(picture(name, height, width, channels), preprocessing)
+    found = evaluated(name, CASES[name], interpolation)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, golden[f"{interpolation}|{name}"])
 
@@ -50,9 +55,7 @@ def test_the_evaluation_transform_is_bit_equal_to_torchvision(name, interpolatio
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("name", LARGE)
 def test_pictures_of_the_size_of_photographs_are_bit_equal_to_torchvision(name, interpolation, golden):
-    height, width, channels, short, size = LARGE[name]
-    preprocessing = Preprocessing(size=size, resize=short, interpolation=interpolation)
-    found = eval_transform(picture(name, height, width, channels), preprocessing)
+    found = evaluated(name, LARGE[name], interpolation)
     assert hashlib.sha256(found.tobytes()).hexdigest() == str(golden[f"{interpolation}|{name}"])
 
 
