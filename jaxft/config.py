@@ -88,6 +88,10 @@ def default_config() -> ConfigDict:
     config.optim.clip_norm = config_dict.placeholder(float)
     config.optim.options = ConfigDict()
 
+    # Options of the adapters that phases train (`train="lora+head"`): keyword arguments of jaxft.adapters.lora, ssf, ...
+    config.adapter = ConfigDict()
+    config.adapter.options = ConfigDict()
+
     # Phases run one after the other, in the order of their names. `train` and `freeze`: see jaxft.tuning.FreezeSpec.
     config.phases = ConfigDict()
     config.phases.phase1 = phase()

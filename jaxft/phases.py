@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from jaxft.config import Clock, call
 from jaxft.errors import JaxftError
 from jaxft.optim import Schedule, make_optimizer
-from jaxft.tuning import FreezeSpec, Group, make_mask
+from jaxft.tuning import ADAPTER_TERMS, FreezeSpec, Group, make_mask
 from jaxft.typing import Mask, Params
 
 
@@ -34,6 +34,24 @@ class Phase:
         """'/' paths of the trained leaves, in the order of `jax.tree.leaves`."""
         flat, _ = jax.tree_util.tree_flatten_with_path(self.mask)
         return [jax.tree_util.keystr(path, simple=True, separator="/") for path, trained in flat if trained]
+
+
+def adapter_of(config: ConfigDict) -> str:
+    """The kind of adapter that phases of a config train; "" for none.
+
+    Raises:
+      JaxftError: more than one, or options for none.
+    """
+    terms = [term for section in config.phases.values() for term in FreezeSpec.parse(section.train, section.freeze or ()).train]
+    kinds = sorted({term for term in terms if term in ADAPTER_TERMS})
+    if len(kinds) > 1:
+        raise JaxftError(f"the phases of a run train one kind of adapter, not {' and '.join(kinds)}")
+    if not kinds and config.adapter.options:
+        raise JaxftError(
+            "config.adapter.options is given, and no phase trains an adapter: "
+            f"set config.phases.{next(iter(config.phases))}.train='lora+head'"
+        )
+    return kinds[0] if kinds else ""
 
 
 def make_phases(config: ConfigDict, clock: Clock, params: Params, stages: Mapping[str, tuple[str, ...]]) -> list[Phase]:

@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxft import losses, tree
+from jaxft.adapters import with_adapter
 from jaxft.augment import Augment, parse, soft_label
 from jaxft.config import Clock, call, to_json
 from jaxft.data import SAMPLERS, Order, Source, Splits, class_counts, imbalance, open_data
@@ -22,7 +23,7 @@ from jaxft.features import DTYPES
 from jaxft.models import IMAGENET, Model, build, is_tag, split_tag
 from jaxft.models import pretrained as pretrained_record
 from jaxft.parallel import parse_rules, put
-from jaxft.phases import Phase, make_phases
+from jaxft.phases import Phase, adapter_of, make_phases
 from jaxft.preprocessing import on_pixels
 from jaxft.tasks import Task, get_task
 from jaxft.typing import ApplyFn, Batch, LossFn, ModelState, Params
@@ -133,7 +134,8 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
             f"config.model.name names the weights '{named}', config.model.pretrained '{pretrained}': give one of them"
         )
     # Abstract first: what does not fit is found before weights are downloaded, read or drawn.
-    model = call(build, section, "config.model", num_classes=outputs)
+    adapter = adapter_of(config)
+    model = _adapted(call(build, section, "config.model", num_classes=outputs), adapter, config)
     abstract, abstract_state = model.shapes
     parse_rules(config.parallel.rules, tree.paths(abstract))
     plan = functools.partial(
@@ -158,13 +160,32 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
         record = _record(config, splits, model)
         return plan(model=model, params=abstract, model_state=abstract_state, weights="not read", record=record)
     made = call(load_model, section, "config.model", num_classes=outputs, pretrained=pretrained, seed=config.seed, draw=False)
+    model = _adapted(made.model, adapter, config)
     return plan(
-        model=made.model,
-        params=made.params,
+        model=model,
+        params=_with_adapters(model, made.params, config.seed),
         model_state=made.model_state,
         weights=str(made.report),
-        record=_record(config, splits, made.model),
+        record=_record(config, splits, model),
     )
+
+
+def _adapted(model: Model, adapter: str, config: ConfigDict) -> Model:
+    """The network with the adapter of this kind, if any."""
+    if not adapter:
+        return model
+    try:
+        return with_adapter(model, adapter, **config.adapter.options.to_dict())
+    except JaxftError as error:
+        raise JaxftError(f"config.adapter.options: {error}") from error
+
+
+def _with_adapters(model: Model, params: Params, seed: int) -> Params:
+    """Parameters on the host, or shapes, with fresh ones of the adapter."""
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(params)):
+        return model.shapes[0]  # all are drawn where they are to lie
+    added = jax.jit(model.add_adapters)(params, jax.random.key(seed))
+    return {**params, **jax.tree.map(np.asarray, {key: value for key, value in added.items() if key not in params})}
 
 
 def _named(name: str) -> tuple[str, str]:
@@ -301,6 +322,7 @@ def _record(config: ConfigDict, splits: Splits, model: Model) -> dict[str, Any]:
             "drop_path": section["drop_path"],
             "dtype": section["dtype"],
         },
+        "adapter": None if model.adapter is None else {"name": model.adapter.name, "options": config.adapter.options.to_dict()},
         "preprocessing": dataclasses.asdict(model.preprocessing),
         "task": config.data.task,
         "class_names": list(splits.class_names),

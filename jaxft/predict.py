@@ -18,13 +18,14 @@ from jaxft.config import call
 from jaxft.data import eval_batches, open_data, predict_source
 from jaxft.errors import JaxftError
 from jaxft.evaluate import averaged, evaluate_source, parse_views, scores
+from jaxft.finetuned import FineTuned
 from jaxft.parallel import make_mesh, one_late, put_batch
 from jaxft.paths import open_path
 from jaxft.report import Judged, judge
 from jaxft.tasks import get_task
 from jaxft.train import make_eval_step
 from jaxft.typing import ApplyFn
-from jaxft.workdir import FineTuned, load_run, splits_file
+from jaxft.workdir import load_run, splits_file
 
 
 @dataclasses.dataclass(frozen=True)

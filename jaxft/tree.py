@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -126,6 +127,16 @@ def count(tree: Mapping[str, Any]) -> int:
 def nbytes(tree: Mapping[str, Any]) -> int:
     """Bytes of all leaves (arrays or shape structs)."""
     return sum(int(np.prod(leaf.shape)) * np.dtype(leaf.dtype).itemsize for leaf in flatten(tree).values())
+
+
+def digest(leaves: Mapping[str, Any]) -> str:
+    """sha256 over names, dtypes, shapes and values of arrays by name, whatever their order."""
+    found = hashlib.sha256()
+    for name, leaf in sorted(leaves.items()):
+        array = np.asarray(leaf)
+        found.update(f"{name} {array.dtype} {array.shape}\0".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)

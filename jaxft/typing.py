@@ -56,6 +56,34 @@ class Trains:
         return bool(self.prefixes)
 
 
+#: What is done around a module of a network: `(call, x) -> y`, where `call(x)` is the module itself on an array.
+Around = Callable[[Callable[[jax.Array], jax.Array], jax.Array], jax.Array]
+
+
+class Adapter(Protocol):
+    """Few new parameters beside a network's own, which stay as they are. Pure; see `jaxft.adapters`.
+
+    `params` are the network's own, `adapters` the new ones, below the paths of the modules they belong to.
+    """
+
+    @property
+    def name(self) -> str:
+        """Its kind."""
+        ...
+
+    def init(self, rng: jax.Array, params: Params) -> Params:
+        """The adapters before the first step."""
+        ...
+
+    def weights(self, params: Params, adapters: Params) -> Params:
+        """The parameters the network computes with. Stages that do not run may be missing in both."""
+        ...
+
+    def around(self, adapters: Params) -> Mapping[str, Around]:
+        """'/' path of a module -> what is done around it; {} for adapters that `weights` alone says."""
+        ...
+
+
 class ApplyFn(Protocol):
     """All that training knows of a network. Pure.
 

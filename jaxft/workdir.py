@@ -16,24 +16,25 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 from filelock import FileLock, Timeout
 from ml_collections import ConfigDict
 
+from jaxft.adapter_file import is_adapter, load_adapter
+from jaxft.adapters import with_adapter
 from jaxft.checkpoint import Checkpoints
 from jaxft.config import differences, to_json
 from jaxft.data import Splits, write_manifest
 from jaxft.errors import JaxftError
 from jaxft.files import write_whole
+from jaxft.finetuned import FineTuned
 from jaxft.heap import keep_heap
-from jaxft.models import Model, build
+from jaxft.models import build
 from jaxft.owner import Owner
 from jaxft.parallel import everyone, from_first, make_mesh, replicated
 from jaxft.paths import is_remote, make_folder, open_path, reaching
-from jaxft.preprocessing import Preprocessing, on_pixels
-from jaxft.typing import ApplyFn, ModelState, Params
+from jaxft.preprocessing import Preprocessing
 
 
 class Folder:
@@ -164,35 +165,20 @@ def splits_file(workdir: Path) -> Path | None:
         return file if file.exists() else None
 
 
-@dataclasses.dataclass(frozen=True)
-class FineTuned:
-    """A network from a run's checkpoint, ready to predict."""
-
-    model: Model
-    params: Params
-    model_state: ModelState
-    class_names: tuple[str, ...]
-    task: str
-    step: int
-    record: dict[str, Any]
-
-    @property
-    def apply(self) -> ApplyFn:
-        """The network on uint8 pixels [B, S, S, C]."""
-        return on_pixels(self.model.apply, self.model.preprocessing)
-
-
 def load_run(path: str | Path, *, step: int | None = None) -> FineTuned:
     """Loads a fine-tuned network; nothing but the folder is needed.
 
     Args:
-      path: a workdir, its `checkpoints` folder, or one checkpoint in it; a folder or `gs://BUCKET/FOLDER`.
+      path: a workdir, its `checkpoints` folder, or one checkpoint in it; a folder or `gs://BUCKET/FOLDER`. Or an adapter: a
+        file of `jaxft export --to=adapter`, or a folder of PEFT's.
       step: which checkpoint; None is the best (the newest where none was judged yet).
 
     Raises:
       JaxftError: no checkpoint there, or a damaged one.
     """
     keep_heap()
+    if is_adapter(path):
+        return load_adapter(path)
     path = open_path(path)
     if path.name.isdigit() and path.parent.name == "checkpoints":
         path, step = path.parent, int(path.name)
@@ -214,6 +200,8 @@ def load_run(path: str | Path, *, step: int | None = None) -> FineTuned:
         record = checkpoints.meta(chosen)["run"]
         preprocessing = Preprocessing.from_json(record["preprocessing"])
         model = dataclasses.replace(build(**record["model"], size=preprocessing.size), preprocessing=preprocessing)
+        if adapter := record.get("adapter"):
+            model = with_adapter(model, adapter["name"], **adapter["options"])
         sharding = replicated(make_mesh())
         abstract = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "jaxft"
 
 LAYERS = [
     {"columns", "errors", "files", "heap", "paths", "tree", "typing", "preprocessing", "streams", "ops"},
-    {"models", "tuning", "optim", "losses", "metrics", "augment", "decoding"},
+    {"models", "adapters", "tuning", "optim", "losses", "metrics", "augment", "decoding"},
     {"weights", "data"},
     {"parallel", "train", "tasks", "evaluate", "features", "verify", "checkpoint", "items", "manifest", "compiling"},
     {
@@ -27,6 +27,8 @@ LAYERS = [
         "owner",
         "progress",
         "workdir",
+        "finetuned",
+        "adapter_file",
         "predict",
         "inspect",
         "looks",

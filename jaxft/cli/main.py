@@ -130,7 +130,11 @@ def make_parser() -> argparse.ArgumentParser:
         "out", metavar="OUT", help="a .safetensors file, a folder for weights and configs, or .weights.h5"
     )
     made["export"].add_argument("--workdir", required=True, help="folder of a run, or one of its checkpoints")
-    made["export"].add_argument("--to", default="timm", help="timm, torchvision, transformers, keras3, or jaxft")
+    made["export"].add_argument(
+        "--to",
+        default="timm",
+        help="timm, torchvision, transformers, keras3 or jaxft; what the run changed alone: adapter, peft",
+    )
     made["export"].add_argument("--step", type=int, default=None, help="which checkpoint; the best if not given")
     made["export"].add_argument("--overwrite", action="store_true")
 

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxft import tree
+from jaxft.adapter_file import save_adapter, save_peft
+from jaxft.adapters import merge_adapter
 from jaxft.errors import JaxftError, near
 from jaxft.files import write_whole
+from jaxft.finetuned import FineTuned
 from jaxft.weights import export, save_safetensors
 from jaxft.weights.convert import KERAS
 from jaxft.weights.keras_files import save_weights_h5
 from jaxft.weights.names import conventions, original_arguments, original_name, rules, transformers_config
+from jaxft.weights.peft import CONFIG as PEFT_CONFIG
+from jaxft.weights.peft import WEIGHTS as PEFT_WEIGHTS
 from jaxft.weights.repository import timm_config, transformers_files
-from jaxft.workdir import FineTuned, load_run
+from jaxft.workdir import load_run
 
 _WEIGHTS = "model.safetensors"
+#: What a run changed, without the pretrained weights.
+ADAPTER_FORMATS = ("adapter", "peft")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,16 +65,24 @@ def export_network(tuned: FineTuned, out: str | Path, *, to: str = "timm", overw
       tuned: of `jaxft.load_run`.
       out: a `.safetensors` file; a folder, in which timm's and transformers' configs stand beside the weights; or what Keras 3
         loads, `.weights.h5`.
-      to: "timm", "torchvision", "transformers", "keras3", or "jaxft".
+      to: "timm", "torchvision", "transformers", "keras3", or "jaxft": all weights, those of an adapter merged in. Or what the
+        run changed alone: "adapter", a `.safetensors` file that `jaxft.load_run` takes, or "peft", LoRA or DoRA in a folder for
+        Hugging Face's PEFT.
       overwrite: replace files that are there.
 
     Raises:
       JaxftError: a library that does not have the network, or has it with another kind of head; files that are there.
     """
-    out, model = Path(out), tuned.model
+    out = Path(out)
+    if to in ADAPTER_FORMATS:
+        return _export_adapter(tuned, out, to, overwrite=overwrite)
+    model, params = merge_adapter(tuned.model, tuned.params)
+    tuned = dataclasses.replace(tuned, model=model, params=params)
     known = ("jaxft", *(convention for convention in conventions(model) if convention != "keras"))
     if to not in known:
-        raise JaxftError(f"{model.name} cannot be written for '{to}'{near(to, known)}; only for {', '.join(known)}")
+        raise JaxftError(
+            f"{model.name} cannot be written for '{to}'{near(to, known)}; only for {', '.join((*known, *ADAPTER_FORMATS))}"
+        )
     _check(tuned, to)
     variables = {"params": tuned.params, **tuned.model_state}
     arrays = tree.map_with_path(lambda _, leaf: np.asarray(leaf), variables)
@@ -75,9 +90,7 @@ def export_network(tuned: FineTuned, out: str | Path, *, to: str = "timm", overw
     single = out.name.endswith(".weights.h5" if to == KERAS else ".safetensors")
     files = {} if single else _configs(tuned, to)
     weights = out if single else out / _WEIGHTS
-    there = [path for path in (weights, *(out / name for name in files)) if path.exists()]
-    if there and not overwrite:
-        raise JaxftError(f"{there[0]} exists: give another name, or overwrite it with --overwrite")
+    _check_absent([weights, *(out / name for name in files)], overwrite=overwrite)
     try:
         weights.parent.mkdir(parents=True, exist_ok=True)
         if to == KERAS:
@@ -89,6 +102,26 @@ def export_network(tuned: FineTuned, out: str | Path, *, to: str = "timm", overw
     except OSError as error:
         raise JaxftError(f"cannot write {out}: {error.strerror}") from error
     return Exported(out, to, len(tensors), weights.stat().st_size, _loads(tuned, to, out))
+
+
+def _export_adapter(tuned: FineTuned, out: Path, to: str, *, overwrite: bool) -> Exported:
+    if to == "adapter":
+        if out.suffix != ".safetensors":
+            raise JaxftError(f"an adapter is one file: give a name that ends in .safetensors, not '{out}'")
+        _check_absent([out], overwrite=overwrite)
+        count = save_adapter(tuned, out)
+        return Exported(out, to, count, out.stat().st_size, f"  jaxft.load_run({str(out)!r})")
+    _check_absent([out / name for name in (PEFT_WEIGHTS, PEFT_CONFIG)], overwrite=overwrite)
+    count, base = save_peft(tuned, out)
+    network = f"{base or tuned.model.name}, with {tuned.model.num_classes} classes"
+    loads = f"  peft.PeftModel.from_pretrained(network, {str(out)!r})  # the network: {network}"
+    return Exported(out, to, count, (out / PEFT_WEIGHTS).stat().st_size, loads)
+
+
+def _check_absent(paths: Sequence[Path], *, overwrite: bool) -> None:
+    there = [path for path in paths if path.exists()]
+    if there and not overwrite:
+        raise JaxftError(f"{there[0]} exists: give another name, or overwrite it with --overwrite")
 
 
 def _check(tuned: FineTuned, to: str) -> None:

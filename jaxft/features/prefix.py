@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -62,13 +61,10 @@ class Prefix:
         """sha256 over names and values of the prefix's parameters and statistics."""
         before = list(self.model.stages)[: list(self.model.stages).index(self.stage)]
         statistics = {f"{kind}:{path}": leaf for kind, part in model_state.items() for path, leaf in tree.flatten(part).items()}
-        digest = hashlib.sha256()
-        for name, leaf in sorted({**tree.flatten(params), **statistics}.items()):
-            if self.model.stage_of(name.rpartition(":")[2]) in before:
-                array = np.asarray(leaf)
-                digest.update(f"{name} {array.dtype} {array.shape}\0".encode())
-                digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
+        named = {**tree.flatten(params), **statistics}
+        return tree.digest(
+            {name: leaf for name, leaf in named.items() if self.model.stage_of(name.rpartition(":")[2]) in before}
+        )
 
 
 def frozen_prefix(model: Model, mask: Mask, params: Params, model_state: ModelState) -> Prefix | None:

@@ -206,11 +206,12 @@ def about(
         look = {"window": repr(views.augment.window), "then": str(views.augment), "scaled_decode": scaled_decode}
         random = {**look, "seed": seed, "first_epoch": views.first_epoch}
     preprocessing = dataclasses.asdict(model.preprocessing)
+    adapter = [] if model.adapter is None else [repr(model.adapter)]
     return {
         "data": data,
         "split": split,
         "pictures": contents(source),
-        "network": [model.name, model.in_channels, str(np.dtype(model.module.dtype)), prefix.stage],
+        "network": [model.name, model.in_channels, str(np.dtype(model.module.dtype)), prefix.stage, *adapter],
         "weights": prefix.digest(params, model_state),
         "preprocessing": {key: list(value) if isinstance(value, tuple) else value for key, value in preprocessing.items()},
         "augment": random,

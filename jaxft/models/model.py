@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -13,9 +14,11 @@ import jax.numpy as jnp
 from jaxft import tree
 from jaxft.errors import JaxftError, near
 from jaxft.models.architecture import Architecture, Stages
+from jaxft.models.around import calls_around, outputs_of_modules
 from jaxft.ops import plain_ops
 from jaxft.preprocessing import Preprocessing
-from jaxft.typing import ModelState, Outputs, Params, Trains
+from jaxft.tuning import ADAPTERS
+from jaxft.typing import Adapter, Around, ModelState, Outputs, Params, Trains
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Model:
       stages: stage name -> globs over parameter paths, in the order of the network, the head last; together they name every
         parameter once.
       preprocessing: what an image must be.
+      adapter: of `jaxft.adapters.with_adapter`, or None.
     """
 
     name: str
@@ -39,6 +43,7 @@ class Model:
     module: nn.Module
     stages: Stages
     preprocessing: Preprocessing
+    adapter: Adapter | None = None
 
     def init(self, rng: jax.Array, size: int | None = None) -> tuple[Params, ModelState]:
         """Random parameters and fresh statistics, f32. Works under `jit` and `eval_shape`.
@@ -51,7 +56,19 @@ class Model:
         image = jnp.zeros((1, side, side, self.in_channels), jnp.float32)
         with plain_ops():  # nothing of what is computed is kept, and these are traced sooner
             variables = self.module.init({"params": rng}, image, False)
-        return variables["params"], {key: value for key, value in variables.items() if key != "params"}
+        params = self.add_adapters(variables["params"], rng)
+        return params, {key: value for key, value in variables.items() if key != "params"}
+
+    def add_adapters(self, params: Params, rng: jax.Array) -> Params:
+        """A network's own parameters with fresh ones of its adapter; as they are, where it has none.
+
+        Args:
+          params: arrays or tracers.
+          rng: the key that `init` takes.
+        """
+        if self.adapter is None:
+            return params
+        return {**params, ADAPTERS: self.adapter.init(jax.random.fold_in(rng, 1), params)}
 
     @functools.cached_property
     def shapes(self) -> tuple[Params, ModelState]:
@@ -87,12 +104,21 @@ class Model:
         if not (start and self.input_of(start)) and image.shape[-1] != self.in_channels:
             raise JaxftError(f"{self.name} was made for {self.in_channels} channels, the image has {image.shape[-1]}")
         rngs = None if rng is None else {"dropout": rng}
+        params, around = self._adapted(params)
         variables = {"params": params, **model_state}
-        if not train:
-            plain: Any = self.module.apply(variables, image, False, start, rngs=rngs)
-            return plain, model_state
-        outputs, new = self.module.apply(variables, image, train, start, rngs=rngs, mutable=list(model_state))
+        with calls_around(around):
+            if not train:
+                plain: Any = self.module.apply(variables, image, False, start, rngs=rngs)
+                return plain, model_state
+            outputs, new = self.module.apply(variables, image, train, start, rngs=rngs, mutable=list(model_state))
         return dict(outputs), {key: new.get(key, value) for key, value in model_state.items()}
+
+    def _adapted(self, params: Params) -> tuple[Params, Mapping[str, Around]]:
+        """The parameters to compute with, and what is done around which modules."""
+        if self.adapter is None:
+            return params, {}
+        own, adapters = {key: value for key, value in params.items() if key != ADAPTERS}, params.get(ADAPTERS, {})
+        return self.adapter.weights(own, adapters), self.adapter.around(adapters)
 
     def input_of(self, stage: str) -> str:
         """The key of `outputs` that a stage takes: the stage before it, mostly "features" for the head; "" is the image.
@@ -108,6 +134,14 @@ class Model:
             return self.architecture.head_reads
         place = before.index(stage)
         return before[place - 1] if place else ""
+
+    @functools.cached_property
+    def module_outputs(self) -> dict[str, tuple[int, ...]]:
+        """'/' path of every module of the network itself that gives one array -> that array's shape, for one image."""
+        side = self.preprocessing.size
+        image = jax.ShapeDtypeStruct((1, side, side, self.in_channels), jnp.float32)
+        with plain_ops():
+            return outputs_of_modules(self.module, image)
 
     def stage_of(self, path: str) -> str:
         """The stage a parameter belongs to."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -16,13 +17,25 @@ from jaxft.typing import Mask, Params, Trains
 
 Stages = Mapping[str, tuple[str, ...]]
 
+#: Where the parameters of `jaxft.adapters` stand in a network's.
+ADAPTERS = "adapters"
+#: Terms that name these: the kinds of adapters.
+ADAPTER_TERMS = ("lora", "dora", "ssf", "bottleneck", "prompt")
+
 
 @dataclasses.dataclass(frozen=True)
 class FreezeSpec:
     """What trains: a leaf does if a term of `train` names it and no term of `freeze` does.
 
-    A term is `full`, `head`, `from:STAGE` (that stage and all after it), the name of a stage, or a glob over '/' paths
-    (see `jaxft.tree`).
+    A term is
+
+    - `full`, `head`, `from:STAGE` (that stage and all after it), or the name of a stage;
+    - `norms`, scales and biases of all normalisations, or `biases`, all biases (BitFit, Ben Zaken et al., 2022);
+    - `lora`, `dora`, `ssf`, `bottleneck` or `prompt`: the adapters of a network that has such (`jaxft.adapters`), which no term
+      above names;
+    - a glob over '/' paths (see `jaxft.tree`).
+
+    Terms are put together with `+` or commas: `norms+head`, `lora+head`.
     """
 
     train: tuple[str, ...] = ("full",)
@@ -30,7 +43,7 @@ class FreezeSpec:
 
     @classmethod
     def parse(cls, train: str | Sequence[str], freeze: str | Sequence[str] = ()) -> FreezeSpec:
-        """Reads terms from sequences or comma-separated strings.
+        """Reads terms from sequences, or strings with `+` or commas between them.
 
         Raises:
           JaxftError: no term in `train`.
@@ -42,7 +55,7 @@ class FreezeSpec:
 
 
 def _terms(given: str | Sequence[str]) -> tuple[str, ...]:
-    parts: Iterable[str] = given.split(",") if isinstance(given, str) else given
+    parts: Iterable[str] = re.split(r"[,+]", given) if isinstance(given, str) else given
     return tuple(part.strip() for part in parts if part.strip())
 
 
@@ -69,8 +82,17 @@ def make_mask(spec: FreezeSpec, params: Params, stages: Stages) -> Mask:
 
 
 def _named(term: str, paths: list[str], stages: Stages) -> set[str]:
+    own = [path for path in paths if not path.startswith(f"{ADAPTERS}/")]
+    if term in ADAPTER_TERMS:
+        if len(own) == len(paths):
+            raise JaxftError(f"'{term}': this network has no adapters: give it some with jaxft.adapters.with_adapter")
+        return {*paths} - {*own}
     if term == "full":
-        return set(paths)
+        return set(own)
+    if term == "norms":
+        return _some(_norms(own), "this network has no normalisation to train")
+    if term == "biases":
+        return _some({path for path in own if path.rpartition("/")[2] == "bias"}, "this network has no biases")
     if term.startswith("from:"):
         start = term.removeprefix("from:")
         if start not in stages:
@@ -78,11 +100,26 @@ def _named(term: str, paths: list[str], stages: Stages) -> set[str]:
         names = list(stages)
         return set().union(*(_named(name, paths, stages) for name in names[names.index(start) :]))
     if term in stages:
-        return {path for pattern in stages[term] for path in tree.find(pattern, paths)}
+        return {path for pattern in stages[term] if not pattern.startswith(ADAPTERS) for path in tree.find(pattern, own)}
     try:
         return set(tree.find(term, paths))
     except JaxftError as error:
         raise JaxftError(f"{error}; the stages are {', '.join(stages)}") from None
+
+
+def _norms(paths: list[str]) -> set[str]:
+    """The parameters of modules that have a scale or a bias, and nothing else."""
+    leaves: dict[str, set[str]] = {}
+    for path in paths:
+        module, _, leaf = path.rpartition("/")
+        leaves.setdefault(module, set()).add(leaf)
+    return {path for path in paths if leaves[path.rpartition("/")[0]] <= {"scale", "bias"}}
+
+
+def _some(found: set[str], nothing: str) -> set[str]:
+    if not found:
+        raise JaxftError(nothing)
+    return found
 
 
 def trains(mask: Mask, *, norm_parts: int = 1, norm_axis: str = "") -> Literal[True] | Trains:

@@ -24,11 +24,13 @@ class Op:
       name: for messages.
       forward: takes a foreign tensor, or as many as the rule has sources; a ValueError is a shape that does not fit.
       inverse: gives what `forward` takes: a tensor, or a tuple.
+      of_each: of one that takes several tensors, what is done to each before they are put side by side.
     """
 
     name: str
     forward: Callable[..., np.ndarray]
     inverse: Callable[[np.ndarray], np.ndarray | tuple[np.ndarray, ...]]
+    of_each: Op | None = None
 
 
 IDENTITY = Op("identity", lambda x: x, lambda x: x)
@@ -62,7 +64,7 @@ def joined(parts: int, op: Op) -> Op:
     def inverse(x: np.ndarray) -> tuple[np.ndarray, ...]:
         return tuple(np.asarray(op.inverse(part)) for part in np.split(x, parts, -1))
 
-    return Op(f"joined({parts}, {op.name})", forward, inverse)
+    return Op(f"joined({parts}, {op.name})", forward, inverse, op)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,15 +225,41 @@ def _laid_out(
     return np.asarray(value, want.dtype, order="C"), []
 
 
-def destinations(names: Iterable[str], rules: Sequence[Rule]) -> dict[str, str]:
-    """Foreign name -> target path, for the names that the rules know and want."""
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a foreign tensor goes: to `path`, laid out by the rule's `op`, as number `part` of its sources."""
+
+    path: str
+    rule: Rule
+    part: int
+
+
+def places(names: Iterable[str], rules: Sequence[Rule]) -> dict[str, Place]:
+    """Foreign name -> its place, for the names that the rules know and want."""
     first_match = _Matcher.foreign(rules)
     found = {}
     for name in names:
         match = first_match(name)
         if match is not None and match.rule.dst is not None:
-            found[name] = match.rule.dst.format(**match.pieces)
+            found[name] = Place(match.rule.dst.format(**match.pieces), match.rule, match.part)
     return found
+
+
+def destinations(names: Iterable[str], rules: Sequence[Rule]) -> dict[str, str]:
+    """Foreign name -> target path, for the names that the rules know and want."""
+    return {name: place.path for name, place in places(names, rules).items()}
+
+
+def sources_of(path: str, rules: Sequence[Rule]) -> tuple[Rule, tuple[str, ...]]:
+    """The rule of a target path and the foreign names that make it.
+
+    Raises:
+      JaxftError: no rule has it.
+    """
+    match = _Matcher.own(rules)(path)
+    if match is None:
+        raise JaxftError(f"no rule gives '{path}' a name in the convention asked for")
+    return match.rule, tuple(source.format(**match.pieces) for source in match.rule.sources)
 
 
 def export(variables: Mapping[str, Any], rules: Sequence[Rule]) -> dict[str, np.ndarray]:
