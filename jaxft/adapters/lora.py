@@ -63,7 +63,7 @@ class Lora:
             found[f"{module}/{A}"] = jax.random.uniform(key, (*kernel.shape[:-1], rank), jnp.float32, -bound, bound)
             found[f"{module}/{B}"] = jnp.zeros((rank, kernel.shape[-1]), jnp.float32)
             if self.decomposed:
-                found[f"{module}/{MAGNITUDE}"] = _column_norms(jnp.asarray(kernel, jnp.float32))
+                found[f"{module}/{MAGNITUDE}"] = column_norms(jnp.asarray(kernel, jnp.float32))
         return tree.unflatten(found)
 
     def weights(self, params: Params, adapters: Params) -> Params:
@@ -79,7 +79,7 @@ class Lora:
         merged = kernel + self.delta(module, added)
         if not self.decomposed:
             return merged
-        norms = jax.lax.stop_gradient(_column_norms(merged))
+        norms = jax.lax.stop_gradient(column_norms(merged))
         return merged * (added[f"{module}/{MAGNITUDE}"] / norms)
 
     def delta(self, module: str, added: Mapping[str, jax.Array]) -> jax.Array:
@@ -194,6 +194,6 @@ def _value_of(given: Any, modules: Sequence[str], what: str) -> dict[str, Any]:
     return found
 
 
-def _column_norms(kernel: jax.Array) -> jax.Array:
+def column_norms(kernel: jax.Array) -> jax.Array:
     """[O] of a kernel [..., O]."""
     return jnp.sqrt(jnp.square(kernel).sum(tuple(range(kernel.ndim - 1))))

@@ -21,8 +21,8 @@ class Prompt:
     """`prompt` [length, D] is put behind the class token and its like: before the first block, to stay until the last
     ("shallow"), or, another one, before every block, after which it is taken out again ("deep").
 
-    Drawn uniformly in +-sqrt(6 / (3 patch^2 + D)), as the authors do: unlike the other adapters it changes the network before the
-    first step.
+    Drawn uniformly in +-sqrt(6 / (3 patch^2 + D)), as the authors do: unlike the other adapters it changes the network before
+    the first step.
 
     Attributes:
       length: tokens.

@@ -74,6 +74,7 @@ def ssf(model: Any, *, modules: str = "**") -> Ssf:
         if f"{module}/bias" in paths
         and any(f"{module}/{name}" in paths for name in _WEIGHTS)
         and model.stage_of(f"{module}/bias") != "head"
+        and not module.endswith("/grn")  # ConvNeXt V2's norm has the map itself as a summand, which its scale does not scale
     ]
     if not whole:
         raise JaxftError(f"{model.name} has no module with a bias that SSF could scale and shift")

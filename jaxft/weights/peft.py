@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxft import tree
 from jaxft.adapters import Lora
-from jaxft.adapters.lora import KERNEL, MAGNITUDE, A, B
+from jaxft.adapters.lora import KERNEL, MAGNITUDE, A, B, column_norms
 from jaxft.errors import JaxftError
 from jaxft.typing import Params
 from jaxft.weights.readers import read
@@ -112,37 +113,40 @@ def from_peft(found: Peft, rules: Sequence[Rule], params: Params) -> tuple[Lora,
         if path not in own or not path.endswith(f"/{KERNEL}"):
             raise JaxftError(f"'{next(iter(layers.values()))}' is {path} here, which has no kernel that can be adapted")
         module, place = path.removesuffix(f"/{KERNEL}"), where[f"{next(iter(layers.values()))}.weight"]
-        a, b, magnitude = _joined(found, layers, place, own[path])
-        ranks[module] = a.shape[-1]
-        leaves |= {f"{module}/{A}": a, f"{module}/{B}": b} | ({f"{module}/{MAGNITUDE}": magnitude} if decomposed else {})
+        leaves[f"{module}/{A}"], leaves[f"{module}/{B}"], magnitudes = _joined(found, layers, place, tuple(own[path].shape))
+        ranks[module] = leaves[f"{module}/{A}"].shape[-1]
+        if decomposed:
+            norms = np.array(column_norms(jnp.asarray(own[path], jnp.float32)))
+            for columns, magnitude in magnitudes.items():
+                norms[columns] = magnitude
+            leaves[f"{module}/{MAGNITUDE}"] = norms
     adapter = Lora(ranks, {module: float(rank) for module, rank in ranks.items()}, decomposed=decomposed)
     return adapter, tree.unflatten(leaves)
 
 
-def _joined(found: Peft, layers: Mapping[int, str], place: Place, kernel: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`a`, `b` and the magnitude of one kernel out of those of the layers that it packs: part -> layer."""
+def _joined(
+    found: Peft, layers: Mapping[int, str], place: Place, shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray, dict[slice, np.ndarray]]:
+    """`a`, `b` and the magnitudes, by columns, of one kernel out of those of the layers that it packs: part -> layer."""
     parts = len(place.rule.sources)
-    op = place.rule.op.of_each or place.rule.op
-    width = kernel.shape[-1] // parts
-    columns, total = [], sum(len(found.matrices[layer]["lora_A"]) for layer in layers.values())
-    b, row = np.zeros((total, kernel.shape[-1]), np.float32), 0
-    norms = np.sqrt(np.square(np.asarray(kernel, np.float32)).sum(tuple(range(kernel.ndim - 1)))) if layers else None
-    assert norms is not None
+    op, width = place.rule.op.of_each or place.rule.op, shape[-1] // parts
+    ranks = {layer: len(found.matrices[layer]["lora_A"]) for layer in layers.values()}
+    left, b, row = [], np.zeros((sum(ranks.values()), shape[-1]), np.float32), 0
+    magnitudes: dict[slice, np.ndarray] = {}
     for part, layer in sorted(layers.items()):
-        matrices = found.matrices[layer]
+        matrices, rank, columns = found.matrices[layer], ranks[layer], slice(part * width, (part + 1) * width)
         try:
-            columns.append(np.asarray(op.forward(matrices["lora_A"]), np.float32))
-            rank, span = columns[-1].shape[-1], slice(part * width, (part + 1) * width)
-            b[row : row + rank, span] = matrices["lora_B"].reshape(width, rank).T * _scale(found, layer, rank)
+            left.append(np.asarray(op.forward(matrices["lora_A"]), np.float32))
+            b[row : row + rank, columns] = matrices["lora_B"].reshape(width, rank).T * _scale(found, layer, rank)
+            if left[-1].shape != (*shape[:-1], rank):
+                raise ValueError(left[-1].shape)
         except ValueError as error:
             shapes = [list(matrices[name].shape) for name in ("lora_A", "lora_B")]
             raise JaxftError(f"'{layer}' has matrices {shapes[0]} and {shapes[1]}, which do not fit its layer") from error
-        norms[span] = matrices.get(MAGNITUDE, norms[span])
+        if MAGNITUDE in matrices:
+            magnitudes[columns] = matrices[MAGNITUDE]
         row += rank
-    a = np.concatenate(columns, -1)
-    if a.shape[:-1] != tuple(kernel.shape[:-1]):
-        raise JaxftError(f"'{next(iter(layers.values()))}' is for inputs {list(a.shape[:-1])}, not {list(kernel.shape[:-1])}")
-    return a, b, norms
+    return np.concatenate(left, -1), b, magnitudes
 
 
 def _scale(found: Peft, layer: str, rank: int) -> float:
