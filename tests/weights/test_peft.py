@@ -18,6 +18,8 @@ from jaxft.weights.peft import CONFIG, WEIGHTS, from_peft, peft_files, read_peft
 from jaxft.weights.readers import read
 from jaxft.weights.rules import convert, export, sources_of
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 FIXTURE = Path(__file__).parent / "fixtures" / "peft.npz"
 PRE = vit.ARCHITECTURES["vit_tiny_patch16_224"].preprocessing
 NETWORKS = {
