@@ -117,7 +117,7 @@ def from_peft(found: Peft, rules: Sequence[Rule], params: Params) -> tuple[Lora,
         ranks[module] = leaves[f"{module}/{A}"].shape[-1]
         if decomposed:
             norms = np.array(column_norms(jnp.asarray(own[path], jnp.float32)))
-            for columns, magnitude in magnitudes.items():
+            for columns, magnitude in magnitudes:
                 norms[columns] = magnitude
             leaves[f"{module}/{MAGNITUDE}"] = norms
     adapter = Lora(ranks, {module: float(rank) for module, rank in ranks.items()}, decomposed=decomposed)
@@ -126,13 +126,13 @@ def from_peft(found: Peft, rules: Sequence[Rule], params: Params) -> tuple[Lora,
 
 def _joined(
     found: Peft, layers: Mapping[int, str], place: Place, shape: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray, dict[slice, np.ndarray]]:
+) -> tuple[np.ndarray, np.ndarray, list[tuple[slice, np.ndarray]]]:
     """`a`, `b` and the magnitudes, by columns, of one kernel out of those of the layers that it packs: part -> layer."""
     parts = len(place.rule.sources)
     op, width = place.rule.op.of_each or place.rule.op, shape[-1] // parts
     ranks = {layer: len(found.matrices[layer]["lora_A"]) for layer in layers.values()}
     left, b, row = [], np.zeros((sum(ranks.values()), shape[-1]), np.float32), 0
-    magnitudes: dict[slice, np.ndarray] = {}
+    magnitudes: list[tuple[slice, np.ndarray]] = []
     for part, layer in sorted(layers.items()):
         matrices, rank, columns = found.matrices[layer], ranks[layer], slice(part * width, (part + 1) * width)
         try:
@@ -144,7 +144,7 @@ def _joined(
             shapes = [list(matrices[name].shape) for name in ("lora_A", "lora_B")]
             raise JaxftError(f"'{layer}' has matrices {shapes[0]} and {shapes[1]}, which do not fit its layer") from error
         if MAGNITUDE in matrices:
-            magnitudes[columns] = matrices[MAGNITUDE]
+            magnitudes.append((columns, matrices[MAGNITUDE]))
         row += rank
     return np.concatenate(left, -1), b, magnitudes
 
