@@ -294,6 +294,10 @@ def resolve(loss: str | LossFn, given: Mapping[str, Any] | None = None, /, **opt
 
 
 def wants_forward(loss: LossFn) -> bool:
-    """Whether a loss is of the second form, `(outputs, batch, *, forward, params)`."""
-    taken = inspect.signature(loss).parameters
-    return "forward" in taken or "params" in taken
+    """Whether a loss is of the second form, `(outputs, batch, *, forward, params)`, with `average` or without."""
+    return not {"forward", "params", "average"}.isdisjoint(inspect.signature(loss).parameters)
+
+
+def wants_average(loss: LossFn) -> bool:
+    """Whether a loss of the second form takes `average`, the parameters with running averages in the place of trained leaves."""
+    return "average" in inspect.signature(loss).parameters

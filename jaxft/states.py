@@ -52,8 +52,8 @@ def _create(plan: Plan, phase: Phase, config: ConfigDict) -> Callable[[Params, M
 
     def create(params: Params, model_state: ModelState) -> TrainState:
         kept = tree.map_with_path(lambda path, leaf: leaf.astype(jnp.bfloat16) if path in narrow else leaf, params)
-        ema = config.train.ema_decay is not None
-        return create_state(kept, model_state, phase.tx, phase.mask, rng=jax.random.key(config.seed), ema=ema)
+        keep = plan.average is not None
+        return create_state(kept, model_state, phase.tx, phase.mask, rng=jax.random.key(config.seed), ema=keep)
 
     return create
 
@@ -170,6 +170,7 @@ def jit_train_step(
     network, prepare = (apply, augment) if apply is not None else (plan.apply, plan.augment_batch)
     if mesh.devices.flat[0].platform == "tpu":  # compilers for GPUs gather by themselves, and then fewer bytes
         network = gathered(network, param_places(plan, phase, config, mesh))
+    average = plan.average
     step = make_train_step(
         network,
         plan.loss,
@@ -177,7 +178,9 @@ def jit_train_step(
         phase.mask,
         metrics=plan.task.train_metrics,
         accum_steps=config.train.accum_steps,
-        ema_decay=config.train.ema_decay,
+        average=None if average is None else lambda steps: average(steps - phase.start),
+        sam_rho=config.train.sam_rho,
+        sam_adaptive=config.train.sam_adaptive,
         norm_parts=batch_parts(mesh) if config.parallel.batch_norm == "replica" else 1,
         skip_nonfinite=config.train.nonfinite == "skip",
         augment=prepare,

@@ -15,6 +15,7 @@ LAYERS = [
     {"weights", "data"},
     {"parallel", "train", "tasks", "evaluate", "features", "verify", "checkpoint", "items", "manifest", "compiling"},
     {
+        "averaging",
         "config",
         "phases",
         "plan",
@@ -53,6 +54,7 @@ DOORS = {
     "datasets": {"data"},
     "clu": {"metrics", "log", "tuning"},
     "ml_collections": {
+        "averaging",
         "config",
         "cli",
         "run",
