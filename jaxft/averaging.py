@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from jaxft.config import Clock, default_config
 from jaxft.errors import JaxftError
-from jaxft.losses import wants_average
+from jaxft.losses import wanted
 from jaxft.phases import Phase
 from jaxft.train import Average, ema, swa
 from jaxft.typing import LossFn
@@ -42,7 +42,7 @@ def make_average(config: ConfigDict, clock: Clock, phases: Sequence[Phase], loss
                     f"config.train.{key} is {section[key]!r}, but config.train.{kind} is not set: set it, or leave {key} at {usual!r}"
                 )
     if not asked:
-        if wants_average(loss):
+        if "average" in wanted(loss):
             raise JaxftError(
                 "config.loss takes `average`, and no averages are kept: set config.train.ema_decay, e.g. "
                 "--config.train.ema_decay=0.999"

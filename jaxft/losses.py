@@ -293,11 +293,6 @@ def resolve(loss: str | LossFn, given: Mapping[str, Any] | None = None, /, **opt
     return functools.partial(function, **bound) if bound else function
 
 
-def wants_forward(loss: LossFn) -> bool:
-    """Whether a loss is of the second form, `(outputs, batch, *, forward, params)`, with `average` or without."""
-    return not {"forward", "params", "average"}.isdisjoint(inspect.signature(loss).parameters)
-
-
-def wants_average(loss: LossFn) -> bool:
-    """Whether a loss of the second form takes `average`, the parameters with running averages in the place of trained leaves."""
-    return "average" in inspect.signature(loss).parameters
+def wanted(loss: LossFn) -> tuple[str, ...]:
+    """Which of `forward`, `params` and `average` a loss takes: none, or it is of the second form (see `jaxft.typing.LossFn`)."""
+    return tuple(name for name in ("forward", "params", "average") if name in inspect.signature(loss).parameters)

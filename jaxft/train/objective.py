@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxft import tree
 from jaxft.errors import JaxftError
-from jaxft.losses import wants_average, wants_forward
+from jaxft.losses import wanted
 from jaxft.metrics import model_outputs
 from jaxft.train.average import with_averages
 from jaxft.tuning.freeze import trains
@@ -59,12 +59,12 @@ def example_losses(
       loss, apply: see `make_objective`.
       params, model_state, outputs, batch: of the pass that was made.
       train, rng: its own; further passes have them too.
-      teacher: the network whose trained parts are averages; None where there is none.
+      teacher: the network whose trained parts are averages, which a loss may take; None where there is none.
 
     Raises:
-      JaxftError: the loss wants averages and there are none, or gave another shape.
+      JaxftError: the loss gave another shape.
     """
-    if wants_forward(loss):
+    if wanted(loss):
         average, average_state = (None, model_state) if teacher is None else teacher
 
         def forward(image: jax.Array, *, train: bool | Trains = train, params: Params = params) -> Outputs:
@@ -72,15 +72,8 @@ def example_losses(
             statistics = average_state if params is average else model_state
             return apply(params, statistics, image, train=train, rng=rng)[0]
 
-        given = {"forward": forward, "params": params}
-        if wants_average(loss):
-            if average is None:
-                raise JaxftError(
-                    f"{_name(loss)} takes `average`, and no averages are kept: set config.train.ema_decay, e.g. 0.999, or give "
-                    "make_train_step an average"
-                )
-            given["average"] = average
-        found = loss(outputs, batch, **given)
+        given = {"forward": forward, "params": params, "average": average}
+        found = loss(outputs, batch, **{name: given[name] for name in wanted(loss)})
     else:
         found = loss(outputs, batch)
     expected = (batch["image"].shape[0],)

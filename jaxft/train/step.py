@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from jaxft import tree
 from jaxft.errors import JaxftError
-from jaxft.losses import wants_average
+from jaxft.losses import wanted
 from jaxft.metrics import model_outputs
 from jaxft.train.average import Average, averaged_part, moved
 from jaxft.train.objective import example_losses, make_objective
@@ -78,7 +78,7 @@ def make_train_step(
         raise JaxftError(f"sam_rho is {sam_rho}: it must be positive, e.g. 0.05")
     if sam_adaptive and sam_rho is None:
         raise JaxftError("sam_adaptive needs sam_rho, e.g. 0.5")
-    if average is None and wants_average(loss):
+    if average is None and "average" in wanted(loss):
         raise JaxftError("the loss takes `average`: give make_train_step an average, e.g. jaxft.train.ema(0.999)")
 
     own_norms = norm_parts > 1
