@@ -39,7 +39,8 @@ def make_average(config: ConfigDict, clock: Clock, phases: Sequence[Phase], loss
         for key in keys if kind not in asked else ():
             if section[key] != (usual := default_config().train[key]):
                 raise JaxftError(
-                    f"config.train.{key} is {section[key]!r}, but config.train.{kind} is not set: set it, or leave {key} at {usual!r}"
+                    f"config.train.{key} is {section[key]!r}, but config.train.{kind} is not set: set it, or leave {key} at "
+                    f"{usual!r}"
                 )
     if not asked:
         if "average" in wanted(loss):
@@ -53,8 +54,8 @@ def make_average(config: ConfigDict, clock: Clock, phases: Sequence[Phase], loss
     longest = max(phase.stop - phase.start for phase in phases)
     if start >= longest:
         raise JaxftError(
-            f"config.train.{name} is '{section[name]}', which is {start} steps, and no phase has more than {longest}: no average "
-            "would begin"
+            f"config.train.{name} is '{section[name]}', which is {start} steps, and no phase has more than {longest}: no "
+            "average would begin"
         )
     every = clock.steps(section.swa_every, "config.train.swa_every")
     try:

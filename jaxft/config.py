@@ -133,6 +133,19 @@ def default_config() -> ConfigDict:
     return config
 
 
+def config_of(record: Mapping[str, Any]) -> ConfigDict:
+    """The configuration of a checkpoint's record (`to_json`, read); keys of newer versions have their defaults."""
+    config = default_config()
+    for name, section in record.items():
+        if name == "phases":
+            config.phases = ConfigDict({key: {**phase().to_dict(), **given} for key, given in section.items()})
+        elif isinstance(section, Mapping):
+            config[name] = ConfigDict({**config[name].to_dict(), **section})
+        else:
+            config[name] = section
+    return config
+
+
 def phase(*, train: str = "full", freeze: str = "", length: str = "5 epochs", **optim: Any) -> ConfigDict:
     """A phase: what trains, for how long, and which of the optimizer's settings differ from `config.optim`."""
     section = ConfigDict({"train": train, "freeze": freeze, "length": length})

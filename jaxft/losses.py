@@ -294,5 +294,5 @@ def resolve(loss: str | LossFn, given: Mapping[str, Any] | None = None, /, **opt
 
 
 def wanted(loss: LossFn) -> tuple[str, ...]:
-    """Which of `forward`, `params` and `average` a loss takes: none, or it is of the second form (see `jaxft.typing.LossFn`)."""
+    """Which of `forward`, `params` and `average` a loss takes: a loss of the second form, see `jaxft.typing.LossFn`."""
     return tuple(name for name in ("forward", "params", "average") if name in inspect.signature(loss).parameters)

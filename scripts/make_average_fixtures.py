@@ -1,4 +1,4 @@
-"""Writes tests/train/fixtures/average.npz: averages of a network's weights and buffers over its steps, as timm and torch make them.
+"""Writes tests/train/fixtures/average.npz: averages of a network's weights and buffers over its steps, by timm and torch.
 
 Needs torch and timm: `python scripts/make_average_fixtures.py`. A small network with BatchNorm is trained for 60 noisy steps;
 kept are its weights and buffers after every step, the average after every step for each kind of average, and what

@@ -27,6 +27,8 @@ LAYERS = [
         "log",
         "owner",
         "progress",
+        "range_test",
+        "soup",
         "workdir",
         "predict",
         "inspect",
@@ -55,6 +57,8 @@ DOORS = {
     "clu": {"metrics", "log", "tuning"},
     "ml_collections": {
         "averaging",
+        "range_test",
+        "soup",
         "config",
         "cli",
         "run",

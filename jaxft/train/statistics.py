@@ -59,9 +59,7 @@ def update_statistics(
     @jax.jit
     def add(mean: Any, batch: Batch, number: jax.Array, params: Params, kept: ModelState) -> tuple[Any, jax.Array]:
         def step(old: ModelState) -> Any:
-            state = apply(
-                params, tree.merge(old, kept), batch["image"], train=train, rng=jax.random.fold_in(key, number)
-            )[1]
+            state = apply(params, tree.merge(old, kept), batch["image"], train=train, rng=jax.random.fold_in(key, number))[1]
             return tree.split(state, chosen)[0]
 
         scaled, back = jax.vjp(step, zeros)

@@ -176,9 +176,7 @@ def make_eval_step(apply: ApplyFn, loss: LossFn, *, metrics: Metrics) -> EvalSte
         batch = _with_mask(batch)
         outputs, _ = apply(params, model_state, batch["image"], train=False, rng=None)
         teacher = (params, model_state)  # averages are what is evaluated, where they are kept
-        per_example = example_losses(
-            loss, apply, params, model_state, outputs, batch, train=False, rng=None, teacher=teacher
-        )
+        per_example = example_losses(loss, apply, params, model_state, outputs, batch, train=False, rng=None, teacher=teacher)
         found = model_outputs(outputs["logits"], batch["label"], per_example, batch["mask"])
         return metrics.single_from_model_output(**found), {"logits": outputs["logits"], "loss": per_example}
 

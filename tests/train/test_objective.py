@@ -26,7 +26,7 @@ TX = optax.sgd(0.1)
 
 
 def mean_teacher(outputs, batch, *, forward, average, weight=3.0):
-    """Cross-entropy, and how far the answer is from the averaged network's to the mirrored picture (Tarvainen & Valpola, 2017)."""
+    """Cross-entropy, and how far the answer is from the averaged network's to the mirror image (Tarvainen & Valpola, 2017)."""
     teacher = jax.nn.softmax(forward(batch["image"][:, :, ::-1], params=average, train=False)["logits"])
     consistency = ((jax.nn.softmax(outputs["logits"]) - jax.lax.stop_gradient(teacher)) ** 2).mean(-1)
     return losses.softmax_cross_entropy(outputs, batch) + weight * consistency

@@ -29,7 +29,10 @@ def _torchs(params, model_state, image, *, train, rng):
 
 
 def test_they_are_those_of_torchs_update_bn():
-    params = {"kernel": jnp.asarray(GIVEN["weights/0.weight"].transpose(2, 3, 1, 0)), "bias": jnp.asarray(GIVEN["weights/0.bias"])}
+    params = {
+        "kernel": jnp.asarray(GIVEN["weights/0.weight"].transpose(2, 3, 1, 0)),
+        "bias": jnp.asarray(GIVEN["weights/0.bias"]),
+    }
     before = {"batch_stats": {"norm": {name: jnp.asarray(GIVEN[f"weights/1.running_{name}"]) for name in ("mean", "var")}}}
     batches = [{"image": jnp.asarray(batch.transpose(0, 2, 3, 1))} for batch in GIVEN["batches"]]
     found = update_statistics(_torchs, params, before, batches)["batch_stats"]["norm"]
