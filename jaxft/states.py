@@ -95,8 +95,8 @@ def begin(
     standing: Standing,
     step: int,
 ) -> TrainState:
-    """A phase goes on from the weights of the one before; with `config.train.restore_best` from those of the best checkpoint, as
-    they were judged: averages, where those are kept.
+    """A phase goes on from the weights of the one before; with `config.train.restore_best` from those of the best checkpoint,
+    as they were judged: averages, where those are kept.
 
     Args:
       plan, phase, config, mesh, checkpoints: of the run.

@@ -75,6 +75,7 @@ class Kitchen:
         """The weights with statistics of their own, over one pass of the training input."""
         params, model_state = weights
         size = self.config.input.batch_size
+        check_batch_size(size, self.mesh, "batch_size")
         prepare = jax.jit(self.plan.augment_batch)
         batches = pictures(self.plan, self.config, self.mesh, self.eval_step).batches(0)
         count = -(-len(self.plan.splits.train) // size)
@@ -97,8 +98,7 @@ def open_kitchen(paths: Sequence[str | Path]) -> Kitchen:
     for path, other in zip(paths[1:], runs[1:], strict=True):
         check_alike(paths[0], first, path, other)
     config = config_of(first.record["config"])
-    mesh = make_mesh(config.parallel.mesh)
-    check_batch_size(config.input.batch_size, mesh, "batch_size")
+    mesh = make_mesh()
     plan = dataclasses.replace(make_plan(config, manifest=splits_file(workdir_of(paths[0])), weights=False), model=first.model)
     if plan.splits.fingerprint != first.record["data_fingerprint"]:
         raise JaxftError(f"the data of {paths[0]} changed since ('{config.data.source}' has other pictures, labels or splits)")

@@ -92,7 +92,11 @@ def greedy_soup(trees: Sequence[Any], judge: Callable[[Any], float], figures: Se
 
 def _check_alike(trees: Sequence[Any]) -> None:
     first, *others = (
-        {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(one)} for one in trees
+        {
+            jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+            for path, leaf in jax.tree_util.tree_leaves_with_path(one)
+        }
+        for one in trees
     )
     for other in others:
         if differs := tree.diff(jax.tree.map(jnp.asarray, first), jax.tree.map(jnp.asarray, other)):
