@@ -21,7 +21,7 @@ from jaxft.plan import Plan, make_plan
 from jaxft.train import make_eval_step, update_statistics
 from jaxft.train.statistics import moving
 from jaxft.tuning import FreezeSpec, make_mask, trains
-from jaxft.typing import ModelState, Params, Trains
+from jaxft.typing import ApplyFn, ModelState, Params, Trains
 from jaxft.workdir import FineTuned, load_run, splits_file, workdir_of
 
 Weights = tuple[Params, ModelState]
@@ -41,7 +41,7 @@ class Kitchen:
       config: of the first one's record.
       plan: its data and network; its weights are not read.
       mesh: the devices.
-      eval_step: the jitted evaluation step.
+      apply, prepare, eval_step: the network on pixels, the jitted augmentation, the jitted evaluation step.
       moved: which norms trained in any of the runs.
     """
 
@@ -49,6 +49,8 @@ class Kitchen:
     config: ConfigDict
     plan: Plan
     mesh: Mesh
+    apply: ApplyFn
+    prepare: Any
     eval_step: Any
     moved: bool | Trains
 
@@ -76,13 +78,12 @@ class Kitchen:
         params, model_state = weights
         size = self.config.input.batch_size
         check_batch_size(size, self.mesh, "batch_size")
-        prepare = jax.jit(self.plan.augment_batch)
         batches = pictures(self.plan, self.config, self.mesh, self.eval_step).batches(0)
         count = -(-len(self.plan.splits.train) // size)
         try:
-            shown = (prepare(put_batch(batch, self.mesh)) for batch in itertools.islice(batches, count))
+            shown = (self.prepare(put_batch(batch, self.mesh)) for batch in itertools.islice(batches, count))
             rng = jax.random.key(self.config.seed)
-            return params, update_statistics(self.plan.apply, params, model_state, shown, train=self.moved, rng=rng)
+            return params, update_statistics(self.apply, params, model_state, shown, train=self.moved, rng=rng)
         finally:
             batches.close()
 
@@ -102,8 +103,9 @@ def open_kitchen(paths: Sequence[str | Path]) -> Kitchen:
     plan = dataclasses.replace(make_plan(config, manifest=splits_file(workdir_of(paths[0])), weights=False), model=first.model)
     if plan.splits.fingerprint != first.record["data_fingerprint"]:
         raise JaxftError(f"the data of {paths[0]} changed since ('{config.data.source}' has other pictures, labels or splits)")
-    step = jax.jit(make_eval_step(plan.apply, plan.eval_loss, metrics=plan.task.metrics))
-    return Kitchen(runs, config, plan, mesh, step, _moved(runs, plan))
+    apply = plan.apply
+    step = jax.jit(make_eval_step(apply, plan.eval_loss, metrics=plan.task.metrics))
+    return Kitchen(runs, config, plan, mesh, apply, jax.jit(plan.augment_batch), step, _moved(runs, plan))
 
 
 def check_alike(path: str | Path, one: FineTuned, other_path: str | Path, other: FineTuned) -> None:

@@ -7,10 +7,11 @@ import jax
 import numpy as np
 import pytest
 
+from jaxft import predict, tree, workdir
 from jaxft import run as running
-from jaxft import tree
 from jaxft.cli.config import read_config
 from jaxft.cli.main import USAGE, main
+from jaxft.config import config_of
 from jaxft.errors import JaxftError
 from jaxft.export import export_run
 from jaxft.parallel import make_mesh
@@ -36,7 +37,7 @@ SETTINGS = (
 
 @pytest.fixture(scope="module", autouse=True)
 def one_of_the_devices():
-    plain = [(module, module.make_mesh) for module in (running, kitchens)]
+    plain = [(module, module.make_mesh) for module in (running, kitchens, workdir, predict)]
     for module, _ in plain:
         module.make_mesh = lambda layout="": make_mesh(layout, jax.devices()[:1])
     yield
@@ -99,16 +100,10 @@ def test_nothing_is_trained_in_the_workdir_of_a_soup(runs, tmp_path):
     out = tmp_path / "soup"
     soup_runs([runs[0]], out)
     before = sorted(path for path in out.rglob("*") if path.name != ".lock")
-    config = running_config(runs[0])
+    config = config_of(json.loads((runs[0] / "config.json").read_text()))
     with pytest.raises(JaxftError, match="the workdir holds a uniform soup of other runs, and no training to go on with"):
         train(config, out)
     assert sorted(path for path in out.rglob("*") if path.name != ".lock") == before
-
-
-def running_config(workdir):
-    from jaxft.config import config_of
-
-    return config_of(json.loads((workdir / "config.json").read_text()))
 
 
 def test_where_a_batch_norm_trained_the_soup_has_statistics_of_its_own(runs, tmp_path):
