@@ -160,7 +160,9 @@ def step_needs(plan: Plan, phase: Phase, config: ConfigDict) -> tuple[Needs, flo
         program: ClosedJaxpr = traced.jaxpr
         first = len(jax.tree.leaves(trainable))
         touched = [index < first for index in range(len(program.jaxpr.invars))]
-        return backward_needs(program, touched, modules_of(tree.paths(plan.params))), _xla_flops(traced)
+        passes = 1 if config.train.sam_rho is None else 2  # both of the same kind
+        needs = backward_needs(program, touched, modules_of(tree.paths(plan.params)))
+        return needs.times(passes), passes * _xla_flops(traced)
 
 
 def _xla_flops(traced: Any) -> float:
