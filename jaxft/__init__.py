@@ -23,6 +23,7 @@ _PUBLIC = {
     "freeze_updates": "jaxft.tuning",
     "list_models": "jaxft.models",
     "load_run": "jaxft.workdir",
+    "lr_find": "jaxft.range_test",
     "make_eval_step": "jaxft.train",
     "make_mask": "jaxft.tuning",
     "make_optimizer": "jaxft.optim",
@@ -32,6 +33,7 @@ _PUBLIC = {
     "phase": "jaxft.config",
     "predict_files": "jaxft.predict",
     "train_batches": "jaxft.data",
+    "update_statistics": "jaxft.train",
 }
 
 __all__ = sorted(_PUBLIC)
@@ -50,9 +52,11 @@ if TYPE_CHECKING:
     from jaxft.predict import predict_files as predict_files
     from jaxft.preprocessing import Preprocessing as Preprocessing
     from jaxft.preprocessing import on_pixels as on_pixels
+    from jaxft.range_test import lr_find as lr_find
     from jaxft.train import create_state as create_state
     from jaxft.train import make_eval_step as make_eval_step
     from jaxft.train import make_train_step as make_train_step
+    from jaxft.train import update_statistics as update_statistics
     from jaxft.tuning import FreezeSpec as FreezeSpec
     from jaxft.tuning import freeze_updates as freeze_updates
     from jaxft.tuning import make_mask as make_mask

@@ -29,7 +29,7 @@ from jaxft.items import ITEMS, difference, items_of, one_copy
 from jaxft.manifest import find_damage, write_manifest
 from jaxft.parallel import everyone, from_first, is_first
 from jaxft.paths import is_remote, make_folder, reaching, remove_folder
-from jaxft.train import TrainState
+from jaxft.train import TrainState, with_averages
 
 # Orbax reports each save and each handler it tries through absl, and a failure, which is raised too, with a traceback a thread.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
@@ -287,7 +287,7 @@ class Checkpoints:
         return dataclasses.replace(target, **clock, **{name: found[name] for name in parts if name != "clock"})
 
     def restore_weights(self, step: int, params: Any, model_state: Any) -> tuple[Any, Any]:
-        """Restores what a prediction needs: parameters (averaged ones where there are) and statistics.
+        """Restores what a prediction needs: parameters and statistics, averaged ones where there are.
 
         Args:
           step: which checkpoint.
@@ -301,14 +301,14 @@ class Checkpoints:
         parts = {name: part for name, part in parts.items() if jax.tree.leaves(part)}
         self._check(step, parts, dtypes=False)  # frozen kernels may be kept in bfloat16
         found = self._restore(step, {name: ocp.args.StandardRestore(part) for name, part in parts.items()})
-        restored = found["params"]
+        restored, statistics = found["params"], found.get("model_state", model_state)
         averaged = _item(self._metadata(step), "ema")
-        if averaged is not None:
-            flat = tree.flatten(params)
-            wanted = tree.unflatten({path: flat[path] for path in tree.flatten(averaged.tree)})
-            ema = self._restore(step, {"ema": ocp.args.StandardRestore(wanted)})["ema"]
-            restored = tree.unflatten({**tree.flatten(restored), **tree.flatten(ema)})
-        return restored, found["model_state"] if "model_state" in parts else model_state
+        if averaged is None:
+            return restored, statistics
+        flat = tree.flatten({"params": params, "model_state": model_state})
+        wanted = tree.unflatten({path: flat[path] for path in tree.flatten(averaged.tree) if path in flat})
+        self._check(step, {"ema": wanted}, dtypes=False)
+        return with_averages(restored, statistics, self._restore(step, {"ema": ocp.args.StandardRestore(wanted)})["ema"])
 
     def _check(self, step: int, parts: dict[str, Any], *, dtypes: bool) -> None:
         """Compares trees before any array is read, so that a mismatch is a readable line. Orbax casts dtypes without one."""

@@ -98,14 +98,27 @@ def default_config() -> ConfigDict:
 
     config.train = ConfigDict()
     config.train.accum_steps = 1
+    # Averages of what a phase trains are what evaluations and checkpoints use: exponential ones with `ema_decay`, the mean of
+    # networks with `swa_start`, none without either; see jaxft.train.ema and swa. Their steps count from the phase's first.
     config.train.ema_decay = config_dict.placeholder(float)
+    config.train.ema_start = "0 steps"
+    config.train.ema_warmup_power = config_dict.placeholder(float)  # 0.67: the decay grows; None: it is ema_decay at once
+    config.train.ema_warmup_gamma = 1.0
+    config.train.ema_min_decay = 0.0
+    config.train.swa_start = config_dict.placeholder(str)
+    config.train.swa_every = "1 epochs"
+    config.train.sam_rho = config_dict.placeholder(float)  # sharpness-aware minimisation, e.g. 0.05; see jaxft.train
+    config.train.sam_adaptive = False  # ASAM: in the size of each weight, sam_rho e.g. 0.5
     config.train.log_every = "20 steps"
     config.train.eval_every = "1 epochs"
     config.train.checkpoint_every = config_dict.placeholder(str)  # besides every evaluation
-    config.train.monitor = "accuracy"  # what early stopping and the best checkpoint look at, on the validation split
-    config.train.mode = "max"
+    # What early stopping and the best checkpoint look at, on the validation split: loss, accuracy, balanced_accuracy, top5 (of
+    # more than five classes), mae (of a regression).
+    config.train.monitor = "accuracy"
+    config.train.mode = "max"  # or "min", for loss and mae
     config.train.patience = config_dict.placeholder(int)  # evaluations without a gain before a phase ends early
     config.train.min_delta = 0.0
+    config.train.restore_best = False  # a phase begins with the weights of the best checkpoint, not with the latest ones
 
     config.train.nonfinite = "stop"  # a step whose loss or gradient is NaN or infinite ends the run; or "skip", "rollback"
 
@@ -121,6 +134,19 @@ def default_config() -> ConfigDict:
     config.log = ConfigDict()
     config.log.tensorboard = True
     config.log.wandb_project = ""
+    return config
+
+
+def config_of(record: Mapping[str, Any]) -> ConfigDict:
+    """The configuration of a checkpoint's record (`to_json`, read); keys of newer versions have their defaults."""
+    config = default_config()
+    for name, section in record.items():
+        if name == "phases":
+            config.phases = ConfigDict({key: {**phase().to_dict(), **given} for key, given in section.items()})
+        elif isinstance(section, Mapping):
+            config[name] = ConfigDict({**config[name].to_dict(), **section})
+        else:
+            config[name] = section
     return config
 
 

@@ -29,7 +29,7 @@ from jaxft.features import (
     frozen_prefix,
     views_of,
 )
-from jaxft.losses import wants_forward
+from jaxft.losses import wanted
 from jaxft.parallel import batch_parts, process_rows, put_batch
 from jaxft.paths import is_remote, open_path
 from jaxft.phases import Phase
@@ -119,7 +119,7 @@ def features_of(plan: Plan, phase: Phase, config: ConfigDict) -> tuple[Features 
     prefix = frozen_prefix(plan.model, phase.mask, plan.params, plan.model_state)
     if prefix is None:
         return None, f"{phase.name} trains the first stage: it reads pictures, no features"
-    if wants_forward(plan.loss):
+    if wanted(plan.loss):
         return None, f"{phase.name} reads pictures, no features: its loss asks for passes of its own over them"
     size, examples = config.input.batch_size, len(plan.splits.train)
     first, last = plan.order.passes(phase.start * size, phase.stop * size)

@@ -293,7 +293,6 @@ def resolve(loss: str | LossFn, given: Mapping[str, Any] | None = None, /, **opt
     return functools.partial(function, **bound) if bound else function
 
 
-def wants_forward(loss: LossFn) -> bool:
-    """Whether a loss is of the second form, `(outputs, batch, *, forward, params)`."""
-    taken = inspect.signature(loss).parameters
-    return "forward" in taken or "params" in taken
+def wanted(loss: LossFn) -> tuple[str, ...]:
+    """Which of `forward`, `params` and `average` a loss takes: a loss of the second form, see `jaxft.typing.LossFn`."""
+    return tuple(name for name in ("forward", "params", "average") if name in inspect.signature(loss).parameters)

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from jaxft import losses, tree
 from jaxft.adapters import with_adapter
 from jaxft.augment import Augment, parse, soft_label
+from jaxft.averaging import make_average
 from jaxft.config import Clock, call, to_json
 from jaxft.data import SAMPLERS, Order, Source, Splits, class_counts, imbalance, open_data
 from jaxft.errors import JaxftError, near
@@ -26,6 +27,7 @@ from jaxft.parallel import parse_rules, put
 from jaxft.phases import Phase, adapter_of, make_phases
 from jaxft.preprocessing import on_pixels
 from jaxft.tasks import Task, get_task
+from jaxft.train import Average
 from jaxft.typing import ApplyFn, Batch, LossFn, ModelState, Params
 from jaxft.weights import is_repository, load_model, open_repository
 
@@ -48,7 +50,7 @@ class Plan:
 
     `record` says in JSON all that is needed to use a checkpoint without the config; `eval_every` and its like are in steps;
     `selection` is how `Standing.judge` finds the best step; `order` the examples of each batch; `eval_loss` is the loss without
-    what belongs to training (see `jaxft.losses`).
+    what belongs to training (see `jaxft.losses`); `average` is what a phase keeps, of steps counted from its first.
     """
 
     splits: Splits
@@ -70,6 +72,7 @@ class Plan:
     selection: dict[str, Any]
     record: dict[str, Any]
     augment: Augment
+    average: Average | None
 
     def augment_batch(self, batch: Batch) -> Batch:
         """A batch of the training input as the network is to see it."""
@@ -138,6 +141,7 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
     model = _adapted(call(build, section, "config.model", num_classes=outputs), adapter, config)
     abstract, abstract_state = model.shapes
     parse_rules(config.parallel.rules, tree.paths(abstract))
+    phases = tuple(make_phases(config, clock, abstract, model.stages))
     plan = functools.partial(
         Plan,
         splits=splits,
@@ -148,7 +152,8 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
         task=task,
         loss=loss,
         eval_loss=eval_loss,
-        phases=tuple(make_phases(config, clock, abstract, model.stages)),
+        phases=phases,
+        average=make_average(config, clock, phases, loss),
         clock=clock,
         log_every=_interval(clock, config.train.log_every, "config.train.log_every"),
         eval_every=_interval(clock, config.train.eval_every, "config.train.eval_every"),
@@ -225,9 +230,11 @@ def _check_numbers(config: ConfigDict) -> None:
         value = config[section][name]
         if value not in allowed:
             raise JaxftError(f"config.{key} is '{value}', not {' or '.join(map(repr, allowed))}")
-    decay = config.train.ema_decay
-    if decay is not None and not 0 < decay < 1:
-        raise JaxftError(f"config.train.ema_decay is {decay}: it must lie between 0 and 1")
+    rho = config.train.sam_rho
+    if rho is not None and not rho > 0:
+        raise JaxftError(f"config.train.sam_rho is {rho}: it must be positive, e.g. 0.05")
+    if config.train.sam_adaptive and rho is None:
+        raise JaxftError("config.train.sam_adaptive needs config.train.sam_rho, e.g. 0.5")
 
 
 def _augment(config: ConfigDict) -> Augment:
@@ -299,6 +306,13 @@ def _selection(config: ConfigDict, task: Task) -> dict[str, Any]:
     if monitor not in figures:
         raise JaxftError(
             f"config.train.monitor is '{monitor}'{near(monitor, figures)}; the validation figures are {', '.join(figures)}"
+        )
+    better = "min" if monitor in ("loss", "mae") else "max"
+    if mode != better:
+        less = "less" if better == "min" else "more"
+        raise JaxftError(
+            f"config.train.monitor is '{monitor}', of which {less} is better, and config.train.mode '{mode}': set "
+            f"config.train.mode to '{better}'"
         )
     return {"monitor": monitor, "mode": mode, "min_delta": config.train.min_delta}
 

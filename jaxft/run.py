@@ -44,8 +44,8 @@ from jaxft.plan import Plan, make_plan
 from jaxft.progress import Progress, StopSignals, Stopwatch
 from jaxft.report import Judged, judge, write_report, write_samples
 from jaxft.standing import Standing
-from jaxft.states import abstract_state, enter, first_state, first_weights, jit_train_step, restore_state, roll_back
-from jaxft.train import eval_params, make_eval_step
+from jaxft.states import abstract_state, begin, first_state, first_weights, jit_train_step, restore_state, roll_back
+from jaxft.train import eval_weights, make_eval_step
 from jaxft.workdir import open_workdir
 
 
@@ -123,7 +123,7 @@ def train(config: ConfigDict, workdir: str | Path, *, strict: bool = False) -> R
             if step >= phase.stop:
                 continue
             if standing.phase != phase.name:
-                state = enter(plan, phase, config, mesh, state.params, state.model_state, step)
+                state = begin(plan, phase, config, mesh, checkpoints, state, standing, step)
                 standing.enter(phase.name)
             progress.say(_describe(phase, plan))
             given = phase_input(
@@ -163,7 +163,7 @@ def train(config: ConfigDict, workdir: str | Path, *, strict: bool = False) -> R
                 over = step == phase.stop
                 if judging:
                     with watch.paused():
-                        found = given.evaluate(eval_params(state), state.model_state)
+                        found = given.evaluate(*eval_weights(state))
                     log.metrics(step, "val", found.metrics)
                     gained = standing.judge(found.metrics, step, **plan.selection)
                     best = "best so far" if gained else f"best is step {standing.best_step}"

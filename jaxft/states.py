@@ -52,8 +52,8 @@ def _create(plan: Plan, phase: Phase, config: ConfigDict) -> Callable[[Params, M
 
     def create(params: Params, model_state: ModelState) -> TrainState:
         kept = tree.map_with_path(lambda path, leaf: leaf.astype(jnp.bfloat16) if path in narrow else leaf, params)
-        ema = config.train.ema_decay is not None
-        return create_state(kept, model_state, phase.tx, phase.mask, rng=jax.random.key(config.seed), ema=ema)
+        keep = plan.average is not None
+        return create_state(kept, model_state, phase.tx, phase.mask, rng=jax.random.key(config.seed), ema=keep)
 
     return create
 
@@ -85,6 +85,33 @@ def enter(
     return dataclasses.replace(state, step=replicate(jnp.int32(step), mesh))
 
 
+def begin(
+    plan: Plan,
+    phase: Phase,
+    config: ConfigDict,
+    mesh: Mesh,
+    checkpoints: Checkpoints,
+    state: TrainState,
+    standing: Standing,
+    step: int,
+) -> TrainState:
+    """A phase goes on from the weights of the one before; with `config.train.restore_best` from those of the best checkpoint,
+    as they were judged: averages, where those are kept.
+
+    Args:
+      plan, phase, config, mesh, checkpoints: of the run.
+      state, standing: where the phase before ended.
+      step: steps made.
+    """
+    weights = state.params, state.model_state
+    if config.train.restore_best:
+        checkpoints.wait()  # the best may be the one that is being saved, and one that is lost is the best no longer
+        if standing.best_step is not None:
+            abstract = abstract_state(plan, phase, config, mesh)
+            weights = checkpoints.restore_weights(standing.best_step, abstract.params, abstract.model_state)
+    return enter(plan, phase, config, mesh, *weights, step)
+
+
 def restore_state(
     plan: Plan, config: ConfigDict, mesh: Mesh, checkpoints: Checkpoints, say: Callable[[str], None]
 ) -> tuple[TrainState, Standing] | None:
@@ -101,6 +128,10 @@ def restore_state(
     if step is None:
         return None
     meta = checkpoints.meta(step)
+    if made_of := meta["run"].get("made_of"):
+        raise JaxftError(
+            f"the workdir holds a {made_of['kind']} of other runs, and no training to go on with: start in a new --workdir"
+        )
     if meta["run"]["data_fingerprint"] != plan.splits.fingerprint:
         raise JaxftError(
             f"the data changed since step {step} was saved ('{config.data.source}' has other pictures or labels): "
@@ -142,7 +173,7 @@ def roll_back(
         )
     state, standing = found
     if standing.phase != phase.name:
-        state = enter(plan, phase, config, mesh, state.params, state.model_state, phase.start)
+        state = begin(plan, phase, config, mesh, checkpoints, state, standing, phase.start)
     passed = step - int(state.step)
 
     def later(leaf: jax.Array) -> jax.Array:
@@ -170,6 +201,7 @@ def jit_train_step(
     network, prepare = (apply, augment) if apply is not None else (plan.apply, plan.augment_batch)
     if mesh.devices.flat[0].platform == "tpu":  # compilers for GPUs gather by themselves, and then fewer bytes
         network = gathered(network, param_places(plan, phase, config, mesh))
+    average = plan.average
     step = make_train_step(
         network,
         plan.loss,
@@ -177,7 +209,9 @@ def jit_train_step(
         phase.mask,
         metrics=plan.task.train_metrics,
         accum_steps=config.train.accum_steps,
-        ema_decay=config.train.ema_decay,
+        average=None if average is None else lambda steps: average(steps - phase.start),
+        sam_rho=config.train.sam_rho,
+        sam_adaptive=config.train.sam_adaptive,
         norm_parts=batch_parts(mesh) if config.parallel.batch_norm == "replica" else 1,
         skip_nonfinite=config.train.nonfinite == "skip",
         augment=prepare,

@@ -99,8 +99,10 @@ class ApplyFn(Protocol):
 
 
 #: A loss: `(outputs, batch) -> [B]`, one number an example, neither masked nor averaged: the library does both.
-#: A second form `(outputs, batch, *, forward, params) -> [B]` is given `forward(image, train=..., params=...) -> Outputs`
-#: and the full parameters, for losses that need several passes or the parameters themselves.
+#: A second form takes any of `forward`, `params` and `average` by name, for losses that need several passes or the parameters
+#: themselves: `forward(image, train=..., params=...) -> Outputs`; the full parameters; the same with running averages in the
+#: place of trained leaves, as they were before the step (in an evaluation, which is of the averages, `params` themselves).
+#: `forward(image, params=average)` has averaged statistics too.
 LossFn = Callable[..., jax.Array]
 
 #: A metric accumulator: a clu `Collection` class.

@@ -165,6 +165,14 @@ def splits_file(workdir: Path) -> Path | None:
         return file if file.exists() else None
 
 
+def workdir_of(path: str | Path) -> Path:
+    """The workdir of what `load_run` takes: itself, its `checkpoints` folder, or one checkpoint in it."""
+    path = open_path(path)
+    if path.name.isdigit() and path.parent.name == "checkpoints":
+        path = path.parent
+    return path.parent if path.name == "checkpoints" else path
+
+
 def load_run(path: str | Path, *, step: int | None = None) -> FineTuned:
     """Loads a fine-tuned network; nothing but the folder is needed.
 

@@ -325,7 +325,9 @@ def test_damage_to_any_file_of_a_checkpoint_is_named_before_its_weights_are_read
         assert "\n" not in text
         shutil.copy2(tmp_path / "whole" / name, file)
     assert saved.damage(6) == ""
-    assert_same(saved.restore_weights(6, state.params, state.model_state)[0]["head"], make_state(6, seed=6).ema["head"])
+    assert_same(
+        saved.restore_weights(6, state.params, state.model_state)[0]["head"], make_state(6, seed=6).ema["params"]["head"]
+    )
 
 
 def test_a_file_that_does_not_belong_to_a_checkpoint_is_named(saved, tmp_path):

@@ -15,6 +15,7 @@ LAYERS = [
     {"weights", "data"},
     {"parallel", "train", "tasks", "evaluate", "features", "verify", "checkpoint", "items", "manifest", "compiling"},
     {
+        "averaging",
         "config",
         "phases",
         "plan",
@@ -26,6 +27,8 @@ LAYERS = [
         "log",
         "owner",
         "progress",
+        "range_test",
+        "soup",
         "workdir",
         "finetuned",
         "adapter_file",
@@ -55,6 +58,9 @@ DOORS = {
     "datasets": {"data"},
     "clu": {"metrics", "log", "tuning"},
     "ml_collections": {
+        "averaging",
+        "range_test",
+        "soup",
         "config",
         "cli",
         "run",

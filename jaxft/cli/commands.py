@@ -22,7 +22,9 @@ from jaxft.inspect import inspect_config
 from jaxft.parallel import gigabytes, start
 from jaxft.parallel.targets import parse_target, prepare
 from jaxft.predict import evaluate_run, format_predictions, predict_files
+from jaxft.range_test import lr_find
 from jaxft.run import train as run_train
+from jaxft.soup import soup_runs, wise_run
 from jaxft.verify import verify as compare_with_original
 from jaxft.weights import convert_file, fetch
 from jaxft.workdir import load_run
@@ -81,6 +83,29 @@ def _config_on(options: argparse.Namespace, overrides: Sequence[str]) -> ConfigD
     return read_config(options.config, [*overrides, *more])
 
 
+def find_lr(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    for file in options.out:
+        check_folder(file)
+        if Path(file).suffix not in (".png", ".json"):
+            raise UsageError(f"--out is '{file}': a .png for the curve, or a .json for the numbers")
+    found = lr_find(
+        read_config(options.config, overrides),
+        phase=options.phase,
+        steps=options.steps,
+        min_lr=options.min_lr,
+        max_lr=options.max_lr,
+        rule=options.rule,
+        start=options.start,
+    )
+    print(found)
+    for file in options.out:
+        if Path(file).suffix == ".png":
+            found.draw(Path(file))
+        else:
+            write(file, found.to_json())
+    return 0
+
+
 def eval(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     judged = evaluate_run(
         options.workdir, split=options.split, data=options.data, batch_size=options.batch_size, tta=options.tta
@@ -136,6 +161,32 @@ def _numbers(text: str, option: str) -> list[int]:
         return [int(part) for part in _names(text)]
     except ValueError:
         raise UsageError(f"{option} is '{text}': whole numbers with commas between them, e.g. {option}=1,2,4") from None
+
+
+def soup(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    check_folder(options.json)
+    if options.wise is None:
+        if options.start is not None:
+            raise UsageError("--start is for --wise=ALPHA or --wise=sweep")
+        if options.out is None:
+            raise UsageError("a soup needs --out=FOLDER, a new workdir")
+        found = soup_runs(options.runs, options.out, greedy=options.greedy, update_bn=options.update_bn)
+    else:
+        if len(options.runs) > 1 or options.greedy:
+            raise UsageError("--wise takes one run, and no --greedy")
+        alpha = None if options.wise == "sweep" else _alpha(options.wise)
+        if alpha is not None and options.out is None:
+            raise UsageError("--wise=ALPHA needs --out=FOLDER, a new workdir; --wise=sweep alone prints a table")
+        found = wise_run(options.runs[0], options.out, alpha=alpha, start=options.start, update_bn=options.update_bn)
+    show(found, options.json)
+    return 0
+
+
+def _alpha(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--wise is '{text}': a number between 0 and 1, e.g. --wise=0.5, or sweep") from None
 
 
 def export(options: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -206,9 +257,11 @@ COMMANDS = {
     "eval": eval,
     "predict": predict,
     "inspect": inspect,
+    "lr-find": find_lr,
     "bench": bench,
     "explain-step": explain,
     "compile": compile,
+    "soup": soup,
     "export": export,
     "convert": convert,
     "verify": verify,

@@ -27,9 +27,11 @@ _COMMANDS = {
     "eval": "judge a fine-tuned network on a split of its data, or on other data",
     "predict": "classify pictures with a fine-tuned network",
     "inspect": "show what a config would train, its cost and its preprocessing, without training",
+    "lr-find": "train for a few steps under a growing learning rate, and suggest one by the losses",
     "bench": "time training, evaluation and input on this machine, and hold them against its peak",
     "explain-step": "show what the compiled training step does: cost, frozen work, memory; without training",
     "compile": "compile a config's training step for TPUs or GPUs that are not here: does it fit, what is sent, the least time",
+    "soup": "put the weights of several runs together, or those of a run and what it began with",
     "export": "write a fine-tuned network for timm, torchvision or Hugging Face's transformers",
     "convert": "convert a weight file to safetensors, in jaxft's names or torch's",
     "verify": "compare a network with the one its weights were made for, layer by layer; needs torch in some Python",
@@ -54,7 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     made = {name: commands.add_parser(name, help=text, description=text) for name, text in _COMMANDS.items()}
 
-    for name in ("train", "inspect", "explain-step", "compile"):
+    for name in ("train", "inspect", "lr-find", "explain-step", "compile"):
         made[name].add_argument(
             "--config", required=True, metavar="FILE[:ARG]", help="a recipe; --config.KEY=VALUE overrides any of its keys"
         )
@@ -85,6 +87,20 @@ def make_parser() -> argparse.ArgumentParser:
     )
     made["compile"].add_argument(
         "--remedies", action="store_true", help="where it does not fit, compile what may help, one change after the other"
+    )
+
+    made["lr-find"].add_argument("--phase", metavar="NAME", help="whose optimizer and trained part; the first if not given")
+    made["lr-find"].add_argument("--steps", type=int, default=100, help="training steps at most")
+    made["lr-find"].add_argument("--min-lr", type=float, default=1e-7, help="of the first step")
+    made["lr-find"].add_argument("--max-lr", type=float, default=10.0, help="of the last step")
+    made["lr-find"].add_argument("--rule", default="valley", help="valley, steepest or minimum; all three are printed")
+    made["lr-find"].add_argument("--start", metavar="RUN", help="a run whose weights it begins with, for a later phase")
+    made["lr-find"].add_argument(
+        "--out",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a .png for the curve, a .json for all numbers; may be given twice",
     )
 
     made["eval"].add_argument("--workdir", required=True, help="folder of a run, or one of its checkpoints")
@@ -125,6 +141,23 @@ def make_parser() -> argparse.ArgumentParser:
     made["bench"].add_argument("--rounds", type=int, default=5, help="how often each is timed, in turns")
     made["bench"].add_argument("--seconds", type=float, default=2.0, help="how long a round lasts at least")
     made["bench"].add_argument("--json", metavar="FILE", help="also write everything measured as JSON")
+
+    made["soup"].add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, or one of its checkpoints")
+    made["soup"].add_argument("--out", metavar="FOLDER", help="a new workdir, for eval, predict and export")
+    made["soup"].add_argument("--greedy", action="store_true", help="add a run only where the validation figure does not fall")
+    made["soup"].add_argument(
+        "--wise",
+        metavar="ALPHA",
+        help="between what one run began with (0) and the run (1), e.g. 0.5; sweep: try 0, 0.1, ..., 1, and write the best",
+    )
+    made["soup"].add_argument("--start", metavar="RUN", help="with --wise: a run to begin with, not the pretrained weights")
+    made["soup"].add_argument(
+        "--update-bn",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="compute BatchNorm statistics anew over the training split, or average them; anew where one trained, if not given",
+    )
+    made["soup"].add_argument("--json", metavar="FILE", help="write all figures there; - is standard output")
 
     made["export"].add_argument(
         "out", metavar="OUT", help="a .safetensors file, a folder for weights and configs, or .weights.h5"

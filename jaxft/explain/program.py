@@ -144,6 +144,11 @@ class Needs:
     reached: frozenset[str]
     forward: int
 
+    def times(self, passes: int) -> Needs:
+        """Of so many passes of this kind."""
+        flops, sums = ({module: passes * count for module, count in part.items()} for part in (self.flops, self.sums))
+        return Needs(flops, sums, self.reached, passes * self.forward)
+
 
 def backward_needs(forward: ClosedJaxpr, trained: Sequence[bool], modules: frozenset[str]) -> Needs:
     """Follows the trained inputs through a forward pass to its first result, the loss.

@@ -148,7 +148,7 @@ def step_ops(plan: Plan, phase: Phase, config: ConfigDict) -> tuple[list[Op], fl
 
 def step_needs(plan: Plan, phase: Phase, config: ConfigDict) -> tuple[Needs, float]:
     """What the trained leaves of a phase ask of a backward pass, and XLA's count of FLOPs for the forward pass and the loss."""
-    _, batch = abstract_arguments(plan, phase, config, place=False)
+    state, batch = abstract_arguments(plan, phase, config, place=False)
     trainable, frozen = tree.split(plan.params, phase.mask)
     rng = jax.eval_shape(lambda: jax.random.key(0))
     with plain_ops():
@@ -156,11 +156,13 @@ def step_needs(plan: Plan, phase: Phase, config: ConfigDict) -> tuple[Needs, flo
         if apply is None:
             batch = jax.eval_shape(plan.augment_batch, batch)
         objective = jax.jit(make_objective(apply or plan.apply, plan.loss, phase.mask), keep_unused=True)
-        traced = objective.trace(trainable, frozen, plan.model_state, batch, rng)
+        traced = objective.trace(trainable, frozen, plan.model_state, batch, rng, state.ema)
         program: ClosedJaxpr = traced.jaxpr
         first = len(jax.tree.leaves(trainable))
         touched = [index < first for index in range(len(program.jaxpr.invars))]
-        return backward_needs(program, touched, modules_of(tree.paths(plan.params))), _xla_flops(traced)
+        passes = 1 if config.train.sam_rho is None else 2  # both of the same kind
+        needs = backward_needs(program, touched, modules_of(tree.paths(plan.params)))
+        return needs.times(passes), passes * _xla_flops(traced)
 
 
 def _xla_flops(traced: Any) -> float:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxft import tree
+from jaxft.train.average import averaged_part, with_averages
 from jaxft.typing import Mask, ModelState, Params
 
 
@@ -23,7 +24,7 @@ class TrainState:
       model_state: BatchNorm statistics.
       opt_state: of the trainable leaves only.
       rng: uint32 key data of the run's base key; the key of a step is `fold_in(key, step)`.
-      ema: running average of the trainable leaves, or None.
+      ema: running averages, `{"params": of the trained leaves, "model_state": of the statistics of norms that train}`, or None.
     """
 
     step: jax.Array
@@ -50,7 +51,7 @@ def create_state(
       tx: a transform of the trainable subtree.
       mask: what is trained.
       rng: a key, `jax.random.key(seed)`.
-      ema: keep a running average; it starts as a copy of the parameters.
+      ema: keep running averages, of whatever kind; they start as copies.
     """
     trainable, _ = tree.split(params, mask)
     return TrainState(
@@ -60,13 +61,10 @@ def create_state(
         opt_state=tx.init(trainable),
         # Raw key data: a plain array, which every checkpoint format knows.
         rng=jax.random.key_data(rng),
-        ema=jax.tree.map(jnp.copy, trainable) if ema else None,
+        ema=jax.tree.map(jnp.copy, averaged_part(params, model_state, mask)) if ema else None,
     )
 
 
-def eval_params(state: TrainState) -> Params:
-    """The parameters to evaluate: trained leaves replaced by their running averages, where those are kept."""
-    if state.ema is None:
-        return state.params
-    flat = {**tree.flatten(state.params), **tree.flatten(state.ema)}
-    return tree.unflatten({path: flat[path] for path in tree.flatten(state.params)})
+def eval_weights(state: TrainState) -> tuple[Params, ModelState]:
+    """(params, model_state) to evaluate: what is averaged replaced by its averages, where those are kept."""
+    return (state.params, state.model_state) if state.ema is None else with_averages(state.params, state.model_state, state.ema)

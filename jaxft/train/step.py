@@ -12,36 +12,16 @@ from jax.sharding import Mesh
 
 from jaxft import tree
 from jaxft.errors import JaxftError
-from jaxft.losses import wants_forward
+from jaxft.losses import wanted
 from jaxft.metrics import model_outputs
+from jaxft.train.average import Average, averaged_part, moved
+from jaxft.train.objective import example_losses, make_objective
+from jaxft.train.sharpness import perturbed
 from jaxft.train.state import TrainState
-from jaxft.tuning.freeze import trains
-from jaxft.typing import ApplyFn, Batch, LossFn, Mask, Metrics, ModelState, Outputs, Params, Trains
+from jaxft.typing import ApplyFn, Batch, LossFn, Mask, Metrics, ModelState, Params
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Any]]
 EvalStep = Callable[[Params, ModelState, Batch], tuple[Any, dict[str, jax.Array]]]
-
-
-def make_objective(apply: ApplyFn, loss: LossFn, mask: Mask, *, norm_parts: int = 1, norm_axis: str = "") -> Callable[..., Any]:
-    """Makes what the training step differentiates by its first argument.
-
-    Returns:
-      `(trainable, frozen, model_state, batch, rng) -> (loss, (model_state, found))`: the two halves of the parameters, a batch
-      with its `mask`, a key; `loss` is the sum of the examples' losses times their weights, `found` what metrics are made from.
-    """
-    train = trains(mask, norm_parts=norm_parts, norm_axis=norm_axis)
-
-    def objective(
-        trainable: Params, frozen: Params, model_state: ModelState, batch: Batch, rng: jax.Array
-    ) -> tuple[jax.Array, tuple[ModelState, dict[str, jax.Array]]]:
-        params = tree.merge(trainable, frozen)
-        outputs, new_state = apply(params, model_state, batch["image"], train=train, rng=rng)
-        per_example = _per_example(loss, apply, params, model_state, outputs, batch, train, rng)
-        # where, not times: a padded row may hold a NaN, and NaN times zero is NaN.
-        summed = jnp.where(batch["mask"] > 0, per_example * batch["mask"], 0.0).sum()
-        return summed, (new_state, model_outputs(outputs["logits"], batch["label"], per_example, batch["mask"]))
-
-    return objective
 
 
 def make_train_step(
@@ -52,7 +32,9 @@ def make_train_step(
     *,
     metrics: Metrics,
     accum_steps: int = 1,
-    ema_decay: float | None = None,
+    average: Average | None = None,
+    sam_rho: float | None = None,
+    sam_adaptive: bool = False,
     norm_parts: int = 1,
     skip_nonfinite: bool = False,
     axis_name: str = "",
@@ -72,7 +54,13 @@ def make_train_step(
       mask: what is trained.
       metrics: a clu Collection class, made from `jaxft.metrics.model_outputs` (and `grad_norm`, `finite`).
       accum_steps: microbatches a step; must divide the batch size. BatchNorm sees microbatches, one after the other.
-      ema_decay: decay of the running average of trained leaves; None keeps none.
+      average: `jaxft.train.ema(...)` or `swa(...)`, of the trained leaves and of the statistics of norms that train; None keeps
+        none. The state is of `create_state(..., ema=True)`. Of a step, `state.step + 1` are made.
+      sam_rho: sharpness-aware minimisation (Foret et al., 2021): the gradient is taken once more, of the same batch with the
+        same random numbers, where the first one leads: at `w + sam_rho * g / ||g||`, and that one trains `w`. The norm is over
+        all trained leaves and the whole batch, on however many devices. Statistics and all figures but `grad_norm`, which is
+        of the gradient that trains, are the first pass's. A step costs two. None: plain training.
+      sam_adaptive: `sam_rho` is of ASAM (Kwon et al., 2021); see `jaxft.train.sharpness.perturbed`.
       norm_parts: BatchNorm takes its statistics over the whole batch (1), or over each of so many parts of it: with as many as
         there are devices, each over its own examples, as torch's DistributedDataParallel does.
       skip_nonfinite: a step whose loss or gradient is not finite changes nothing but the clocks: the step and what integers the
@@ -86,8 +74,12 @@ def make_train_step(
     """
     if accum_steps < 1:
         raise JaxftError(f"accum_steps is {accum_steps}: it must be at least 1")
-    if ema_decay is not None and not 0 < ema_decay < 1:
-        raise JaxftError(f"ema_decay is {ema_decay}: it must lie between 0 and 1")
+    if sam_rho is not None and not sam_rho > 0:
+        raise JaxftError(f"sam_rho is {sam_rho}: it must be positive, e.g. 0.05")
+    if sam_adaptive and sam_rho is None:
+        raise JaxftError("sam_adaptive needs sam_rho, e.g. 0.5")
+    if average is None and "average" in wanted(loss):
+        raise JaxftError("the loss takes `average`: give make_train_step an average, e.g. jaxft.train.ema(0.999)")
 
     own_norms = norm_parts > 1
     objective = make_objective(
@@ -105,34 +97,44 @@ def make_train_step(
         if axis_name:
             rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
         trainable, frozen = tree.split(state.params, mask)
-        if accum_steps == 1:
-            (summed, (model_state, found)), grads = gradients(trainable, frozen, state.model_state, batch, rng)
-        else:
-            summed, model_state, found, grads = _accumulate(
-                gradients, trainable, frozen, state.model_state, batch, rng, accum_steps
-            )
+
+        def summed_over_batch(trainable: Params) -> tuple[jax.Array, ModelState, dict[str, jax.Array], jax.Array, Any]:
+            """(loss, model state, `found`, weight, gradients), sums over the batch of all devices."""
+            given = (trainable, frozen, state.model_state, batch, rng, state.ema)
+            if accum_steps == 1:
+                (summed, (model_state, found)), grads = gradients(*given)
+            else:
+                summed, model_state, found, grads = _accumulate(gradients, *given, steps=accum_steps)
+            weight = batch["mask"].sum()
+            if axis_name:
+                summed, weight, grads = jax.lax.psum((summed, weight, grads), axis_name)
+            return summed, model_state, found, jnp.maximum(weight, 1e-12), grads  # all padding: gradient zero, not NaN
+
+        summed, model_state, found, weight, grads = summed_over_batch(trainable)
         _check_structure(state.model_state, model_state)
-        weight = batch["mask"].sum()
-        if axis_name:
-            summed, weight, grads = jax.lax.psum((summed, weight, grads), axis_name)
-            model_state = _of_first(model_state, axis_name) if own_norms else model_state
-        weight = jnp.maximum(weight, 1e-12)  # an all-padding batch has gradient zero, not NaN
+        if own_norms and axis_name:
+            model_state = _of_first(model_state, axis_name)
         # Of the sums: so the quotients are needed only where they are used, and never lie in memory.
         squares = [optax.tree.norm(grad, squared=True) for grad in jax.tree.leaves(grads)]
+        finite = jnp.isfinite(jnp.stack([summed, *squares]))
+        if sam_rho is not None:
+            *_, grads = summed_over_batch(perturbed(trainable, grads, sam_rho, adaptive=sam_adaptive))
+            squares = [optax.tree.norm(grad, squared=True) for grad in jax.tree.leaves(grads)]
+            finite &= jnp.isfinite(jnp.stack([summed, *squares]))
         norm = jnp.sqrt(sum(squares)) / weight
         grads = jax.tree.map(lambda grad: grad / weight.astype(grad.dtype), grads)
-        finite = jnp.isfinite(jnp.stack([summed, *squares]))
         updates, opt_state = tx.update(grads, state.opt_state, trainable)
         trainable = optax.apply_updates(trainable, updates)
-        ema = state.ema
-        if ema_decay is not None:
-            ema = jax.tree.map(lambda old, new: ema_decay * old + (1 - ema_decay) * new, ema, trainable)
+        params = tree.merge(trainable, frozen)
+        averages = state.ema
+        if average is not None:
+            averages = moved(averages, averaged_part(params, model_state, mask), average(state.step + 1))
         new = state.replace(  # type: ignore[attr-defined]
             step=state.step + 1,
-            params=tree.merge(trainable, frozen),
+            params=params,
             model_state=model_state,
             opt_state=opt_state,
-            ema=ema,
+            ema=averages,
         )
         given = {**found, "grad_norm": norm, "finite": finite}
         collected = (
@@ -173,7 +175,8 @@ def make_eval_step(apply: ApplyFn, loss: LossFn, *, metrics: Metrics) -> EvalSte
     def step(params: Params, model_state: ModelState, batch: Batch) -> tuple[Any, dict[str, jax.Array]]:
         batch = _with_mask(batch)
         outputs, _ = apply(params, model_state, batch["image"], train=False, rng=None)
-        per_example = _per_example(loss, apply, params, model_state, outputs, batch, False, None)
+        teacher = (params, model_state)  # averages are what is evaluated, where they are kept
+        per_example = example_losses(loss, apply, params, model_state, outputs, batch, train=False, rng=None, teacher=teacher)
         found = model_outputs(outputs["logits"], batch["label"], per_example, batch["mask"])
         return metrics.single_from_model_output(**found), {"logits": outputs["logits"], "loss": per_example}
 
@@ -199,35 +202,6 @@ def _with_mask(batch: Batch) -> Batch:
     return {**batch, "mask": jnp.ones(batch["image"].shape[0], jnp.float32)}
 
 
-def _per_example(
-    loss: LossFn,
-    apply: ApplyFn,
-    params: Params,
-    model_state: ModelState,
-    outputs: Outputs,
-    batch: Batch,
-    train: bool | Trains,
-    rng: jax.Array | None,
-) -> jax.Array:
-    if wants_forward(loss):
-
-        def forward(image: jax.Array, *, train: bool | Trains = train, params: Params = params) -> Outputs:
-            """Another pass; its changes to the statistics are dropped."""
-            return apply(params, model_state, image, train=train, rng=rng)[0]
-
-        found = loss(outputs, batch, forward=forward, params=params)
-    else:
-        found = loss(outputs, batch)
-    expected = (batch["image"].shape[0],)
-    if tuple(jnp.shape(found)) != expected:
-        name = getattr(loss, "__name__", getattr(getattr(loss, "func", None), "__name__", "the loss"))
-        raise JaxftError(
-            f"{name} returned shape {list(jnp.shape(found))}, expected {list(expected)} ([B]): one number an example, "
-            "neither summed nor averaged over the batch"
-        )
-    return found.astype(jnp.float32)
-
-
 def _accumulate(
     gradients: Callable[..., Any],
     trainable: Params,
@@ -235,6 +209,8 @@ def _accumulate(
     model_state: ModelState,
     batch: Batch,
     rng: jax.Array,
+    averages: Any,
+    *,
     steps: int,
 ) -> tuple[jax.Array, ModelState, dict[str, jax.Array], Any]:
     """Sums losses and gradients over microbatches under scan: (loss, model state, `found`, gradients)."""
@@ -247,7 +223,8 @@ def _accumulate(
     def body(carry: tuple[Any, Any, ModelState], item: tuple[jax.Array, Batch]) -> tuple[tuple[Any, Any, ModelState], Any]:
         loss, total, model_state = carry
         index, part = item
-        (summed, (model_state, found)), grads = gradients(trainable, frozen, model_state, part, jax.random.fold_in(rng, index))
+        key = jax.random.fold_in(rng, index)
+        (summed, (model_state, found)), grads = gradients(trainable, frozen, model_state, part, key, averages)
         return (loss + summed, jax.tree.map(jnp.add, total, grads), model_state), found
 
     begin = (jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, trainable), model_state)

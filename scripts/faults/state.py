@@ -34,7 +34,7 @@ def edited(stage, item, change):
     return stage.refused()
 
 
-@fault("a leaf is missing in the checkpoint", code=2, says="1 missing (fc/bias)", then=UNTOUCHED)
+@fault("a leaf is missing in the checkpoint", code=2, says="1 missing (params/fc/bias)", then=UNTOUCHED)
 def missing_leaf(stage):
     return edited(stage, "params", lambda tree: tree["fc"].pop("bias"))
 
@@ -54,9 +54,9 @@ def other_dtype(stage):
     return edited(stage, "params", lambda tree: tree["fc"].update(kernel=tree["fc"]["kernel"].astype(ml_dtypes.bfloat16)))
 
 
-@fault("an average (EMA) is missing in the checkpoint", code=2, says="1 missing (fc/bias)", then=UNTOUCHED)
+@fault("an average (EMA) is missing in the checkpoint", code=2, says="1 missing (params/fc/bias)", then=UNTOUCHED)
 def missing_average(stage):
-    return edited(stage, "ema", lambda tree: tree["fc"].pop("bias"))
+    return edited(stage, "ema", lambda tree: tree["params"]["fc"].pop("bias"))
 
 
 @fault(

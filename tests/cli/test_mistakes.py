@@ -92,7 +92,7 @@ def test_missing_or_broken_recipes_are_named(run, tmp_path):
 
 
 def test_unknown_commands_are_named_with_what_is_near(run):
-    assert "no command 'trian' (did you mean 'train'?)" in run("trian")
+    assert "no command 'trian' (did you mean 'train' or 'lr-find'?)" in run("trian")
     assert "takes no config" in run("predict", "--workdir=x", "--config.optim.lr=1", "x.png")
 
 

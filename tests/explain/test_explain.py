@@ -140,3 +140,15 @@ def test_the_memory_that_a_run_takes_is_measured():
     assert done.returncode == 0, done.stderr
     actual, predicted = map(int, done.stdout.split())
     assert actual == pytest.approx(predicted, rel=0.15)
+
+
+def test_a_step_of_sam_is_judged_by_its_two_passes(recipe):
+    verdicts = []
+    for more in ((), ("--config.train.sam_rho=0.05",)):
+        config = read_config(str(recipe), (*ONE_PHASE, "--config.phases.phase1.train=from:stage4", *more))
+        plan = make_plan(config, weights=False)
+        (ops, _), (needs, _) = step_ops(plan, plan.phases[0], config), step_needs(plan, plan.phases[0], config)
+        verdicts.append(judge_step(plan.phases[0], ops, needs, ""))
+    plain, sam = verdicts
+    assert sam.clean, sam
+    assert (sam.forward, sam.found, sam.needed) == (2 * plain.forward, 2 * plain.found, 2 * plain.needed)

@@ -251,7 +251,7 @@ def test_moments_and_averages_lie_as_their_parameter_and_clocks_are_whole(name, 
     assert dict(found.params) == places
     flat, own = tree.flatten(places), tree.flatten(PARAMS)
     trained = [path for path, chosen in tree.flatten(mask).items() if chosen]
-    assert tree.flatten(found.ema) == {path: flat[path] for path in trained}
+    assert tree.flatten(found.ema["params"]) == {path: flat[path] for path in trained}
     for leaf in (found.step, found.rng, *jax.tree.leaves(found.model_state)):
         assert leaf.is_fully_replicated
 
@@ -289,7 +289,7 @@ def test_a_parameter_whose_path_ends_as_anothers_does_not_take_its_place():
         found = state_shardings(state, places, mesh)
         assert found.opt_state[0].mu == places
         assert found.opt_state[0].nu == places
-        assert found.ema == places
+        assert found.ema == {"params": places}
         assert places["aux"]["head"]["kernel"].is_fully_replicated
         assert not places["head"]["kernel"].is_fully_replicated
 

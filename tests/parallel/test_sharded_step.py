@@ -31,7 +31,7 @@ from jaxft.parallel import (
 )
 from jaxft.preprocessing import Preprocessing
 from jaxft.tasks import get_task
-from jaxft.train import create_state, make_train_step
+from jaxft.train import create_state, ema, make_train_step
 from jaxft.tuning import FreezeSpec, make_mask
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -65,7 +65,7 @@ def parts(name, train, dtype="float32", mesh=None, **options):
     tx, _ = make_optimizer(params, mask, name="sgd", lr=0.002, total_steps=50, weight_decay=1e-4, clip_norm=5.0)
     state = create_state(params, model_state, tx, mask, rng=jax.random.key(2), ema=True)
     apply = model.apply if mesh is None else gathered(model.apply, param_shardings(params, mesh, DEFAULT_RULES))
-    return state, make_train_step(apply, TASK.loss, tx, mask, metrics=TASK.train_metrics, ema_decay=0.9, **options)
+    return state, make_train_step(apply, TASK.loss, tx, mask, metrics=TASK.train_metrics, average=ema(0.9), **options)
 
 
 def placed_step(name, train, mesh, dtype="float32", **options):

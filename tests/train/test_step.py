@@ -14,7 +14,8 @@ from jaxft.errors import JaxftError
 from jaxft.metrics import classification_metrics, to_floats, training_metrics
 from jaxft.optim import make_optimizer
 from jaxft.parallel import make_mesh, put_batch, replicate
-from jaxft.train import create_state, eval_params, make_train_step
+from jaxft.train import create_state, ema, eval_weights, make_train_step
+from jaxft.train.statistics import moving
 from jaxft.tuning import FreezeSpec, freeze_updates, make_mask, trains
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -24,12 +25,14 @@ METRICS = training_metrics(classification_metrics(nets.CLASSES))
 KEY = jax.random.key(3)
 
 
-def _setup(train="head", *, freeze=(), apply=None, loss=losses.softmax_cross_entropy, accum_steps=1, ema=None, **optim):
+def _setup(train="head", *, freeze=(), apply=None, loss=losses.softmax_cross_entropy, accum_steps=1, average=None, **optim):
     mask = make_mask(FreezeSpec.parse(train, freeze), PARAMS, nets.STAGES)
     optim = {"name": "adamw", "lr": 1e-2, "total_steps": 10, "weight_decay": 0.1, **optim}
     tx, _ = make_optimizer(PARAMS, mask, **optim)
-    state = create_state(PARAMS, STATE, tx, mask, rng=KEY, ema=ema is not None)
-    step = make_train_step(apply or nets.make_apply(), loss, tx, mask, metrics=METRICS, accum_steps=accum_steps, ema_decay=ema)
+    state = create_state(PARAMS, STATE, tx, mask, rng=KEY, ema=average is not None)
+    step = make_train_step(
+        apply or nets.make_apply(), loss, tx, mask, metrics=METRICS, accum_steps=accum_steps, average=average
+    )
     return mask, tx, state, step
 
 
@@ -55,7 +58,7 @@ def _random_spec(seed):
 def test_frozen_leaves_and_statistics_stay_bit_identical_with_decay_clipping_accumulation_ema_and_bf16(seed):
     train, freeze = _random_spec(seed)
     mask, _, state, step = _setup(
-        train, freeze=freeze, apply=nets.make_apply(jnp.bfloat16), accum_steps=2, ema=0.9, clip_norm=0.1
+        train, freeze=freeze, apply=nets.make_apply(jnp.bfloat16), accum_steps=2, average=ema(0.9), clip_norm=0.1
     )
     after, _ = _run(state, step)
     flags = tree.flatten(mask)
@@ -71,11 +74,16 @@ def test_frozen_leaves_and_statistics_stay_bit_identical_with_decay_clipping_acc
         assert np.array_equal(value, tree.flatten(STATE["batch_stats"])[path]) is not in_train_mode, path
     trainable, _ = tree.split(PARAMS, mask)
     shapes = sorted(leaf.shape for leaf in jax.tree.leaves(trainable))
-    assert sorted(leaf.shape for leaf in jax.tree.leaves(after.ema)) == shapes
+    assert sorted(leaf.shape for leaf in jax.tree.leaves(after.ema["params"])) == shapes
+    assert {*tree.paths(after.ema.get("model_state", {}))} == {*tree.paths(tree.split(STATE, moving(STATE, on))[0])}
     moments = [leaf.shape for leaf in jax.tree.leaves(after.opt_state) if leaf.ndim]
     assert sorted(moments) == sorted(shapes + shapes)
-    averaged = tree.flatten(eval_params(after))
+    params, statistics = eval_weights(after)
+    averaged = tree.flatten(params)
     assert all(np.array_equal(averaged[path], before_flat[path]) for path, trained in flags.items() if not trained)
+    for path, value in tree.flatten(statistics["batch_stats"]).items():
+        if on is not True and not on(path.rsplit("/", 1)[0]):
+            np.testing.assert_array_equal(value, tree.flatten(STATE["batch_stats"])[path])
 
 
 def test_the_clip_factor_and_the_norm_do_not_see_frozen_leaves():

@@ -1,0 +1,89 @@
+"""What the training step differentiates: the sum of a batch's losses, of losses of either form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxft import tree
+from jaxft.errors import JaxftError
+from jaxft.losses import wanted
+from jaxft.metrics import model_outputs
+from jaxft.train.average import with_averages
+from jaxft.tuning.freeze import trains
+from jaxft.typing import ApplyFn, Batch, LossFn, Mask, ModelState, Outputs, Params, Trains
+
+
+def make_objective(apply: ApplyFn, loss: LossFn, mask: Mask, *, norm_parts: int = 1, norm_axis: str = "") -> Callable[..., Any]:
+    """Makes what the training step differentiates by its first argument.
+
+    Returns:
+      `(trainable, frozen, model_state, batch, rng, averages=None) -> (loss, (model_state, found))`: the two halves of the
+      parameters, a batch with its `mask`, a key, the running averages for a loss that takes them; `loss` is the sum of the
+      examples' losses times their weights, `found` what metrics are made from.
+    """
+    train = trains(mask, norm_parts=norm_parts, norm_axis=norm_axis)
+
+    def objective(
+        trainable: Params, frozen: Params, model_state: ModelState, batch: Batch, rng: jax.Array, averages: Any = None
+    ) -> tuple[jax.Array, tuple[ModelState, dict[str, jax.Array]]]:
+        params = tree.merge(trainable, frozen)
+        outputs, new_state = apply(params, model_state, batch["image"], train=train, rng=rng)
+        teacher = None if averages is None else with_averages(params, model_state, averages)
+        per_example = example_losses(loss, apply, params, model_state, outputs, batch, train=train, rng=rng, teacher=teacher)
+        # where, not times: a padded row may hold a NaN, and NaN times zero is NaN.
+        summed = jnp.where(batch["mask"] > 0, per_example * batch["mask"], 0.0).sum()
+        return summed, (new_state, model_outputs(outputs["logits"], batch["label"], per_example, batch["mask"]))
+
+    return objective
+
+
+def example_losses(
+    loss: LossFn,
+    apply: ApplyFn,
+    params: Params,
+    model_state: ModelState,
+    outputs: Outputs,
+    batch: Batch,
+    *,
+    train: bool | Trains,
+    rng: jax.Array | None,
+    teacher: tuple[Params, ModelState] | None,
+) -> jax.Array:
+    """A loss [B] f32 of either form.
+
+    Args:
+      loss, apply: see `make_objective`.
+      params, model_state, outputs, batch: of the pass that was made.
+      train, rng: its own; further passes have them too.
+      teacher: the network whose trained parts are averages, which a loss may take; None where there is none.
+
+    Raises:
+      JaxftError: the loss gave another shape.
+    """
+    if wanted(loss):
+        average, average_state = (None, model_state) if teacher is None else teacher
+
+        def forward(image: jax.Array, *, train: bool | Trains = train, params: Params = params) -> Outputs:
+            """Another pass; its changes to the statistics are dropped. The averaged network has its own statistics."""
+            statistics = average_state if params is average else model_state
+            return apply(params, statistics, image, train=train, rng=rng)[0]
+
+        given = {"forward": forward, "params": params, "average": average}
+        found = loss(outputs, batch, **{name: given[name] for name in wanted(loss)})
+    else:
+        found = loss(outputs, batch)
+    expected = (batch["image"].shape[0],)
+    if tuple(jnp.shape(found)) != expected:
+        raise JaxftError(
+            f"{_name(loss)} returned shape {list(jnp.shape(found))}, expected {list(expected)} ([B]): one number an example, "
+            "neither summed nor averaged over the batch"
+        )
+    return found.astype(jnp.float32)
+
+
+def _name(loss: LossFn) -> str:
+    return str(getattr(loss, "__name__", getattr(getattr(loss, "func", None), "__name__", "the loss")))
