@@ -5,7 +5,6 @@ import operator
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import nets
 import numpy as np
 import optax
@@ -13,7 +12,8 @@ import pytest
 
 from jaxft import tree
 from jaxft.errors import JaxftError
-from jaxft.optim import make_optimizer, make_schedule
+from jaxft.optim import make_optimizer
+from jaxft.schedules import make_schedule
 from jaxft.tuning import FreezeSpec, Group, make_mask
 
 FIXTURES = np.load(Path(__file__).parent / "fixtures" / "optim.npz")
@@ -48,6 +48,34 @@ RUNS = {
     "adamw_groups": {**ADAMW, "groups": FASTER_HEAD},
     "adamw_clip": {**ADAMW, "clip_norm": 0.5},
     "adamw_cosine": {**ADAMW, "schedule": "cosine"},
+    "nadam": {"name": "nadam", "lr": 0.002},
+    "nadam_l2": {"name": "nadam", "lr": 0.002, "weight_decay": 0.1, "options": {"momentum_decay": 0.05}},
+    "nadamw_groups": {**ADAMW, "name": "nadamw", "groups": FASTER_HEAD},
+    "adamax": {**ADAMW, "name": "adamax"},
+    "rmsprop": {"name": "rmsprop", "lr": 0.002, "eps": 1e-2},
+    "rmsprop_momentum": {
+        **ADAMW,
+        "name": "rmsprop",
+        "b2": 0.9,
+        "momentum": 0.8,
+        "groups": FASTER_HEAD,
+        "clip_norm": 0.5,
+    },
+    "rmsprop_centered": {"name": "rmsprop", "lr": 0.002, "eps": 1e-3, "options": {"centered": True}},
+    "adafactor": {"name": "adafactor", "lr": 0.02, "weight_decay": 0.1, "options": {"min_size": 1}},
+    "muon_plain": {"name": "muon", "lr": 0.02, "weight_decay": 0.1, "nesterov": False, "train": "stem/kernel"},
+    "lamb": {"name": "lamb", "lr": 0.002, "weight_decay": 0.1},
+    "lamb_clip_groups": {"name": "lamb", "lr": 0.002, "weight_decay": 0.1, "groups": FASTER_HEAD, "clip_norm": 0.5},
+    "lars": {"name": "lars", "lr": 1.0, "weight_decay": 0.1},
+    "lars_nesterov": {
+        "name": "lars",
+        "lr": 1.0,
+        "weight_decay": 0.1,
+        "nesterov": True,
+        "options": {"trust": 0.02},
+        "groups": FASTER_HEAD,
+    },
+    "lion": {"name": "lion", "lr": 0.002, "weight_decay": 0.1, "groups": FASTER_HEAD},
 }
 
 
@@ -87,57 +115,12 @@ def test_momentum_decay_clipping_and_groups_follow_torch_for_thirty_steps(run):
     tx, _ = make_optimizer(START, mask, total_steps=STEPS, **settings)
     trainable, _ = tree.split(START, mask)
     found = _follow(tx, trainable, _torch_gradients(trainable))
+    # torch orthogonalises in bfloat16; the formula in float64 is compared below.
+    rounding = 2e-3 if run == "muon_plain" else 1e-6
     for step, expected in zip(KEPT, FIXTURES[f"run|{run}"], strict=True):
         flat = tree.flatten(found[step - 1])
         ours = np.concatenate([np.ravel(flat[path]) for path in PATHS if path in flat])
-        np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6, err_msg=f"after {step} steps")
-
-
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("cosine", {"schedule": "cosine", "end_lr": 0.1}),
-        ("linear", {"schedule": "linear", "end_lr": 0.1}),
-        ("step", {"schedule": "step", "step_every": 7, "step_factor": 0.3}),
-        ("constant_warm", {"schedule": "constant", "warmup_steps": 6}),
-        ("cosine_warm", {"schedule": "cosine", "end_lr": 0.1, "warmup_steps": 6}),
-        ("linear_warm", {"schedule": "linear", "end_lr": 0.1, "warmup_steps": 6}),
-        ("step_warm", {"schedule": "step", "step_every": 7, "step_factor": 0.3, "warmup_steps": 6}),
-    ],
-)
-def test_schedules_give_the_rates_of_torchs_schedulers(name, settings):
-    rate = make_schedule(0.4, total_steps=STEPS, **settings)
-    found = [float(rate(step)) for step in range(STEPS + 1)]
-    np.testing.assert_allclose(found, FIXTURES[f"rate|{name}"], rtol=1e-6)
-
-
-def _formula(schedule, step, lr, warmup, total, end):
-    if step < warmup:
-        return lr * (step + 1) / warmup
-    share = min((step - warmup) / (total - warmup), 1)
-    return {
-        "constant": lr,
-        "cosine": end + (lr - end) * (1 + math.cos(math.pi * share)) / 2,
-        "linear": lr + (end - lr) * share,
-        "step": lr * 0.5 ** ((step - warmup) // 20),
-    }[schedule]
-
-
-@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear", "step"])
-@pytest.mark.parametrize("warmup", [0, 1, 2, 10])
-def test_schedules_equal_their_formulas_at_their_corners_and_after_their_end(schedule, warmup):
-    rate = make_schedule(
-        3e-3, total_steps=100, schedule=schedule, warmup_steps=warmup, end_lr=1e-5, step_every=20, step_factor=0.5
-    )
-    for step in {0, 1, warmup - 1, warmup, warmup + 1, 19, 20, 29, 30, 50, 99, 100, 150} - {-1}:
-        expected = _formula(schedule, step, 3e-3, warmup, 100, 1e-5)
-        np.testing.assert_allclose(rate(step), expected, rtol=1e-6, atol=1e-9, err_msg=f"{step}")
-        np.testing.assert_allclose(jax.jit(rate)(jnp.int32(step)), expected, rtol=1e-6, atol=1e-9, err_msg=f"{step}, jitted")
-
-
-def test_a_warm_up_may_fill_the_whole_length_and_reaches_the_peak_at_its_last_step():
-    rate = make_schedule(1.0, total_steps=4, warmup_steps=4)
-    np.testing.assert_allclose([rate(step) for step in range(4)], [0.25, 0.5, 0.75, 1.0], rtol=1e-6)
+        np.testing.assert_allclose(ours, expected, rtol=rounding, atol=rounding, err_msg=f"after {step} steps")
 
 
 def test_the_schedule_given_back_is_the_one_the_optimizer_follows():
@@ -219,12 +202,12 @@ def test_an_optax_factory_is_called_with_the_schedule_and_its_options():
     [
         (
             {"name": "adamv"},
-            r"no optimizer is called 'adamv' .did you mean .*'adamw'.*there are sgd, adam, adamw and 'module:",
+            r"no optimizer is called 'adamv' .did you mean .*'adamw'.*there are sgd, adam, adamw, .* and 'module:",
         ),
         ({"name": "zzz"}, r"no optimizer is called 'zzz'; there are"),
         (
             {"schedule": "cosin"},
-            r"no schedule is called 'cosin' .did you mean 'cosine'.*constant, cosine, linear, step",
+            r"no schedule is called 'cosin' .did you mean 'cosine'.*constant, cosine, .*, onecycle, plateau",
         ),
         ({"lr": 0.0}, r"lr is 0.0: it must be positive"),
         ({"lr": -1e-3}, r"lr is -0.001: it must be positive"),
@@ -239,7 +222,7 @@ def test_an_optax_factory_is_called_with_the_schedule_and_its_options():
         ({"name": "sgd", "momentum": -0.1}, r"momentum is -0.1"),
         ({"weight_decay": -0.1}, r"weight_decay .-0.1. must not be negative"),
         ({"clip_norm": 0.0}, r"clip_norm .0.0. must be positive"),
-        ({"options": {"b3": 1}}, r"options .b3. are for a 'module:function'; optimizer 'adamw' takes none"),
+        ({"options": {"b3": 1}}, r"optimizer 'adamw' has no option 'b3'; it takes none"),
         ({"name": "optax:lion", "options": {"b3": 1}}, r"the optimizer 'optax:lion': .*'b3'"),
         (
             {"name": "optax:lion", "weight_decay": 0.1},
