@@ -62,6 +62,7 @@ def _describe(plan: Plan, phase: Phase, config: ConfigDict, every_parameter: boo
     return [
         f"{phase.name}: steps {phase.start} to {phase.stop}",
         *([line] if (line := features_of(plan, phase, config)[1]) else []),
+        f"learning rate  {phase.lr:g}{f', {phase.lr_source}' if phase.lr_source else ''}",
         f"trained        {tree.count(trainable):,} parameters ({share:.2%})",
         f"optimizer      {opt_bytes / 1e6:.2f} MB of state",
         *_step(plan, phase, config),

@@ -86,7 +86,7 @@ def _adafactor(*, decay: float = 0.8, clip: float = 1.0, min_size: int = 128) ->
 class NadamState(NamedTuple):
     """Moments, their steps, and the product of the momenta so far."""
 
-    count: jax.Array
+    steps: jax.Array
     mu: Params
     nu: Params
     product: jax.Array
@@ -106,15 +106,15 @@ def _nadam(
 
     def update(updates: Params, state: NadamState, params: Params | None = None) -> tuple[Params, NadamState]:
         del params
-        count = optax.safe_increment(state.count)
-        now, later = momentum(count), momentum(count + 1)
+        steps = optax.safe_increment(state.steps)
+        now, later = momentum(steps), momentum(steps + 1)
         product = state.product * now
         mu = optax.tree.update_moment(updates, state.mu, b1, 1)
         nu = optax.tree.update_moment_per_elem_norm(updates, state.nu, b2, 2)
         own, ahead = (1 - now) / (1 - product), later / (1 - product * later)
-        root = lambda square: jnp.sqrt(square / (1 - b2**count)) + eps
+        root = lambda square: jnp.sqrt(square / (1 - b2**steps)) + eps
         made = jax.tree.map(lambda g, m, v: (own * g + ahead * m) / root(v), updates, mu, nu)
-        return made, NadamState(count, mu, nu, product)
+        return made, NadamState(steps, mu, nu, product)
 
     return optax.GradientTransformation(init, update)
 

@@ -136,6 +136,7 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
     model = call(build, section, "config.model", num_classes=outputs)
     abstract, abstract_state = model.shapes
     parse_rules(config.parallel.rules, tree.paths(abstract))
+    phases = tuple(make_phases(config, clock, abstract, model.stages, family=model.architecture.family))
     plan = functools.partial(
         Plan,
         splits=splits,
@@ -146,7 +147,7 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
         task=task,
         loss=loss,
         eval_loss=eval_loss,
-        phases=tuple(make_phases(config, clock, abstract, model.stages)),
+        phases=phases,
         clock=clock,
         log_every=_interval(clock, config.train.log_every, "config.train.log_every"),
         eval_every=_interval(clock, config.train.eval_every, "config.train.eval_every"),
@@ -155,7 +156,7 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
     )
     if not weights:
         model = _expecting(model, pretrained, config.model.size)
-        record = _record(config, splits, model)
+        record = _record(config, splits, model, phases)
         return plan(model=model, params=abstract, model_state=abstract_state, weights="not read", record=record)
     made = call(load_model, section, "config.model", num_classes=outputs, pretrained=pretrained, seed=config.seed, draw=False)
     return plan(
@@ -163,7 +164,7 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
         params=made.params,
         model_state=made.model_state,
         weights=str(made.report),
-        record=_record(config, splits, made.model),
+        record=_record(config, splits, made.model, phases),
     )
 
 
@@ -289,7 +290,7 @@ def _interval(clock: Clock, duration: str | int, where: str) -> int:
     return steps
 
 
-def _record(config: ConfigDict, splits: Splits, model: Model) -> dict[str, Any]:
+def _record(config: ConfigDict, splits: Splits, model: Model, phases: tuple[Phase, ...]) -> dict[str, Any]:
     section = config.model.to_dict()
     return {
         "model": {
@@ -306,4 +307,5 @@ def _record(config: ConfigDict, splits: Splits, model: Model) -> dict[str, Any]:
         "class_names": list(splits.class_names),
         "data_fingerprint": splits.fingerprint,
         "config": json.loads(to_json(config)),
+        "lr": {phase.name: phase.lr for phase in phases},
     }

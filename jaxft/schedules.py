@@ -207,8 +207,8 @@ class Plateau:
             raise JaxftError(f"factor of schedule 'plateau' is {self.factor}: it must lie between 0 and 1")
         if self.patience < 0 or self.cooldown < 0 or self.threshold < 0:
             raise JaxftError(
-                f"patience ({self.patience}), cooldown ({self.cooldown}) and threshold ({self.threshold}) of schedule 'plateau':"
-                " none may be negative"
+                f"schedule 'plateau': patience ({self.patience}), cooldown ({self.cooldown}) and threshold ({self.threshold}) must "
+                "not be negative"
             )
         if self.threshold_mode not in ("rel", "abs"):
             raise JaxftError(f"threshold_mode of schedule 'plateau' is '{self.threshold_mode}', not 'rel' or 'abs'")

@@ -14,11 +14,12 @@ from ml_collections import ConfigDict
 from jaxft import tree
 from jaxft.checkpoint import Checkpoints
 from jaxft.errors import JaxftError
+from jaxft.moments import Anchors, anchored, by_path, carried, find, with_factor
 from jaxft.parallel import batch_parts, gathered, param_shardings, parse_rules, replicate, replicated, state_shardings
 from jaxft.phases import Phase
 from jaxft.plan import Plan
 from jaxft.standing import Standing
-from jaxft.train import TrainState, create_state, make_train_step, remat_options
+from jaxft.train import TrainState, create_state, last_params, make_train_step, remat_options
 from jaxft.typing import ApplyFn, Batch, ModelState, Params
 
 #: `(state, batch) -> (state, metrics)`, under `jax.jit`.
@@ -61,7 +62,10 @@ def _create(plan: Plan, phase: Phase, config: ConfigDict) -> Callable[[Params, M
 def first_state(plan: Plan, config: ConfigDict, mesh: Mesh) -> TrainState:
     """The state before the first step. Nothing is whole on a device first that is not to be whole there."""
     phase = plan.phases[0]
-    return enter(plan, phase, config, mesh, *first_weights(plan, phase, config, mesh), 0)
+    places = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(plan, phase, config, mesh))
+    create = jax.jit(_create(plan, phase, config), out_shardings=places)
+    state: TrainState = create(*first_weights(plan, phase, config, mesh))
+    return state
 
 
 def first_weights(plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh) -> tuple[Params, ModelState]:
@@ -70,19 +74,36 @@ def first_weights(plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh) -> t
     return plan.begin((param_places(plan, phase, config, mesh), statistics))
 
 
-def enter(
-    plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh, params: Params, model_state: ModelState, step: int
-) -> TrainState:
-    """A phase starts with a fresh optimizer and fresh averages: its trainable part, and so their shape, is another.
+def enter(plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh, before: TrainState, step: int) -> TrainState:
+    """A phase goes on with the moments and averages of what trained in the one before; what is new begins.
 
     Args:
       plan, phase, config, mesh: of the run.
-      params, model_state: on the devices.
+      before: the state at the end of the phase before.
       step: steps made.
     """
+    create = _create(plan, phase, config)
+
+    def begin(before: TrainState) -> TrainState:
+        fresh = create(last_params(before), before.model_state)
+        if not phase.keeps:
+            return fresh
+        opt_state, ema = carried(before.opt_state, fresh.opt_state), by_path(before.ema, fresh.ema)
+        return dataclasses.replace(fresh, opt_state=opt_state, ema=ema)
+
     places = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(plan, phase, config, mesh))
-    state = jax.jit(_create(plan, phase, config), out_shardings=places)(params, model_state)
+    state: TrainState = jax.jit(begin, out_shardings=places)(before)
+    if next(find(state.opt_state, Anchors), None) is not None:  # what L2-SP pulls to is where the run began
+        start, _ = first_weights(plan, phase, config, mesh)
+        state = dataclasses.replace(state, opt_state=anchored(state.opt_state, start))
     return dataclasses.replace(state, step=replicate(jnp.int32(step), mesh))
+
+
+def with_rate(state: TrainState, phase: Phase, standing: Standing, mesh: Mesh) -> TrainState:
+    """The state with the rate that plateau has come to; as it is, where the phase's schedule is another."""
+    if phase.plateau is None:
+        return state
+    return dataclasses.replace(state, opt_state=with_factor(state.opt_state, replicate(jnp.float32(standing.factor), mesh)))
 
 
 def restore_state(
@@ -142,7 +163,7 @@ def roll_back(
         )
     state, standing = found
     if standing.phase != phase.name:
-        state = enter(plan, phase, config, mesh, state.params, state.model_state, phase.start)
+        state = enter(plan, phase, config, mesh, state, phase.start)
     passed = step - int(state.step)
 
     def later(leaf: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "jaxft"
 
 LAYERS = [
     {"columns", "errors", "files", "heap", "paths", "tree", "typing", "preprocessing", "streams", "ops"},
-    {"models", "tuning", "optim", "losses", "metrics", "augment", "decoding"},
+    {"models", "tuning", "optim", "methods", "moments", "rates", "schedules", "losses", "metrics", "augment", "decoding"},
     {"weights", "data"},
     {"parallel", "train", "tasks", "evaluate", "features", "verify", "checkpoint", "items", "manifest", "compiling"},
     {

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxft import tree
+from jaxft.moments import find
 from jaxft.typing import Mask, ModelState, Params
 
 
@@ -65,8 +66,32 @@ def create_state(
 
 
 def eval_params(state: TrainState) -> Params:
-    """The parameters to evaluate: trained leaves replaced by their running averages, where those are kept."""
-    if state.ema is None:
-        return state.params
-    flat = {**tree.flatten(state.params), **tree.flatten(state.ema)}
-    return tree.unflatten({path: flat[path] for path in tree.flatten(state.params)})
+    """The parameters to evaluate: trained leaves replaced by their averages, where those are kept."""
+    found = averages(state)
+    return state.params if found is None else _with(state.params, found)
+
+
+def averages(state: TrainState) -> Params | None:
+    """What stands for the trained leaves in evaluations: their running averages, or a schedule-free optimizer's; else None."""
+    return state.ema if state.ema is not None else _schedule_free(state)
+
+
+def last_params(state: TrainState) -> Params:
+    """The parameters that another phase goes on from: a schedule-free optimizer's averages, else as they are."""
+    found = _schedule_free(state)
+    return state.params if found is None else _with(state.params, found)
+
+
+def _schedule_free(state: TrainState) -> Params | None:
+    """Where a schedule-free optimizer wants to be evaluated; the parameters themselves are where it takes gradients."""
+    for node in find(state.opt_state, optax.contrib.ScheduleFreeState):
+        flat = tree.flatten(state.params)
+        trained = tree.map_with_path(lambda path, _: flat[path], node.z)  # noqa: B023 - used at once
+        found: Params = optax.contrib.schedule_free_eval_params(node, trained)
+        return found
+    return None
+
+
+def _with(params: Params, others: Params) -> Params:
+    flat = {**tree.flatten(params), **tree.flatten(others)}
+    return tree.unflatten({path: flat[path] for path in tree.flatten(params)})
