@@ -205,11 +205,9 @@ class Plateau:
     def __post_init__(self) -> None:
         if not 0 < self.factor < 1:
             raise JaxftError(f"factor of schedule 'plateau' is {self.factor}: it must lie between 0 and 1")
-        if self.patience < 0 or self.cooldown < 0 or self.threshold < 0:
-            raise JaxftError(
-                f"schedule 'plateau': patience ({self.patience}), cooldown ({self.cooldown}) and threshold ({self.threshold}) must "
-                "not be negative"
-            )
+        for name in ("patience", "threshold", "cooldown"):
+            if getattr(self, name) < 0:
+                raise JaxftError(f"{name} of schedule 'plateau' is {getattr(self, name)}: it must not be negative")
         if self.threshold_mode not in ("rel", "abs"):
             raise JaxftError(f"threshold_mode of schedule 'plateau' is '{self.threshold_mode}', not 'rel' or 'abs'")
         if self.mode not in ("max", "min"):

@@ -141,7 +141,7 @@ def test_options_that_do_not_fit_are_one_clear_error(settings, message):
     ("options", "message"),
     [
         ({"factor": 1.0}, r"factor of schedule 'plateau' is 1.0: it must lie between 0 and 1"),
-        ({"patience": -1}, r"patience .-1., .* must not be negative"),
+        ({"patience": -1}, r"patience of schedule 'plateau' is -1: it must not be negative"),
         ({"threshold_mode": "relative"}, r"threshold_mode of schedule 'plateau' is 'relative', not 'rel' or 'abs'"),
     ],
 )
