@@ -7,9 +7,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+import jaxft
 from jaxft import run
 from jaxft.cli.config import read_config
 from jaxft.config import phase
+from jaxft.moments import Anchors, find
 from jaxft.workdir import load_run
 
 pytestmark = pytest.mark.usefixtures("one_device", "quick_compiles")
@@ -160,3 +162,30 @@ def test_a_schedule_free_run_is_judged_saved_and_loaded_with_its_averages(recipe
     loaded = load_run(tmp_path / "run", step=step)
     np.testing.assert_array_equal(loaded.params["fc"]["kernel"], averaged["kernel"])
     assert result.status == "finished"
+
+
+def test_l2_sp_pulls_to_the_pretrained_values_also_in_a_later_phase(finished, recipe, tmp_path):
+    workdir, _ = finished
+    jaxft.export_run(workdir, tmp_path / "weights.safetensors")
+    config = read_config(str(recipe), ["--config.train.accum_steps=1", "--config.optim.weight_decay=0.0"])
+    config.model.pretrained = str(tmp_path / "weights.safetensors")
+    config.optim.l2_sp = 0.1
+    config.phases.phase1 = phase(train="from:stage4", length="1 steps", lr=0.1)
+    config.phases.phase2 = phase(train="from:stage3", length="1 steps", lr=0.1)
+    seen, enter = [], run.enter
+
+    def spied(plan, phase, config, mesh, before, step):
+        seen.append(jax.device_get((plan.params, before.params)))
+        after = enter(plan, phase, config, mesh, before, step)
+        seen.append(jax.device_get(after.opt_state))
+        return after
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "enter", spied)
+        run.train(config, tmp_path / "run")
+    (pretrained, trained), opt_state = seen
+    (anchors,) = find(opt_state, Anchors)
+    assert {*anchors.start} == {"layer3", "layer4"}
+    kernel = lambda params: params["layer4"]["0"]["conv1"]["kernel"]
+    np.testing.assert_array_equal(kernel(anchors.start), kernel(pretrained))
+    assert np.abs(kernel(trained) - kernel(pretrained)).max() > 1e-3
