@@ -1,5 +1,7 @@
 """The usual rates: each family has one, far enough under its pretraining's, and every optimizer but LARS."""
 
+from pathlib import Path
+
 import pytest
 
 from jaxft.errors import JaxftError
@@ -34,3 +36,12 @@ def test_rates_of_known_recipes():
 def test_an_optimizer_without_a_usual_rate_asks_for_one(name):
     with pytest.raises(JaxftError, match=rf"optimizer '{name}' has no usual learning rate: set lr"):
         default_lr(name, "resnet", new=False)
+
+
+def test_the_page_has_every_rate_of_the_table():
+    page = (Path(__file__).parent.parent / "docs" / "fine-tuning.md").read_text()
+    for family, rates in FAMILIES.items():
+        kind = {"sgd": "SGD", "adam": "Adam"}[rates.optimizer]
+        assert f"| `{family}` | {kind} {rates.pretraining:g} | {rates.sgd:g} | {rates.adam:g} |" in page
+    for optimizer, (_, times) in OPTIMIZERS.items():
+        assert times == 1 or f"`{optimizer}` {times:g}" in page
