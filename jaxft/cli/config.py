@@ -42,8 +42,8 @@ def read_config(source: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
     Args:
       source: `FILE` or `FILE:ARG`; ARG is handed to the recipe's `get_config`.
-      overrides: `--config.KEY=VALUE` each. A section called `options` or `schedule_options` takes any key: its values are Python literals
-        ("0.5", "[1, 2]"), or text where they are none.
+      overrides: `--config.KEY=VALUE` each. A section called `options` or `schedule_options` takes any key: its values are
+        Python literals ("0.5", "[1, 2]"), or text where they are none.
 
     Raises:
       JaxftError: no such file, a recipe that fails, a key that does not exist, a value of another type.
