@@ -84,12 +84,13 @@ def last_params(state: TrainState) -> Params:
 
 def _schedule_free(state: TrainState) -> Params | None:
     """Where a schedule-free optimizer wants to be evaluated; the parameters themselves are where it takes gradients."""
-    for node in find(state.opt_state, optax.contrib.ScheduleFreeState):
-        flat = tree.flatten(state.params)
-        trained = tree.map_with_path(lambda path, _: flat[path], node.z)  # noqa: B023 - used at once
-        found: Params = optax.contrib.schedule_free_eval_params(node, trained)
-        return found
-    return None
+    node = next(find(state.opt_state, optax.contrib.ScheduleFreeState), None)
+    if node is None:
+        return None
+    flat = tree.flatten(state.params)
+    trained = tree.map_with_path(lambda path, _: flat[path], node.z)
+    found: Params = optax.contrib.schedule_free_eval_params(node, trained)
+    return found
 
 
 def _with(params: Params, others: Params) -> Params:
