@@ -49,7 +49,9 @@ def test_inspect_has_a_row_for_each_layer_where_their_rates_differ(recipe, capsy
     assert main(["inspect", f"--config={recipe}", *rates, *phases]) == 0
     text = capsys.readouterr().out
     assert "learning rate  0.01" in text
-    lines = {line.split()[0]: line.split() for line in text.split("\nlayer ")[1].splitlines() if line.strip()}
+    lines = {
+        line.split()[0]: line.split() for line in text.split("\nlayer ")[1].split("\nheld ")[0].splitlines() if line.strip()
+    }
     assert lines["stem"][2:] == ["frozen", "-", "-"]
     assert lines["layer4/0"][3:] == ["0.5", "no/yes"]
     assert lines["head"][3:] == ["1", "no/yes"]
