@@ -21,6 +21,7 @@ _PUBLIC = {
     "export_run": "jaxft.export",
     "finetune": "jaxft.api",
     "freeze_updates": "jaxft.tuning",
+    "gradual": "jaxft.config",
     "list_models": "jaxft.models",
     "load_run": "jaxft.workdir",
     "lr_find": "jaxft.range_test",
@@ -41,6 +42,7 @@ __all__ = sorted(_PUBLIC)
 if TYPE_CHECKING:
     from jaxft.api import finetune as finetune
     from jaxft.config import default_config as default_config
+    from jaxft.config import gradual as gradual
     from jaxft.config import phase as phase
     from jaxft.data import eval_batches as eval_batches
     from jaxft.data import open_data as open_data

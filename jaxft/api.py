@@ -23,7 +23,7 @@ def finetune(
     pretrained: str | None = "imagenet",
     train_part: str = "head",
     epochs: float = 5,
-    lr: float = 1e-3,
+    lr: float | None = None,
     batch_size: int = 32,
     size: int | None = None,
     seed: int = 0,
@@ -40,7 +40,7 @@ def finetune(
       model: a name of `jaxft.list_models()`.
       pretrained: a tag, file, URL, `package:` or `hf:` source; None starts from random weights.
       train_part: "head", "full", "from:STAGE", stage names or globs; see `jaxft.FreezeSpec`.
-      epochs, lr, batch_size: of the one phase.
+      epochs, lr, batch_size: of the one phase; an `lr` of None is the usual one of optimizer, network and what trains.
       size: input size in pixels; None is the size that goes with the weights.
       seed: of the new head, the order of the data and everything random.
       loss: "" for the task's own, a name of `jaxft.losses`, "module:function" or an importable function.

@@ -25,7 +25,7 @@ import orbax.checkpoint as ocp
 
 from jaxft import tree
 from jaxft.errors import JaxftError, SaveError
-from jaxft.items import ITEMS, difference, items_of, one_copy
+from jaxft.items import ITEMS, difference, items_of, one_copy, saved_items
 from jaxft.manifest import find_damage, write_manifest
 from jaxft.parallel import everyone, from_first, is_first
 from jaxft.paths import is_remote, make_folder, reaching, remove_folder
@@ -148,7 +148,7 @@ class Checkpoints:
         failure: Exception | None = None
         try:
             from_first(lambda: self._check_space(sum(leaf.nbytes for leaf in jax.tree.leaves(state))))
-            items = {name: ocp.args.StandardSave(jax.tree.map(one_copy, part)) for name, part in items_of(state).items()}
+            items = {name: ocp.args.StandardSave(jax.tree.map(one_copy, part)) for name, part in saved_items(state).items()}
             with reaching(self._directory):
                 self._manager.save(step, args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(meta)), force=True)
         except (OSError, ValueError, RuntimeError) as error:

@@ -10,7 +10,7 @@ import dataclasses
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
@@ -69,24 +69,30 @@ def default_config() -> ConfigDict:
     config.loss.name = ""
     config.loss.options = ConfigDict()
 
-    # jaxft.optim.make_optimizer; each phase may override any of it.
+    # jaxft.optim.make_optimizer; each phase may override any of it. None: the optimizer's own.
     config.optim = ConfigDict()
-    config.optim.name = "adamw"
-    config.optim.lr = 1e-3
-    config.optim.schedule = "cosine"
-    config.optim.warmup = "0 steps"
-    config.optim.end_lr = 0.0
-    config.optim.step_every = config_dict.placeholder(str)
+    config.optim.name = "adamw"  # see jaxft.methods.METHODS, or "module:function"
+    config.optim.lr = config_dict.placeholder(float)  # the peak; None: by optimizer, network and what trains (jaxft.rates)
+    config.optim.schedule = "cosine"  # or constant, linear, polynomial, step, onecycle, plateau (jaxft.schedules)
+    config.optim.schedule_options = ConfigDict()  # of polynomial, onecycle and plateau: power=2.0, pct_start=0.2, patience=3
+    config.optim.warmup = "0 steps"  # linear, before the schedule
+    config.optim.end_lr = 0.0  # of cosine, linear and polynomial; plateau goes no lower
+    config.optim.step_every = config_dict.placeholder(str)  # of step
     config.optim.step_factor = 0.1
-    config.optim.momentum = 0.9
-    config.optim.nesterov = False
-    config.optim.b1 = 0.9
-    config.optim.b2 = 0.999
-    config.optim.eps = 1e-8
+    config.optim.momentum = config_dict.placeholder(float)
+    config.optim.nesterov = config_dict.placeholder(bool)
+    config.optim.b1 = config_dict.placeholder(float)
+    config.optim.b2 = config_dict.placeholder(float)
+    config.optim.eps = config_dict.placeholder(float)
+    config.optim.options = ConfigDict()  # further settings of the optimizer, arguments of a "module:function"
     config.optim.weight_decay = 0.0
     config.optim.decay_norms_and_biases = False
+    config.optim.l2_sp = config_dict.placeholder(float)  # in its place: a pull to the pretrained values, of this strength
+    config.optim.l2_sp_head = 0.01  # and the weight decay of the new head beside it
     config.optim.clip_norm = config_dict.placeholder(float)
-    config.optim.options = ConfigDict()
+    config.optim.layer_decay = config_dict.placeholder(float)  # 0.75: each layer has 0.75 of the rate of the next one
+    config.optim.stage_lr = ""  # "stem:0.1, stage1:0.1": what the rate is multiplied by in a stage, or a glob over parameters
+    config.optim.keep_moments = True  # from phase to phase, of what trains on
 
     # Options of the adapters that phases train (`train="lora+head"`): keyword arguments of jaxft.adapters.lora, ssf, ...
     config.adapter = ConfigDict()
@@ -161,6 +167,46 @@ def phase(*, train: str = "full", freeze: str = "", length: str = "5 epochs", **
         else:
             section.optim[key] = value
     return section
+
+
+def gradual(
+    stages: Sequence[str],
+    *,
+    length: str | Sequence[str] = "1 epochs",
+    lr: float | Sequence[float] | None = None,
+    **optim: Any,
+) -> ConfigDict:
+    """Gradual unfreezing (Howard & Ruder, 2018): phases that train the head, then one stage more each, from the last one down.
+
+    Args:
+      stages: in the order of the network, the head left out: `("stage3", "stage4")` gives the phases head, from:stage4 and
+        from:stage3. "full" may come first.
+      length: of each phase, the head's first; one for all, or one a phase.
+      lr: likewise; None is the default of `config.optim.lr`.
+      **optim: settings of all of them, as of `phase`.
+
+    Returns:
+      A section for `config.phases`.
+
+    Raises:
+      JaxftError: no stage, one twice, or another number of lengths or rates.
+    """
+    if isinstance(stages, str) or not stages or len({*stages}) != len(stages) or "head" in stages:
+        raise JaxftError(f"gradual takes the names of stages, each once, the head left out, not {stages!r}")
+    parts = ["head", *(stage if stage == "full" else f"from:{stage}" for stage in reversed(stages))]
+    if "full" in stages[1:]:
+        raise JaxftError("gradual: 'full' comes first: it is trained last")
+    lengths = [length] * len(parts) if isinstance(length, str) else list(length)
+    rates = list(lr) if isinstance(lr, Sequence) else [lr] * len(parts)
+    for what, given in (("lengths", lengths), ("rates", rates)):
+        if len(given) != len(parts):
+            raise JaxftError(f"gradual has {len(given)} {what} for {len(parts)} phases: {', '.join(parts)}")
+    digits = len(str(len(parts)))  # phases go by their names
+    found = ConfigDict()
+    for index, (part, time, rate) in enumerate(zip(parts, lengths, rates, strict=True)):
+        name = f"unfreeze{index + 1:0{digits}d}_{part.removeprefix('from:')}"
+        found[name] = phase(train=part, length=time, lr=rate, **optim)
+    return found
 
 
 def check_config(config: ConfigDict) -> None:

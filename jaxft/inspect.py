@@ -19,7 +19,7 @@ from jaxft.inputs import features_of
 from jaxft.parallel import peak_bytes
 from jaxft.phases import Phase
 from jaxft.plan import Plan, make_plan
-from jaxft.tuning import parameter_table
+from jaxft.tuning import layers, parameter_table
 
 
 def inspect_config(config: ConfigDict, *, every_parameter: bool = False) -> str:
@@ -62,12 +62,22 @@ def _describe(plan: Plan, phase: Phase, config: ConfigDict, every_parameter: boo
     return [
         f"{phase.name}: steps {phase.start} to {phase.stop}",
         *([line] if (line := features_of(plan, phase, config)[1]) else []),
+        f"learning rate  {phase.lr:g}{f', {phase.lr_source}' if phase.lr_source else ''}",
         f"trained        {tree.count(trainable):,} parameters ({share:.2%})",
         f"optimizer      {opt_bytes / 1e6:.2f} MB of state",
         *_step(plan, phase, config),
-        *parameter_table(plan.params, phase.mask, phase.groups, plan.model.stages, by_stage=not every_parameter).splitlines(),
+        *_table(plan, phase, every_parameter),
         *(["", *who_holds_what(plan, phase, config, mesh, every_parameter=every_parameter)] if mesh.size > 1 else []),
     ]
+
+
+def _table(plan: Plan, phase: Phase, every_parameter: bool) -> list[str]:
+    """One row a stage; one a layer, where rates differ from layer to layer."""
+    by_layer = len({group.lr_scale for group in phase.groups or ()}) > 1
+    parts = layers(plan.params, plan.model.stages) if by_layer else plan.model.stages
+    title = "layer" if by_layer else "stage"
+    text = parameter_table(plan.params, phase.mask, phase.groups, parts, by_stage=not every_parameter, title=title)
+    return text.splitlines()
 
 
 def _step(plan: Plan, phase: Phase, config: ConfigDict) -> list[str]:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxft import tree
-from jaxft.train import TrainState
+from jaxft.train import TrainState, averages
 
 ITEMS = ("clock", "params", "model_state", "opt_state", "ema")
 _OTHER = {
@@ -25,6 +25,12 @@ def items_of(state: TrainState) -> dict[str, Any]:
     parts = {name: getattr(state, name) for name in ITEMS if name != "clock"}
     parts["clock"] = {"step": state.step, "rng": state.rng}
     return {name: part for name, part in parts.items() if jax.tree.leaves(part)}
+
+
+def saved_items(state: TrainState) -> dict[str, Any]:
+    """The items of a state, and what it is evaluated with where that is computed from it: who reads it needs no optimizer."""
+    found = averages(state)
+    return items_of(state) if found is None else {**items_of(state), "ema": found}
 
 
 def one_copy(leaf: jax.Array) -> jax.Array | np.ndarray:

@@ -1,8 +1,8 @@
-"""Optimizers for the trainable part: optax transforms with schedules, clipping and parameter groups."""
+"""Optimizers for the trainable part: optax transforms with schedules, clipping, decay and parameter groups."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,64 +12,11 @@ import optax
 from jaxft import tree
 from jaxft.errors import JaxftError, near
 from jaxft.losses import import_function
+from jaxft.methods import METHODS, is_set, make_core, settings_of
+from jaxft.moments import Generations, by_label, pull_to_start, scale_by_factor
+from jaxft.schedules import Schedule, make_schedule
 from jaxft.tuning.groups import Group, assign
 from jaxft.typing import Mask, Params
-
-#: Learning rate of a step (int or int32 array), counted from 0.
-Schedule = Callable[[Any], Any]
-
-_NAMES = ("sgd", "adam", "adamw")
-_SCHEDULES = ("constant", "cosine", "linear", "step")
-
-
-def make_schedule(
-    lr: float,
-    *,
-    total_steps: int,
-    schedule: str = "cosine",
-    warmup_steps: int = 0,
-    end_lr: float = 0.0,
-    step_every: int | None = None,
-    step_factor: float = 0.1,
-) -> Schedule:
-    """Linear warm-up, then a decay.
-
-    Step s of a warm-up of W steps has `lr * (s + 1) / W`: the first step already moves, the W-th has the full rate.
-
-    Args:
-      lr: the peak.
-      total_steps: length of warm-up and decay together.
-      schedule: "constant"; "cosine" or "linear" down to `end_lr`; "step": times `step_factor` every `step_every` steps.
-      warmup_steps: W.
-      end_lr: where cosine and linear end.
-      step_every, step_factor: of "step".
-
-    Raises:
-      JaxftError: an argument out of its range.
-    """
-    if schedule not in _SCHEDULES:
-        raise JaxftError(f"no schedule is called '{schedule}'{near(schedule, _SCHEDULES)}; there are {', '.join(_SCHEDULES)}")
-    if not lr > 0:
-        raise JaxftError(f"lr is {lr}: it must be positive")
-    if not 0 <= warmup_steps <= total_steps:
-        raise JaxftError(f"warm-up of {warmup_steps} steps does not fit into {total_steps} steps")
-    if not 0 <= end_lr <= lr:
-        raise JaxftError(f"end_lr is {end_lr}: it must lie between 0 and lr ({lr})")
-    rest = max(total_steps - warmup_steps, 1)
-    if schedule == "constant":
-        main: Schedule = optax.constant_schedule(lr)
-    elif schedule == "cosine":
-        main = optax.cosine_decay_schedule(lr, rest, alpha=end_lr / lr)
-    elif schedule == "linear":
-        main = optax.linear_schedule(lr, end_lr, rest)
-    else:
-        if not step_every or step_every < 1:
-            raise JaxftError("schedule 'step' needs step_every, e.g. '10 epochs'")
-        main = optax.exponential_decay(lr, step_every, step_factor, staircase=True)
-    if not warmup_steps:
-        return main
-    warmup = optax.linear_schedule(lr / warmup_steps, lr, max(warmup_steps - 1, 1))
-    return optax.join_schedules([warmup, main], [warmup_steps])
 
 
 def make_optimizer(
@@ -84,33 +31,42 @@ def make_optimizer(
     end_lr: float = 0.0,
     step_every: int | None = None,
     step_factor: float = 0.1,
-    momentum: float = 0.9,
-    nesterov: bool = False,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
+    schedule_options: Mapping[str, Any] | None = None,
+    momentum: float | None = None,
+    nesterov: bool | None = None,
+    b1: float | None = None,
+    b2: float | None = None,
+    eps: float | None = None,
     weight_decay: float = 0.0,
+    l2_sp: float | None = None,
+    l2_sp_head: float = 0.01,
     clip_norm: float | None = None,
     groups: Sequence[Group] | None = None,
     options: Mapping[str, Any] | None = None,
+    head: Collection[str] = (),
+    generations: Mapping[str, str] | None = None,
 ) -> tuple[optax.GradientTransformation, Schedule]:
     """Makes the optimizer of the trainable subtree (`tree.split(params, mask)[0]`).
 
-    Clipping, by the global norm over trainable leaves, comes first. Weight decay of `sgd` and `adam` is added to the
-    gradient, as torch does; that of `adamw` is decoupled (Loshchilov & Hutter, 2019) and, as in torch, scaled by the
-    learning rate.
+    Clipping, by the global norm over trainable leaves, comes first. Weight decay of sgd, adam, nadam, adamax, rmsprop, lars and
+    schedule_free_sgd is added to the gradient, as torch does; that of the others is decoupled (Loshchilov & Hutter, 2019) and,
+    as in torch, scaled by the learning rate. LARS and LAMB adapt to the length of weights whose group decays, as timm does.
 
     Args:
       params: the full parameters, arrays or abstract.
       mask: what is trained.
-      name: "sgd", "adam", "adamw", or "module:function", an optax factory that takes `learning_rate` and `options`.
+      name: a key of `jaxft.methods.METHODS`, or "module:function", an optax factory that takes `learning_rate` and `options`.
       lr, total_steps, schedule, warmup_steps, end_lr, step_every, step_factor: see `make_schedule`.
-      momentum, nesterov: of sgd.
-      b1, b2, eps: of adam and adamw.
+      schedule_options: its `options`.
+      momentum, nesterov, b1, b2, eps: of the optimizers that have them; None is the optimizer's own.
       weight_decay: on leaves whose group has it; not of a "module:function", whose own goes into `options`.
+      l2_sp: in the place of weight decay and on the same leaves: a pull of this strength to the values that the optimizer is
+        started with (Li et al., 2018); `l2_sp_head` is the decay of those in `head`.
       clip_norm: None does not clip.
       groups: see `jaxft.tuning.assign`; None decays kernels only.
-      options: further arguments of a "module:function".
+      options: further settings of the optimizer (see `jaxft.methods`), or arguments of a "module:function".
+      head: '/' paths of the leaves of the new head.
+      generations: the label of each trained leaf, see `jaxft.moments.Generations`; None is one for all.
 
     Returns:
       The transform and the schedule; both count from 0 where the optimizer state is fresh.
@@ -128,45 +84,92 @@ def make_optimizer(
         end_lr=end_lr,
         step_every=step_every,
         step_factor=step_factor,
+        options=schedule_options,
     )
-    if options and name in _NAMES:
-        raise JaxftError(f"options ({', '.join(options)}) are for a 'module:function'; optimizer '{name}' takes none")
-    if weight_decay and ":" in name:
-        raise JaxftError(f"weight_decay does not reach the optimizer '{name}': set it to 0 and give it in options")
+    given = {"momentum": momentum, "nesterov": nesterov, "b1": b1, "b2": b2, "eps": eps}
     trainable, _ = tree.split(params, mask)
     found = assign(groups, params)
     decayed = tree.map_with_path(lambda path, _: found[path].weight_decay, trainable)
     scales = tree.map_with_path(lambda path, _: found[path].lr_scale, trainable)
-    decay = optax.add_decayed_weights(weight_decay, mask=decayed) if weight_decay else optax.identity()
     clip = optax.clip_by_global_norm(clip_norm) if clip_norm is not None else optax.identity()
     scaled = _scale_by_tree(scales) if any(scale != 1.0 for scale in tree.flatten(scales).values()) else optax.identity()
-    descend = optax.scale_by_learning_rate(rate)
-    if name == "sgd":
-        if not 0 <= momentum < 1:
-            raise JaxftError(f"momentum is {momentum}: it must lie in [0, 1)")
-        trace = optax.trace(momentum, nesterov=nesterov) if momentum else optax.identity()
-        return optax.chain(clip, decay, trace, scaled, descend), rate
-    if name == "adam":
-        return optax.chain(clip, decay, optax.scale_by_adam(b1, b2, eps), scaled, descend), rate
-    if name == "adamw":
-        return optax.chain(clip, optax.scale_by_adam(b1, b2, eps), decay, scaled, descend), rate
-    if ":" not in name:
+    factor = scale_by_factor() if schedule == "plateau" else optax.identity()
+    if ":" in name:
+        return optax.chain(clip, _imported(name, rate, weight_decay, l2_sp, given, options or {}), scaled, factor), rate
+    if name not in METHODS:
         raise JaxftError(
-            f"no optimizer is called '{name}'{near(name, _NAMES)}; there are {', '.join(_NAMES)} and 'module:function'"
+            f"no optimizer is called '{name}'{near(name, METHODS)}; there are {', '.join(METHODS)} and 'module:function'"
         )
+    method, settings = METHODS[name], settings_of(name, given, options or {})
+    core = make_core(name, settings, trainable, head)
+    decay = _decay(name, weight_decay, l2_sp, l2_sp_head, decayed, head)
+    trust = optax.masked(optax.scale_by_trust_ratio(), decayed) if method.trust == "after" else optax.identity()
+    before, after = (optax.identity(), decay) if method.decoupled else (decay, optax.identity())
+    descend = optax.scale_by_learning_rate(rate)
+    if method.free:
+        if schedule != "constant":
+            raise JaxftError(
+                f"optimizer '{name}' needs no schedule: set schedule to 'constant', not '{schedule}' (a warm-up may stay)"
+            )
+        inner = optax.chain(before, core, after, scaled, descend)
+        # optax counts the averages' weights from 1, all else from 0.
+        return optax.chain(clip, optax.contrib.schedule_free(inner, lambda count: rate(count - 1), settings["b1"])), rate
+    if method.trust == "before":
+        before = _scale_to_weights(settings["trust"], weight_decay, decayed)
+    labels = generations if generations is not None else dict.fromkeys(tree.paths(trainable), "all")
+    moments = by_label(dict.fromkeys(dict.fromkeys(labels.values()), core), labels, Generations)
+    return optax.chain(clip, before, moments, after, trust, scaled, factor, descend), rate
+
+
+def _imported(
+    name: str, rate: Schedule, weight_decay: float, l2_sp: float | None, given: Mapping[str, Any], options: Mapping[str, Any]
+) -> optax.GradientTransformation:
+    if weight_decay or l2_sp is not None:
+        what = "weight_decay" if weight_decay else "l2_sp"
+        raise JaxftError(
+            f"{what} does not reach the optimizer '{name}': set it to {0 if weight_decay else None} and give it in options"
+        )
+    for key, value in given.items():
+        if is_set(value):
+            raise JaxftError(f"{key} does not reach the optimizer '{name}': give it in options")
     factory = import_function(name, "the optimizer")
     try:
-        own = factory(learning_rate=rate, **(options or {}))
+        own: optax.GradientTransformation = factory(learning_rate=rate, **options)
     except TypeError as error:
         raise JaxftError(f"the optimizer '{name}': {error}") from error
-    return optax.chain(clip, own, scaled), rate
+    return own
+
+
+def _decay(
+    name: str, weight_decay: float, l2_sp: float | None, l2_sp_head: float, decayed: Any, head: Collection[str]
+) -> optax.GradientTransformation:
+    if l2_sp is None:
+        return optax.add_decayed_weights(weight_decay, mask=decayed) if weight_decay else optax.identity()
+    if not l2_sp >= 0 or not l2_sp_head >= 0:
+        raise JaxftError(f"l2_sp ({l2_sp}) and l2_sp_head ({l2_sp_head}) must not be negative")
+    if weight_decay:
+        raise JaxftError(f"l2_sp ({l2_sp}) takes the place of weight_decay ({weight_decay}): set weight_decay to 0")
+    if name == "lars":
+        raise JaxftError("optimizer 'lars' has its own weight decay: set l2_sp to None, or take another optimizer")
+    new = tree.map_with_path(lambda path, _: path in head, decayed)
+    return pull_to_start(l2_sp, l2_sp_head, decayed, new)
 
 
 def _scale_by_tree(scales: Any) -> optax.GradientTransformation:
     """Multiplies each leaf's update by its own number."""
+    return optax.stateless(
+        lambda updates, _: jax.tree.map(lambda leaf, scale: leaf * jnp.asarray(scale, leaf.dtype), updates, scales)
+    )
 
-    def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
-        del params
-        return jax.tree.map(lambda leaf, scale: leaf * jnp.asarray(scale, leaf.dtype), updates, scales), state
 
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+def _scale_to_weights(trust: float, weight_decay: float, decayed: Any) -> optax.GradientTransformation:
+    """LARS (You et al., 2017): (g + d w) * trust |w| / (|g| + d |w|), of leaves that decay; the others stay."""
+
+    def scaled(gradient: jax.Array, weights: jax.Array, decays: bool) -> jax.Array:
+        if not decays:
+            return gradient
+        length, slope = optax.tree.norm(weights), optax.tree.norm(gradient)
+        ratio = trust * length / (slope + weight_decay * length + 1e-8)
+        return (gradient + weight_decay * weights) * jnp.where((length > 0) & (slope > 0), ratio, 1.0)
+
+    return optax.stateless(lambda updates, params: jax.tree.map(scaled, updates, params, decayed))

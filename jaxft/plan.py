@@ -141,7 +141,7 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
     model = _adapted(call(build, section, "config.model", num_classes=outputs), adapter, config)
     abstract, abstract_state = model.shapes
     parse_rules(config.parallel.rules, tree.paths(abstract))
-    phases = tuple(make_phases(config, clock, abstract, model.stages))
+    phases = tuple(make_phases(config, clock, abstract, model.stages, family=model.architecture.family))
     plan = functools.partial(
         Plan,
         splits=splits,
@@ -162,7 +162,7 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
     )
     if not weights:
         model = _expecting(model, pretrained, config.model.size)
-        record = _record(config, splits, model)
+        record = _record(config, splits, model, phases)
         return plan(model=model, params=abstract, model_state=abstract_state, weights="not read", record=record)
     made = call(load_model, section, "config.model", num_classes=outputs, pretrained=pretrained, seed=config.seed, draw=False)
     model = _adapted(made.model, adapter, config)
@@ -171,7 +171,7 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
         params=_with_adapters(model, made.params, config.seed),
         model_state=made.model_state,
         weights=str(made.report),
-        record=_record(config, splits, model),
+        record=_record(config, splits, model, phases),
     )
 
 
@@ -324,7 +324,7 @@ def _interval(clock: Clock, duration: str | int, where: str) -> int:
     return steps
 
 
-def _record(config: ConfigDict, splits: Splits, model: Model) -> dict[str, Any]:
+def _record(config: ConfigDict, splits: Splits, model: Model, phases: tuple[Phase, ...]) -> dict[str, Any]:
     section = config.model.to_dict()
     return {
         "model": {
@@ -342,4 +342,5 @@ def _record(config: ConfigDict, splits: Splits, model: Model) -> dict[str, Any]:
         "class_names": list(splits.class_names),
         "data_fingerprint": splits.fingerprint,
         "config": json.loads(to_json(config)),
+        "lr": {phase.name: phase.lr for phase in phases},
     }

@@ -44,7 +44,7 @@ from jaxft.plan import Plan, make_plan
 from jaxft.progress import Progress, StopSignals, Stopwatch
 from jaxft.report import Judged, judge, write_report, write_samples
 from jaxft.standing import Standing
-from jaxft.states import abstract_state, begin, first_state, first_weights, jit_train_step, restore_state, roll_back
+from jaxft.states import abstract_state, begin, first_state, first_weights, jit_train_step, restore_state, roll_back, with_rate
 from jaxft.train import eval_weights, make_eval_step
 from jaxft.workdir import open_workdir
 
@@ -125,7 +125,8 @@ def train(config: ConfigDict, workdir: str | Path, *, strict: bool = False) -> R
             if standing.phase != phase.name:
                 state = begin(plan, phase, config, mesh, checkpoints, state, standing, step)
                 standing.enter(phase.name)
-            progress.say(_describe(phase, plan))
+            for line in (_describe(phase, plan), *phase.notes):
+                progress.say(line)
             given = phase_input(
                 plan, phase, config, mesh, eval_step, state.params, state.model_state,
                 workdir=workdir, say=progress.say, stop=stop.asked, watch=compiles.watch,
@@ -156,11 +157,13 @@ def train(config: ConfigDict, workdir: str | Path, *, strict: bool = False) -> R
                     progress.say(f"{figures.bad}; going back to the newest checkpoint, and on after that step")
                     step = figures.bad.step
                     state = roll_back(plan, phase, config, mesh, checkpoints, step, progress.say)
+                    state = with_rate(state, phase, standing, mesh)
                     figures.begin(phase.trained, [], given.advise)
                     batches.close()
                     batches = stack.enter_context(contextlib.closing(given.batches(step)))
                 judging, due = _due(step, phase, plan)
                 over = step == phase.stop
+                rate = phase.schedule(step - 1 - phase.start) * standing.factor
                 if judging:
                     with watch.paused():
                         found = given.evaluate(*eval_weights(state))
@@ -168,13 +171,16 @@ def train(config: ConfigDict, workdir: str | Path, *, strict: bool = False) -> R
                     gained = standing.judge(found.metrics, step, **plan.selection)
                     best = "best so far" if gained else f"best is step {standing.best_step}"
                     progress.say(f"step {step}  validation  {_figures(found.metrics)}  {best}")
+                    if standing.follow(found.metrics, phase.plateau, phase.lr, config.train.monitor):
+                        state = with_rate(state, phase, standing, mesh)
+                        progress.say(f"{phase.name}: the learning rate is {phase.lr * standing.factor:.3g} from here on")
                     patience = config.train.patience
                     if patience is not None and standing.stale >= patience and not over:
                         progress.say(f"{phase.name} stops early: {standing.stale} evaluations without a gain")
                         over = True
 
                 if step % plan.log_every == 0 or over:
-                    figures.end_window(step, phase.name, phase.schedule(step - 1 - phase.start))
+                    figures.end_window(step, phase.name, rate)
                 recompiles = [f"step {step}: {recompile}" for recompile in compiles.again()]
                 for line in recompiles:
                     progress.say(line)
@@ -249,7 +255,8 @@ def _describe(phase: Phase, plan: Plan) -> str:
     epochs = (phase.stop - phase.start) * plan.clock.batch_size / plan.clock.examples
     return (
         f"{phase.name}: steps {phase.start} to {phase.stop} ({epochs:.3g} epochs), "
-        f"{count:,} of {total:,} parameters trained ({count / total:.2%})"
+        f"{count:,} of {total:,} parameters trained ({count / total:.2%}), "
+        f"learning rate {phase.lr:g}{f' ({phase.lr_source})' if phase.lr_source else ''}"
     )
 
 

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxft.metrics import merge
+from jaxft.schedules import Plateau, PlateauState
 from jaxft.typing import Metrics
 
 
@@ -24,6 +25,7 @@ class Standing:
       best: its figure, negated where less is better.
       earlier: what was the best before, [step, figure] each.
       stale: evaluations in this phase since the last gain.
+      plateau, factor: what lowers the phase's rate remembers, and what the rate is multiplied by (see `jaxft.schedules`).
       collected: the training metrics since the last log line, leaf by leaf, as numbers that JSON keeps exactly.
     """
 
@@ -33,10 +35,32 @@ class Standing:
     earlier: list[list[float]] = dataclasses.field(default_factory=list)
     stale: int = 0
     collected: list[list[float]] | None = None
+    plateau: PlateauState | None = None
+    factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.plateau, dict):  # out of a checkpoint
+            self.plateau = PlateauState(**self.plateau)
 
     def enter(self, phase: str) -> None:
         """Another phase begins."""
-        self.phase, self.stale = phase, 0
+        self.phase, self.stale, self.plateau, self.factor = phase, 0, None, 1.0
+
+    def follow(self, metrics: Mapping[str, float], plateau: Plateau | None, lr: float, monitor: str) -> bool:
+        """After an evaluation: whether the rate changes.
+
+        Args:
+          metrics: figure -> value.
+          plateau: of the phase; None changes nothing.
+          lr: the phase's peak rate.
+          monitor: the figure that counts.
+        """
+        if plateau is None:
+            return False
+        before = self.plateau or PlateauState(lr)
+        self.plateau = plateau(before, metrics[monitor])
+        self.factor = self.plateau.lr / lr
+        return self.plateau.lr != before.lr
 
     def judge(self, metrics: Mapping[str, float], step: int, *, monitor: str, mode: str, min_delta: float) -> bool:
         """Compares an evaluation with the best so far; returns whether it is a gain.

@@ -14,11 +14,12 @@ from ml_collections import ConfigDict
 from jaxft import tree
 from jaxft.checkpoint import Checkpoints
 from jaxft.errors import JaxftError
+from jaxft.moments import Anchors, anchored, carried, find, with_factor
 from jaxft.parallel import batch_parts, gathered, param_shardings, parse_rules, replicate, replicated, state_shardings
 from jaxft.phases import Phase
 from jaxft.plan import Plan
 from jaxft.standing import Standing
-from jaxft.train import TrainState, create_state, make_train_step, remat_options
+from jaxft.train import TrainState, create_state, last_params, make_train_step, remat_options
 from jaxft.typing import ApplyFn, Batch, ModelState, Params
 
 #: `(state, batch) -> (state, metrics)`, under `jax.jit`.
@@ -61,7 +62,10 @@ def _create(plan: Plan, phase: Phase, config: ConfigDict) -> Callable[[Params, M
 def first_state(plan: Plan, config: ConfigDict, mesh: Mesh) -> TrainState:
     """The state before the first step. Nothing is whole on a device first that is not to be whole there."""
     phase = plan.phases[0]
-    return enter(plan, phase, config, mesh, *first_weights(plan, phase, config, mesh), 0)
+    places = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(plan, phase, config, mesh))
+    create = jax.jit(_create(plan, phase, config), out_shardings=places)
+    state: TrainState = create(*first_weights(plan, phase, config, mesh))
+    return state
 
 
 def first_weights(plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh) -> tuple[Params, ModelState]:
@@ -71,17 +75,37 @@ def first_weights(plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh) -> t
 
 
 def enter(
-    plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh, params: Params, model_state: ModelState, step: int
+    plan: Plan,
+    phase: Phase,
+    config: ConfigDict,
+    mesh: Mesh,
+    params: Params,
+    model_state: ModelState,
+    step: int,
+    *,
+    moments: Any = None,
 ) -> TrainState:
-    """A phase starts with a fresh optimizer and fresh averages: its trainable part, and so their shape, is another.
+    """A phase begins: fresh averages, and moments that go on for what trained in the phase before.
 
     Args:
       plan, phase, config, mesh: of the run.
       params, model_state: on the devices.
       step: steps made.
+      moments: the optimizer's state at the end of the phase before; None begins anew.
     """
+    create = _create(plan, phase, config)
+
+    def begun(params: Params, model_state: ModelState, moments: Any) -> TrainState:
+        fresh = create(params, model_state)
+        if moments is None or not phase.keeps:
+            return fresh
+        return dataclasses.replace(fresh, opt_state=carried(moments, fresh.opt_state))
+
     places = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(plan, phase, config, mesh))
-    state = jax.jit(_create(plan, phase, config), out_shardings=places)(params, model_state)
+    state: TrainState = jax.jit(begun, out_shardings=places)(params, model_state, moments)
+    if next(find(state.opt_state, Anchors), None) is not None:  # what L2-SP pulls to is where the run began
+        start, _ = first_weights(plan, phase, config, mesh)
+        state = dataclasses.replace(state, opt_state=anchored(state.opt_state, start))
     return dataclasses.replace(state, step=replicate(jnp.int32(step), mesh))
 
 
@@ -96,20 +120,28 @@ def begin(
     step: int,
 ) -> TrainState:
     """A phase goes on from the weights of the one before; with `config.train.restore_best` from those of the best checkpoint,
-    as they were judged: averages, where those are kept.
+    as they were judged: averages, where those are kept. What trained before keeps its moments, but for the latter.
 
     Args:
       plan, phase, config, mesh, checkpoints: of the run.
       state, standing: where the phase before ended.
       step: steps made.
     """
-    weights = state.params, state.model_state
+    weights, moments = (last_params(state), state.model_state), state.opt_state
     if config.train.restore_best:
         checkpoints.wait()  # the best may be the one that is being saved, and one that is lost is the best no longer
         if standing.best_step is not None:
             abstract = abstract_state(plan, phase, config, mesh)
             weights = checkpoints.restore_weights(standing.best_step, abstract.params, abstract.model_state)
-    return enter(plan, phase, config, mesh, *weights, step)
+            moments = None  # they are of other weights
+    return enter(plan, phase, config, mesh, *weights, step, moments=moments)
+
+
+def with_rate(state: TrainState, phase: Phase, standing: Standing, mesh: Mesh) -> TrainState:
+    """The state with the rate that plateau has come to; as it is, where the phase's schedule is another."""
+    if phase.plateau is None:
+        return state
+    return dataclasses.replace(state, opt_state=with_factor(state.opt_state, replicate(jnp.float32(standing.factor), mesh)))
 
 
 def restore_state(

@@ -1,11 +1,12 @@
-"""Writes tests/fixtures/optim.npz: where torch's optimizers take a few parameters, and what its schedulers give.
+"""Writes tests/fixtures/optim.npz: where torch's and timm's optimizers take a few parameters, and what torch's schedulers give.
 
-Needs torch, in an environment of its own:  python scripts/make_optim_fixtures.py
+Needs torch and timm, in an environment of its own:  python scripts/make_optim_fixtures.py
 """
 
 from pathlib import Path
 
 import numpy as np
+import timm.optim
 import torch
 
 STEPS = 30
@@ -41,6 +42,48 @@ RUNS = {
     "adamw_all": ("AdamW", {"lr": 0.002, "weight_decay": 0.1}, "all", 1, None, "all"),
     "adamw_groups": ("AdamW", {"lr": 0.002, "weight_decay": 0.1}, "kernels", 2, None, "all"),
     "adamw_clip": ("AdamW", {"lr": 0.002, "weight_decay": 0.1}, "kernels", 1, 0.5, "all"),
+    "nadam": ("NAdam", {"lr": 0.002}, "kernels", 1, None, "all"),
+    "nadam_l2": ("NAdam", {"lr": 0.002, "weight_decay": 0.1, "momentum_decay": 0.05}, "kernels", 1, None, "all"),
+    "nadamw_groups": (
+        "NAdam",
+        {"lr": 0.002, "weight_decay": 0.1, "decoupled_weight_decay": True},
+        "kernels",
+        2,
+        None,
+        "all",
+    ),
+    "adamax": ("Adamax", {"lr": 0.002, "weight_decay": 0.1}, "kernels", 1, None, "all"),
+    "rmsprop": ("RMSprop", {"lr": 0.002, "eps": 1e-2}, "kernels", 1, None, "all"),
+    "rmsprop_momentum": (
+        "RMSprop",
+        {"lr": 0.002, "alpha": 0.9, "momentum": 0.8, "weight_decay": 0.1},
+        "kernels",
+        2,
+        0.5,
+        "all",
+    ),
+    "rmsprop_centered": ("RMSprop", {"lr": 0.002, "eps": 1e-3, "centered": True}, "kernels", 1, None, "all"),
+    "adafactor": ("Adafactor", {"lr": 0.02, "weight_decay": 0.1}, "kernels", 1, None, "all"),
+    "muon_plain": (
+        "Muon",
+        {"lr": 0.02, "weight_decay": 0.1, "nesterov": False, "adjust_lr_fn": "match_rms_adamw"},
+        "kernels",
+        1,
+        None,
+        "stem/kernel",
+    ),
+    "lamb": ("timm:Lamb", {"lr": 0.002, "weight_decay": 0.1, "max_grad_norm": None}, "kernels", 1, None, "all"),
+    "lamb_clip_groups": ("timm:Lamb", {"lr": 0.002, "weight_decay": 0.1, "max_grad_norm": 0.5}, "kernels", 2, None, "all"),
+    "lars": ("timm:Lars", {"lr": 1.0, "momentum": 0.9, "weight_decay": 0.1}, "kernels", 1, None, "all"),
+    "lars_nesterov": (
+        "timm:Lars",
+        {"lr": 1.0, "momentum": 0.9, "weight_decay": 0.1, "trust_coeff": 0.02, "nesterov": True},
+        "kernels",
+        2,
+        None,
+        "all",
+    ),
+    "lion": ("timm:Lion", {"lr": 0.002, "weight_decay": 0.1}, "kernels", 2, None, "all"),
     "adamw_cosine": ("AdamW", {"lr": 0.002, "weight_decay": 0.1}, "kernels", 1, None, "all"),
 }
 KEPT = (1, 2, 10, 30)
@@ -55,7 +98,9 @@ def run(start, gradients, optimizer, arguments, decayed, head, clip, trained):
         if decayed == "kernels" and leaf.ndim <= 1:
             group["weight_decay"] = 0.0
         groups.append(group)
-    return live, getattr(torch.optim, optimizer)(groups, **arguments)
+    library, _, of_timm = optimizer.partition(":")
+    factory = getattr(timm.optim, of_timm) if of_timm else getattr(torch.optim, library)
+    return live, factory(groups, **arguments)
 
 
 def schedules():
@@ -68,7 +113,8 @@ def schedules():
         for _ in range(STEPS + 1):
             found.append(optimizer.param_groups[0]["lr"])
             optimizer.step()
-            scheduler.step()
+            if len(found) < STEPS or not isinstance(scheduler, of.OneCycleLR):
+                scheduler.step()
         return np.array(found)
 
     of = torch.optim.lr_scheduler
@@ -77,7 +123,17 @@ def schedules():
     def after_warmup(make):
         return lambda optimizer: of.SequentialLR(optimizer, [warm(optimizer), make(optimizer)], milestones=[6])
 
+    def cycle(**options):
+        return lambda optimizer: of.OneCycleLR(optimizer, 0.4, total_steps=STEPS, cycle_momentum=False, **options)
+
     return {
+        "polynomial": rates(lambda optimizer: of.PolynomialLR(optimizer, total_iters=30, power=2.0)),
+        "onecycle": rates(cycle())[:STEPS],
+        "onecycle_linear": rates(cycle(anneal_strategy="linear", pct_start=0.25, div_factor=10.0, final_div_factor=50.0))[
+            :STEPS
+        ],
+        "onecycle_three": rates(cycle(three_phase=True, pct_start=0.4))[:STEPS],
+        "onecycle_odd": rates(cycle(pct_start=0.43, anneal_strategy="linear", three_phase=True))[:STEPS],
         "cosine": rates(lambda optimizer: of.CosineAnnealingLR(optimizer, 30, eta_min=0.1)),
         "linear": rates(lambda optimizer: of.LinearLR(optimizer, 1.0, 0.25, total_iters=30)),
         "step": rates(lambda optimizer: of.StepLR(optimizer, 7, gamma=0.3)),
@@ -86,6 +142,33 @@ def schedules():
         "linear_warm": rates(after_warmup(lambda optimizer: of.LinearLR(optimizer, 1.0, 0.25, total_iters=24))),
         "step_warm": rates(after_warmup(lambda optimizer: of.StepLR(optimizer, 7, gamma=0.3))),
     }
+
+
+# name -> (mode, arguments of ReduceLROnPlateau beside it)
+PLATEAUS = {
+    "max": ("max", {"factor": 0.5, "patience": 2}),
+    "min": ("min", {"factor": 0.5, "patience": 0, "cooldown": 2}),
+    "max_abs": ("max", {"factor": 0.3, "patience": 1, "threshold": 0.05, "threshold_mode": "abs", "min_lr": 0.02}),
+    "min_abs": ("min", {"factor": 0.3, "patience": 1, "threshold": 0.05, "threshold_mode": "abs", "cooldown": 1}),
+    "max_rel": ("max", {"factor": 0.1, "patience": 1, "threshold": 0.1, "min_lr": 1e-9}),
+}
+
+
+def plateaus(rng):
+    """The rate after each of 60 figures that rise, fall, stay, and once are no number."""
+    values = np.cumsum(rng.normal(size=60) * 0.1)
+    values[20:26] = values[20]
+    values[7] = np.nan
+    found = {"plateau_values": values}
+    for name, (mode, arguments) in PLATEAUS.items():
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.4)
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode=mode, **arguments)
+        rates = []
+        for value in values:
+            scheduler.step(float(value))
+            rates.append(optimizer.param_groups[0]["lr"])
+        found[f"plateau|{name}"] = np.array(rates)
+    return found
 
 
 def main() -> None:
@@ -119,6 +202,7 @@ def main() -> None:
             # Both sides of the threshold, or the runs would not show that small gradients are left alone.
             assert min(norms) < clip < max(norms), norms
         found[f"run|{name}"] = np.stack(kept)  # [KEPT, all numbers of the trained leaves, one leaf after the other]
+    found |= plateaus(rng)
     found |= {f"rate|{name}": value for name, value in schedules().items()}
     path = Path(__file__).parent.parent / "tests" / "fixtures" / "optim.npz"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -43,6 +43,20 @@ def test_inspect_lists_every_parameter_if_asked(recipe, capsys):
     assert sum(line.startswith("blocks/") for line in text.splitlines()) > 100
 
 
+def test_inspect_has_a_row_for_each_layer_where_their_rates_differ(recipe, capsys):
+    rates = ("--config.optim.layer_decay=0.5", "--config.optim.stage_lr=stem:0.1")
+    phases = ("--config.phases.phase1.train=from:stage4", "--config.phases.phase2.length=0 steps")
+    assert main(["inspect", f"--config={recipe}", *rates, *phases]) == 0
+    text = capsys.readouterr().out
+    assert "learning rate  0.01" in text
+    lines = {
+        line.split()[0]: line.split() for line in text.split("\nlayer ")[1].split("\nheld ")[0].splitlines() if line.strip()
+    }
+    assert lines["stem"][2:] == ["frozen", "-", "-"]
+    assert lines["layer4/0"][3:] == ["0.5", "no/yes"]
+    assert lines["head"][3:] == ["1", "no/yes"]
+
+
 FULL = ("--config.phases.phase1.train=full", "--config.phases.phase2.length=0 steps", "--config.train.accum_steps=1")
 
 

@@ -9,6 +9,7 @@ from jaxft import losses
 from jaxft.cli.config import read_config
 from jaxft.errors import JaxftError
 from jaxft.plan import make_plan
+from jaxft.schedules import Plateau
 
 #: Of 24 training examples.
 COUNTS = np.array([16.0, 6, 2])
@@ -124,3 +125,12 @@ def test_labels_without_one_class_an_example_take_no_sampler(unequal, task, tmp_
     assert _plan(unequal, *more).order.sampler == "shuffle"
     with pytest.raises(JaxftError, match="multi-label data and regressions take 'shuffle'"):
         _plan(unequal, *more, "--config.input.sampler=balanced")
+
+
+def test_a_schedules_options_come_from_the_command_line_and_the_rates_are_recorded(recipe):
+    schedule = ("schedule=plateau", "schedule_options.patience=2", "schedule_options.threshold_mode=abs")
+    plan = _plan(recipe, *(f"--config.optim.{setting}" for setting in schedule))
+    assert plan.phases[0].plateau == Plateau("max", patience=2, threshold_mode="abs")
+    assert plan.record["lr"] == {"phase1": 1e-2, "phase2": 1e-2}
+    with pytest.raises(JaxftError, match=r"'plateau' has no option 'patiense' .did you mean 'patience'"):
+        _plan(recipe, *(f"--config.optim.{setting}" for setting in (*schedule, "schedule_options.patiense=2")))

@@ -42,8 +42,8 @@ def read_config(source: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
     Args:
       source: `FILE` or `FILE:ARG`; ARG is handed to the recipe's `get_config`.
-      overrides: `--config.KEY=VALUE` each. A section called `options` takes any key: its values are Python literals
-        ("0.5", "[1, 2]"), or text where they are none.
+      overrides: `--config.KEY=VALUE` each. A section called `options` or `schedule_options` takes any key: its values are
+        Python literals ("0.5", "[1, 2]"), or text where they are none.
 
     Raises:
       JaxftError: no such file, a recipe that fails, a key that does not exist, a value of another type.
@@ -56,7 +56,7 @@ def read_config(source: str, overrides: Sequence[str] = ()) -> ConfigDict:
     options: list[str] = []
     for override in overrides:
         keys = _keys(override)
-        if len(keys) > 1 and keys[-2] == "options":
+        if len(keys) > 1 and keys[-2] in ("options", "schedule_options"):
             _find(keys[:-1], plain)
             options.append(override)
         elif isinstance(section := _find(keys, plain), ConfigDict):

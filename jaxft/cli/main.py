@@ -135,7 +135,7 @@ def make_parser() -> argparse.ArgumentParser:
     made["bench"].add_argument("--dtype", default="float32", help="float32 or bfloat16")
     made["bench"].add_argument("--devices", metavar="N,...", help="how many of the devices present; all if not given")
     made["bench"].add_argument("--per-device", action="store_true", help="--batch is of each device (weak scaling)")
-    made["bench"].add_argument("--optimizer", default="sgd", help="sgd (momentum 0.9), adam or adamw")
+    made["bench"].add_argument("--optimizer", default="sgd", help="sgd, adamw, lion, ...: see docs/fine-tuning.md")
     made["bench"].add_argument("--accum-steps", type=int, default=1, help="microbatches a training step")
     made["bench"].add_argument("--data", help="as config.data.source; drawn JPEGs if not given")
     made["bench"].add_argument("--rounds", type=int, default=5, help="how often each is timed, in turns")

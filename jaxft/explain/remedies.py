@@ -41,7 +41,7 @@ def variant(plan: Plan, config: ConfigDict, name: str) -> tuple[Plan, Phase]:
     made = call(build, section, "config.model", num_classes=plan.model.num_classes)
     model = dataclasses.replace(made, preprocessing=plan.model.preprocessing)
     params, model_state = model.shapes
-    phases = make_phases(config, plan.clock, params, model.stages)
+    phases = make_phases(config, plan.clock, params, model.stages, family=model.architecture.family)
     other = dataclasses.replace(plan, model=model, params=params, model_state=model_state, phases=tuple(phases))
     return other, next(phase for phase in phases if phase.name == name)
 

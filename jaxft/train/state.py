@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxft import tree
+from jaxft.moments import find
 from jaxft.train.average import averaged_part, with_averages
 from jaxft.typing import Mask, ModelState, Params
 
@@ -67,4 +68,26 @@ def create_state(
 
 def eval_weights(state: TrainState) -> tuple[Params, ModelState]:
     """(params, model_state) to evaluate: what is averaged replaced by its averages, where those are kept."""
-    return (state.params, state.model_state) if state.ema is None else with_averages(state.params, state.model_state, state.ema)
+    found = averages(state)
+    return (state.params, state.model_state) if found is None else with_averages(state.params, state.model_state, found)
+
+
+def averages(state: TrainState) -> Any:
+    """What stands for parts of the network in evaluations: its running averages, or a schedule-free optimizer's; else None."""
+    return state.ema if state.ema is not None else _schedule_free(state)
+
+
+def last_params(state: TrainState) -> Params:
+    """The parameters that another phase goes on from: a schedule-free optimizer's averages, else as they are."""
+    found = _schedule_free(state)
+    return state.params if found is None else with_averages(state.params, {}, found)[0]
+
+
+def _schedule_free(state: TrainState) -> dict[str, Params] | None:
+    """Where a schedule-free optimizer wants to be evaluated; the parameters themselves are where it takes gradients."""
+    node = next(find(state.opt_state, optax.contrib.ScheduleFreeState), None)
+    if node is None:
+        return None
+    flat = tree.flatten(state.params)
+    trained = tree.map_with_path(lambda path, _: flat[path], node.z)
+    return {"params": optax.contrib.schedule_free_eval_params(node, trained)}

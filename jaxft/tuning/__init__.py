@@ -2,6 +2,7 @@
 
 from jaxft.tuning.freeze import ADAPTER_TERMS, ADAPTERS, FreezeSpec, freeze_updates, make_mask, trains
 from jaxft.tuning.groups import Group, assign, default_groups
+from jaxft.tuning.layerwise import layers, layerwise_groups
 from jaxft.tuning.table import parameter_table
 
 __all__ = [
@@ -12,6 +13,8 @@ __all__ = [
     "assign",
     "default_groups",
     "freeze_updates",
+    "layers",
+    "layerwise_groups",
     "make_mask",
     "parameter_table",
     "trains",

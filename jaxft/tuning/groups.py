@@ -20,11 +20,19 @@ class Group:
     weight_decay: bool = True
 
 
+#: Leaves of more dimensions that are no weights of a layer: what timm's networks name in `no_weight_decay`.
+_EMBEDDINGS = {"pos_embed", "cls_token", "reg_token", "dist_token", "relative_position_bias_table", "cpb_mlp", "logit_scale"}
+
+
 def default_groups(params: Params) -> tuple[Group, ...]:
-    """Weight decay on matrices and kernels, none on norms and biases (leaves of at most one dimension)."""
+    """Weight decay on matrices and kernels; none on norms, biases (leaves of at most one dimension) and embeddings."""
     flat = tree.flatten(params)
-    small = tuple(path for path, leaf in flat.items() if len(leaf.shape) <= 1)
-    groups = (Group("norms and biases", small, weight_decay=False),) if small else ()
+    small = tuple(
+        path
+        for path, leaf in flat.items()
+        if len(leaf.shape) <= 1 or path.endswith("/bias") or _EMBEDDINGS & {*path.split("/")}
+    )
+    groups = (Group("norms, biases, embeddings", small, weight_decay=False),) if small else ()
     return (*groups, Group("kernels", ("**",)))
 
 

@@ -73,10 +73,11 @@ def parameter_table(
     stages: Mapping[str, tuple[str, ...]],
     *,
     by_stage: bool = False,
+    title: str = "stage",
 ) -> str:
-    """The rows as aligned text, with the totals and the trainable share below."""
+    """The rows as aligned text, with the totals and the trainable share below; `title` is what `stages` are called."""
     found = rows(params, mask, groups, stages, by_stage=by_stage)
-    cells = [("stage" if by_stage else "parameter", "shape", "count", "trained", "lr scale", "decay")]
+    cells = [(title if by_stage else "parameter", "shape", "count", "trained", "lr scale", "decay")]
     for row in found:
         shape = "" if row.shape is None else "x".join(map(str, row.shape))
         cells.append(

@@ -34,7 +34,8 @@ def test_every_recipe_is_a_whole_config_without_an_argument(path):
 
 
 @pytest.mark.parametrize(
-    ("name", "argument"), [("quickstart", "scrach"), ("vgg16_cifar10", "all"), ("finetune_folder", "pth=photos")]
+    ("name", "argument"),
+    [("quickstart", "scrach"), ("vgg16_cifar10", "all"), ("finetune_folder", "pth=photos"), ("gradual", "pth=photos")],
 )
 def test_an_argument_a_recipe_does_not_take_is_an_error_that_names_those_it_takes(name, argument):
     with pytest.raises(ValueError, match=f"{name} takes"):
@@ -78,3 +79,13 @@ def test_the_folder_recipe_takes_path_model_size_and_what_to_train():
     model, (paths,) = trained(config)
     assert {model.stage_of(path) for path in paths} == {"stage3", "stage4", "head"}
     assert recipe("finetune_folder", "some/photos").data.source == "folder:some/photos"
+
+
+def test_the_gradual_recipe_trains_a_stage_more_each_phase_at_a_lower_rate():
+    config = recipe("gradual", "path=photos")
+    model, parts = trained(config)
+    stages = [{model.stage_of(path) for path in paths} for paths in parts]
+    assert stages == [{"head"}, {"stage4", "head"}, {"stage3", "stage4", "head"}, {*model.stages}]
+    rates = [config.phases[name].lr for name in sorted(config.phases)]
+    assert rates == sorted(rates, reverse=True)
+    assert len({*rates}) == 4

@@ -31,6 +31,7 @@ SETTINGS = (
     "--config.input.batch_size=24",
     "--config.train.checkpoint_every=1 steps",
     "--config.train.log_every=4 steps",
+    "--config.phases.phase2.optim.name=adamw",  # the moments of the head go on
 )
 
 
