@@ -45,6 +45,7 @@ def default_config() -> ConfigDict:
     config.data.max_bad_fraction = 0.0
     config.data.data_dir = config_dict.placeholder(str)  # where tfds keeps its data sets
     config.data.group = config_dict.placeholder(str)  # a column, or a regular expression over names: never split up
+    config.data.per_class = config_dict.placeholder(int)  # use so many training pictures of each class, drawn by split_seed
 
     # jaxft.data.train_batches and eval_batches.
     config.input = ConfigDict()
