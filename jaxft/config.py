@@ -64,6 +64,17 @@ def default_config() -> ConfigDict:
     config.features.dtype = "float32"  # or "bfloat16": half the room
     config.features.dir = config_dict.placeholder(str)  # None: `features` in the workdir; runs may share a folder
 
+    # jaxft.probing: what `jaxft probe` tries on the features of the frozen network.
+    config.probe = ConfigDict()
+    config.probe.standardize = True  # the linear probe sees features of mean 0 and standard deviation 1
+    config.probe.c_min = 1e-6  # C, the strength of the data against the penalty of the weights, is tried at `c_count` values
+    config.probe.c_max = 1e5  # from here to there, evenly in the logarithm
+    config.probe.c_count = 45
+    config.probe.max_steps = 1000  # of L-BFGS for each C
+    config.probe.refit = "train"  # what the chosen setting is fitted to for good; or "train+val"
+    config.probe.neighbors = "1,2,5,10,20,50,100,200"  # the numbers of neighbours that are tried
+    config.probe.temperature = 0.07  # of their votes
+
     # jaxft.losses.resolve: a name of jaxft.losses or "module:function"; "" is the task's own. `options` are its keyword
     # arguments, whatever they are called: class_weights="balanced", gamma=2.0.
     config.loss = ConfigDict()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from jaxft.weights import is_repository, load_model, open_repository
 CHOICES = {
     "features.dtype": tuple(DTYPES),
     "input.sampler": SAMPLERS,
+    "probe.refit": ("train", "train+val"),
     "train.mode": ("max", "min"),
     "train.nonfinite": ("stop", "skip", "rollback"),
     "parallel.frozen": ("shard", "replicate"),
@@ -186,6 +188,7 @@ def _check_numbers(config: ConfigDict) -> None:
     values = {f"input.{key}": config.input[key] for key in ("batch_size", "eval_batch_size")}
     values |= {f"train.{key}": config.train[key] for key in ("accum_steps", "patience")}
     values["features.views"] = config.features.views
+    values |= {f"probe.{key}": config.probe[key] for key in ("c_count", "max_steps")}
     for key, value in values.items():
         if value is not None and value < 1:
             raise JaxftError(f"config.{key} is {value}: it must be at least 1")
@@ -204,6 +207,13 @@ def _check_numbers(config: ConfigDict) -> None:
         value = config[section][name]
         if value not in allowed:
             raise JaxftError(f"config.{key} is '{value}', not {' or '.join(map(repr, allowed))}")
+    probe = config.probe
+    if not 0 < probe.c_min <= probe.c_max:
+        raise JaxftError(f"config.probe.c_min ({probe.c_min:g}) must be positive, and c_max ({probe.c_max:g}) not less")
+    if not probe.temperature > 0:
+        raise JaxftError(f"config.probe.temperature is {probe.temperature:g}: it must be positive")
+    if not re.fullmatch(r"\s*[1-9]\d*\s*(,\s*[1-9]\d*\s*)*", probe.neighbors):
+        raise JaxftError(f"config.probe.neighbors is '{probe.neighbors}': numbers from 1 with commas between them, '1,5,20'")
     decay = config.train.ema_decay
     if decay is not None and not 0 < decay < 1:
         raise JaxftError(f"config.train.ema_decay is {decay}: it must lie between 0 and 1")

@@ -11,9 +11,7 @@ from jaxft.errors import JaxftError
 from jaxft.streams import FEW, stream
 
 
-def few_of_each(
-    train: Source, class_names: Sequence[str], per_class: int, seed: int, task: str
-) -> tuple[Source, list[str]]:
+def few_of_each(train: Source, class_names: Sequence[str], per_class: int, seed: int, task: str) -> tuple[Source, list[str]]:
     """`per_class` training examples of each class, or all of a class that has fewer; and what a user should know of them.
 
     A class's examples are shuffled by the seed and the first ones taken, so those of a smaller `per_class` are among those of
