@@ -27,7 +27,8 @@ def default_config() -> ConfigDict:
     config.model = ConfigDict()
     config.model.name = "efficientnet_lite0"
     config.model.pretrained = "imagenet"  # a tag, a file, a URL, `package:`, `hf:`; "" starts from random weights
-    config.model.head = "linear"  # or "mlp"
+    config.model.head = "linear"  # or "mlp"; "cosine", "cosine:512": of features of length 1, projected before to 512
+    config.model.zero_shot = ""  # an .npz of text embeddings: the head begins as what they tell classes by (docs/few-labels.md)
     config.model.in_channels = 3
     config.model.dropout = config_dict.placeholder(float)
     config.model.drop_path = config_dict.placeholder(float)

@@ -25,9 +25,10 @@ from jaxft.models import pretrained as pretrained_record
 from jaxft.parallel import parse_rules, put
 from jaxft.phases import Phase, make_phases
 from jaxft.preprocessing import on_pixels
+from jaxft.probe import read_texts, with_zero_shot_head
 from jaxft.tasks import Task, get_task
 from jaxft.typing import ApplyFn, Batch, LossFn, ModelState, Params
-from jaxft.weights import is_repository, load_model, open_repository
+from jaxft.weights import image_projection, is_repository, load_model, open_repository
 
 #: Keys that take one of a few words.
 CHOICES = {
@@ -126,7 +127,7 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
     clock = Clock(len(splits.train), config.input.batch_size)
     every = config.train.checkpoint_every
     section = config.model.to_dict()
-    pretrained = section.pop("pretrained") or None
+    pretrained, texts = section.pop("pretrained") or None, section.pop("zero_shot")
     section["name"], named = _named(section["name"])
     if named and pretrained in (IMAGENET, named):  # what the name says of weights is more than the default
         pretrained = named
@@ -162,11 +163,19 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
     made = call(load_model, section, "config.model", num_classes=outputs, pretrained=pretrained, seed=config.seed, draw=False)
     return plan(
         model=made.model,
-        params=made.params,
+        params=_zero_shot(config, made.model, made.params, pretrained, splits) if texts else made.params,
         model_state=made.model_state,
         weights=str(made.report),
         record=_record(config, splits, made.model),
     )
+
+
+def _zero_shot(config: ConfigDict, model: Model, params: Params, pretrained: str | None, splits: Splits) -> Params:
+    """The network with the classifier that `config.model.zero_shot` makes for a head."""
+    if pretrained is None or config.data.task != "classify":
+        raise JaxftError("config.model.zero_shot needs pretrained weights (config.model.pretrained), and the task 'classify'")
+    texts = read_texts(config.model.zero_shot).ordered(splits.class_names)
+    return with_zero_shot_head(model, params, texts, image_projection(model.name, pretrained))
 
 
 def _named(name: str) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """Classifiers on the features of a frozen network: what few labels, or texts alone, are enough for."""
 
 from jaxft.probe.cache import Cache, make_cache, tune_keys
+from jaxft.probe.head import has_linear_head, with_linear_head, with_zero_shot_head
 from jaxft.probe.linear import Linear, logistic_path, logistic_regression
 from jaxft.probe.nearest import knn_scores, prototype_logits, prototypes
 from jaxft.probe.ridge import ridge_path
@@ -10,6 +11,7 @@ __all__ = [
     "Cache",
     "Linear",
     "TextClassifier",
+    "has_linear_head",
     "knn_scores",
     "logistic_path",
     "logistic_regression",
@@ -20,4 +22,6 @@ __all__ = [
     "ridge_path",
     "text_classifier",
     "tune_keys",
+    "with_linear_head",
+    "with_zero_shot_head",
 ]

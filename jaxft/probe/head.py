@@ -8,12 +8,49 @@ from jaxft import tree
 from jaxft.errors import JaxftError
 from jaxft.models import Model
 from jaxft.probe.linear import Linear
+from jaxft.probe.zero_shot import TextClassifier
 from jaxft.typing import Params
 
 
 def has_linear_head(model: Model) -> bool:
     """Whether the logits are a linear map of the features (SqueezeNet's are not), with a head of its own to change."""
-    return model.architecture.head_reads == "features" and len(_kernels(model)) in (1, 2) and not _others(model)
+    linear = getattr(model.module, "head", "") == "linear" and model.architecture.head_reads == "features"
+    return linear and len(_kernels(model)) in (1, 2) and not _others(model)
+
+
+def with_zero_shot_head(model: Model, params: Params, texts: TextClassifier, projection: np.ndarray | None) -> Params:
+    """The parameters with the head whose logits are `texts.logits(features @ projection)`: where a fine-tune of a zero-shot
+    classifier begins (Wortsman et al., 2022).
+
+    Args:
+      model: with a head "cosine:E", or without a projection "cosine".
+      params: all of them; the head's are replaced.
+      texts: of the network's classes, in their order.
+      projection: [D, E] of `jaxft.weights.image_projection`; None is none.
+
+    Raises:
+      JaxftError: another head, another number of classes, or texts of another width.
+    """
+    width = texts.embeddings.shape[1]
+    wanted = "cosine" if projection is None else f"cosine:{width}"
+    if getattr(model.module, "head", "") != wanted or model.architecture.head_reads != "features":
+        raise JaxftError(
+            f"texts {width} wide{'' if projection is None else ', and weights with a projection'} need "
+            f"config.model.head='{wanted}', it is '{getattr(model.module, 'head', '')}'"
+        )
+    shapes, flat = tree.flatten(model.shapes[0]), dict(tree.flatten(params))
+    values = {
+        "proj/kernel": projection,
+        "kernel": texts.scale * texts.embeddings.T,
+        "bias": np.full(len(texts.class_names), texts.bias),
+    }
+    for path in _head(model):
+        value = values[next(name for name in values if f"/{path}".endswith(f"/{name}"))]
+        assert value is not None
+        if tuple(shapes[path].shape) != value.shape:
+            raise JaxftError(f"{path} is {list(shapes[path].shape)}, what the texts make of it {list(value.shape)}")
+        flat[path] = np.asarray(value, np.float32)
+    return tree.unflatten(flat)
 
 
 def with_linear_head(model: Model, params: Params, linear: Linear) -> Params:

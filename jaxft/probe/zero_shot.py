@@ -124,9 +124,14 @@ def read_texts(file: str | Path) -> TextClassifier:
     for name in found:
         if name not in _KEYS:
             raise JaxftError(f"'{file}' has '{name}'{near(name, _KEYS)}; it may hold {', '.join(_KEYS)}")
-    more = {name: float(found[name]) for name in _KEYS[2:] if name in found}
+    more = {name: found[name] for name in _KEYS[2:] if name in found}
+    for name, value in more.items():
+        if value.size != 1 or value.dtype.kind not in "fiu":
+            raise JaxftError(f"'{file}': {name} is of {list(value.shape)}, not one number")
     try:
-        made = text_classifier(found["class_names"].tolist(), found["embeddings"], **more)
+        made = text_classifier(
+            found["class_names"].tolist(), found["embeddings"], **{name: value.item() for name, value in more.items()}
+        )
     except JaxftError as error:
         raise JaxftError(f"'{file}': {error}") from error
     return dataclasses.replace(made, sha256=hashlib.sha256(content).hexdigest())

@@ -25,8 +25,7 @@ from jaxft.heap import keep_heap
 from jaxft.parallel import explained_shortage, make_mesh
 from jaxft.paths import open_path
 from jaxft.plan import Plan, make_plan
-from jaxft.probe import TextClassifier, read_texts
-from jaxft.probe.head import has_linear_head, with_linear_head
+from jaxft.probe import TextClassifier, has_linear_head, read_texts, with_linear_head
 from jaxft.probe.nearest import normalized
 from jaxft.probing.frozen import Frozen
 from jaxft.probing.methods import METHODS, Chosen, Given, Settings, Split, values_of
@@ -170,6 +169,8 @@ def _run_config(given: ConfigDict) -> ConfigDict:
     config.parallel.frozen_dtype = "float32"
     if config.model.head != "linear":
         raise JaxftError(f"config.model.head is '{config.model.head}': a probe is a linear head: set it to 'linear'")
+    if config.model.zero_shot:
+        raise JaxftError("config.model.zero_shot is what training begins with: a probe is given texts by --text=FILE.npz")
     return config
 
 
@@ -192,7 +193,7 @@ def _texts(classifier: TextClassifier, plan: Plan, config: ConfigDict) -> tuple[
         raise JaxftError(f"texts tell classes apart: the task is '{config.data.task}'")
     classifier = classifier.ordered(plan.splits.class_names)
     width, wanted = _width(plan), classifier.embeddings.shape[1]
-    projection = image_projection(config.model.name, config.model.pretrained)
+    projection = image_projection(config.model.name, config.model.pretrained or None)
     have = width if projection is None else projection.shape[1]
     if have != wanted:
         without = "; its weights hold no projection into the space of texts" if projection is None else ""

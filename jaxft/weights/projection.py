@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from jaxft.errors import JaxftError
-from jaxft.models import build
+from jaxft.models import architecture_of, build
 from jaxft.weights.load import asked_for, convention_of, named, table_for
 from jaxft.weights.readers import read_with_metadata
-from jaxft.weights.rules import destinations
+from jaxft.weights.rules import Rule, destinations
 from jaxft.weights.sources import fetch
 
 #: Its name in files of Hugging Face's transformers; in timm's it is the head.
@@ -27,24 +29,28 @@ def image_projection(name: str, pretrained: str | bool | None) -> np.ndarray | N
     Raises:
       JaxftError: no such network or weights, or a projection of another width than the network's.
     """
-    network, record, source = asked_for(name, pretrained or None)
-    model = build(network)
-    if source is None or model.architecture.family != "clip":
+    if architecture_of(asked_for(name, None)[0]).family != "clip":
+        return None
+    network, record, source = asked_for(name, pretrained)
+    if source is None:
         return None
     path = fetch(source, sha256=record.sha256 if record else None, pin=bool(record and record.tag))
-    tensors = named(path, read_with_metadata(path)[0])
-    width = model.architecture.config.width
+    model, tensors = build(network), named(path, read_with_metadata(path)[0])
     found = tensors.get(_TRANSFORMERS)
     if found is None:
-        table = table_for(model, convention_of(model, tensors, record))
-        places = {place: key for key, place in destinations(tensors, table).items()}
-        if "params/head/kernel" not in places:
-            return None
-        bias = places.get("params/head/bias")
-        if bias is not None and np.any(np.asarray(tensors[bias])):  # a classifier: a projection has no bias, timm's is of zeros
-            return None
-        found = tensors[places["params/head/kernel"]]
-    found = np.asarray(found, np.float32)
+        found = _head(tensors, table_for(model, convention_of(model, tensors, record)))
+    if found is None:
+        return None
+    width = model.architecture.config.width
     if found.ndim != 2 or found.shape[1] != width:
         raise JaxftError(f"{source}: its projection is {list(found.shape)}, not [E, {width}]")
-    return np.ascontiguousarray(found.T)
+    return np.ascontiguousarray(found.T, np.float32)
+
+
+def _head(tensors: Mapping[str, np.ndarray], table: tuple[Rule, ...]) -> np.ndarray | None:
+    """timm's projection: a head [E, D] with a bias of zeros, or none; another head is a classifier's."""
+    places = {place: key for key, place in destinations(tensors, table).items()}
+    kernel, bias = places.get("params/head/kernel"), places.get("params/head/bias")
+    if kernel is None or (bias is not None and np.any(np.asarray(tensors[bias]))):
+        return None
+    return np.asarray(tensors[kernel])

@@ -12,6 +12,8 @@ from jaxft.probe import make_cache, nearest, tune_keys
 X, Y = load_digits(return_X_y=True)
 FEATURES, LABELS, QUERIES = X[:90], Y[:90], X[300:371]
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 def formula(beta):
     """Equation 4 of the paper, without alpha and CLIP's part."""

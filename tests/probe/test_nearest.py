@@ -13,6 +13,8 @@ from jaxft.probe import knn_scores, nearest, prototype_logits, prototypes
 X, Y = load_digits(return_X_y=True)
 BANK, LABELS, QUERIES = X[:300], Y[:300], X[300:437]
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 def test_votes_are_those_of_scikit_learns_neighbours_weighted_by_the_exponential():
     found = knn_scores(BANK, LABELS, QUERIES, [1, 5, 300], classes=10)
@@ -44,6 +46,7 @@ def test_a_picture_without_features_gets_votes_that_sum_to_one():
     np.testing.assert_allclose(found.sum(), 1)
 
 
+@pytest.mark.filterwarnings("ignore:self.within_class_std_dev_")
 def test_the_nearest_class_mean_is_that_of_scikit_learn():
     means = prototypes(BANK, LABELS, 10)
     reference = NearestCentroid().fit(BANK, LABELS)
