@@ -63,7 +63,6 @@ def make_cache(features: np.ndarray, labels: np.ndarray, classes: int) -> Cache:
 def tune_keys(
     cache: Cache,
     features: np.ndarray,
-    labels: np.ndarray,
     base: np.ndarray,
     *,
     alpha: float,
@@ -75,13 +74,13 @@ def tune_keys(
 ) -> Cache:
     """Tip-Adapter-F: the keys are trained on the cross-entropy of base + alpha * cache, by AdamW with a cosine schedule.
 
-    Rates, batch, epochs and AdamW's epsilon of 1e-4 are the authors'. Theirs shows an augmented look of each picture in each
-    epoch, here each has the one that its features are of.
+    Rates, batch, epochs and AdamW's epsilon of 1e-4 are the authors'. They show another augmented look of each picture in each
+    epoch. Here it is the one that its key is of, so an example does not see its own key: that alone would tell its class.
 
     Args:
       cache: where they begin.
-      features, labels: of the training examples, [N, D] and [N].
-      base: logits [N, K] of the classifier that was there, for the same examples.
+      features: [N, D] of the examples that the cache was made of.
+      base: logits [N, K] of the classifier that was there, for them.
       alpha, beta: see `Cache.logits`.
       epochs, batch_size, lr: of the training; a batch larger than N is all.
       seed: of the order.
@@ -89,11 +88,12 @@ def tune_keys(
     count, size = len(features), min(batch_size, len(features))
     steps = epochs * -(-count // size)
     search = optax.adamw(optax.cosine_decay_schedule(lr, steps), eps=1e-4)
-    x, target, given = jnp.asarray(normalized(features)), jnp.asarray(labels, jnp.int32), jnp.asarray(base, jnp.float32)
+    x, target, given = jnp.asarray(normalized(features)), jnp.asarray(cache.labels), jnp.asarray(base, jnp.float32)
     values = jnp.asarray(np.eye(cache.classes, dtype=np.float32)[cache.labels])
 
     def loss(keys: jax.Array, rows: jax.Array) -> jax.Array:
-        logits = given[rows] + alpha * _cached(x[rows], keys=keys, values=values, beta=beta)
+        own = jnp.exp(-beta * (1 - (x[rows] * keys[rows]).sum(-1, keepdims=True))) * values[rows]
+        logits = given[rows] + alpha * (_cached(x[rows], keys=keys, values=values, beta=beta) - own)
         return optax.softmax_cross_entropy_with_integer_labels(logits, target[rows]).mean()
 
     def step(carry: tuple[jax.Array, optax.OptState], rows: jax.Array) -> tuple[tuple[jax.Array, optax.OptState], jax.Array]:

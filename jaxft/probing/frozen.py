@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from jaxft.typing import ModelState, Params
 
 @dataclasses.dataclass(frozen=True)
 class Frozen:
-    """The network up to its head, and where its features are kept. `dim` is their number."""
+    """The network up to its head, and where its features are kept."""
 
     plan: Plan
     config: ConfigDict
@@ -33,13 +34,18 @@ class Frozen:
     workdir: Path
     say: Callable[[str], None]
 
-    @property
+    @functools.cached_property
     def prefix(self) -> Prefix:
         model = self.plan.model
         mask = make_mask(FreezeSpec.parse("head", ()), self.plan.params, model.stages)
         found = frozen_prefix(model, mask, self.plan.params, self.plan.model_state)
         assert found is not None  # the head is the last of several stages
         return found
+
+    @functools.cached_property
+    def run(self) -> Callable[..., jax.Array]:
+        """(params, model_state, pixels) -> features; compiled once for all splits."""
+        return jax.jit(self.prefix.run(DTYPES[self.config.features.dtype]))
 
     def features(self, split: str, source: Source) -> np.ndarray:
         """[N, D] of every example of a split as an evaluation shows it, in the order of the source.
@@ -67,9 +73,8 @@ class Frozen:
             self.say(f"features: {rows.damaged} damaged blocks in {rows.path} are computed again")
         shape, there = "x".join(map(str, prefix.shape)), "" if rows.missing else ", computed before"
         self.say(f"features of {split}: {len(source):,} x {shape} {dtype} in {rows.path}{there}")
-        run = jax.jit(prefix.run(DTYPES[dtype]))
         fill(
-            rows, lambda batch: run(self.params, self.model_state, batch["image"]), source, Views(),
+            rows, lambda batch: self.run(self.params, self.model_state, batch["image"]), source, Views(),
             model=self.plan.model, seed=self.config.seed, mesh=self.mesh, threads=given.threads, processes=given.processes,
             say=self.say, stop=lambda: False,
         )  # fmt: skip

@@ -252,7 +252,7 @@ def _tip(given: Given, *, tuned: bool) -> Chosen:
             return cache, base
         alpha, beta = setting["alpha"], setting["beta"]
         there = base(known.features)
-        return tune_keys(cache, known.features, known.labels, there, alpha=alpha, beta=beta, seed=given.seed), base
+        return tune_keys(cache, known.features, there, alpha=alpha, beta=beta, seed=given.seed), base
 
     setting, logits, sweep = search(*made(given.train, None))
     trained_with = dict(setting) if tuned else None

@@ -115,7 +115,7 @@ def probe(
     was found stands in `probe.json` there, the features in `features` (or `config.features.dir`).
 
     Args:
-      config: see `jaxft.config.default_config`; `config.probe` above all. Phases are not read.
+      config: see `jaxft.config.default_config`; `config.probe` above all. Phases, `config.optim` and `config.train` are not read.
       workdir: a folder; made if absent. A later probe of the same config may use it too, with other methods.
       methods: of `METHODS`; () is all but `tip_f` that the task and the texts allow.
       texts: an `.npz` of text embeddings for `zero_shot` and `tip`; see `jaxft.probe.read_texts`.
@@ -161,11 +161,13 @@ def probe(
 
 def _run_config(given: ConfigDict) -> ConfigDict:
     """The config of the run that the linear probe is: its head is trained in one step."""
-    check_config(given)
     config = copy.deepcopy(given)
-    config.optim = default_config().optim
     config.phases = ConfigDict({"probe": phase(train="head", length="1 steps")})
-    config.train.ema_decay = None
+    check_config(config)
+    # What belongs to training alone says nothing of a probe, and must not forbid it.
+    config.optim, config.train = default_config().optim, default_config().train
+    if config.data.task == "regression":
+        config.train.monitor, config.train.mode = "mae", "min"
     config.parallel.frozen_dtype = "float32"
     if config.model.head != "linear":
         raise JaxftError(f"config.model.head is '{config.model.head}': a probe is a linear head: set it to 'linear'")
