@@ -118,7 +118,7 @@ def logistic_path(
       max_steps: of each search.
       tolerance: largest entry of the gradient of the objective divided by (C * N) at which a search ends; None is 1e-8, in
         float32 1e-5.
-      dtype: what is computed in, "float64" or "float32". In float32 probabilities differ from the minimum's by some 1e-3, and
+      dtype: what is computed in, "float64" or "float32". In float32 probabilities differ from the minimum's by up to 5e-3, and
         with a large C no step is better in the digits there are: such a search makes all its steps, and is not converged.
       mesh: whose devices share the examples; None is the first device.
 

@@ -115,7 +115,8 @@ def probe(
     was found stands in `probe.json` there, the features in `features` (or `config.features.dir`).
 
     Args:
-      config: see `jaxft.config.default_config`; `config.probe` above all. Phases, `config.optim` and `config.train` are not read.
+      config: see `jaxft.config.default_config`; `config.probe` above all. What belongs to training alone is not read: phases,
+        `config.optim`, `config.train`.
       workdir: a folder; made if absent. A later probe of the same config may use it too, with other methods.
       methods: of `METHODS`; () is all but `tip_f` that the task and the texts allow.
       texts: an `.npz` of text embeddings for `zero_shot` and `tip`; see `jaxft.probe.read_texts`.
