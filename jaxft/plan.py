@@ -127,14 +127,9 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
     clock = Clock(len(splits.train), config.input.batch_size)
     every = config.train.checkpoint_every
     section = config.model.to_dict()
-    pretrained, texts = section.pop("pretrained") or None, section.pop("zero_shot")
-    section["name"], named = _named(section["name"])
-    if named and pretrained in (IMAGENET, named):  # what the name says of weights is more than the default
-        pretrained = named
-    elif named:
-        raise JaxftError(
-            f"config.model.name names the weights '{named}', config.model.pretrained '{pretrained}': give one of them"
-        )
+    section["name"], pretrained = network_and_weights(config)
+    texts = section.pop("zero_shot")
+    del section["pretrained"]
     # Abstract first: what does not fit is found before weights are downloaded, read or drawn.
     model = call(build, section, "config.model", num_classes=outputs)
     abstract, abstract_state = model.shapes
@@ -176,6 +171,23 @@ def _zero_shot(config: ConfigDict, model: Model, params: Params, pretrained: str
         raise JaxftError("config.model.zero_shot needs pretrained weights (config.model.pretrained), and the task 'classify'")
     texts = read_texts(config.model.zero_shot).ordered(splits.class_names)
     return with_zero_shot_head(model, params, texts, image_projection(model.name, pretrained))
+
+
+def network_and_weights(config: ConfigDict) -> tuple[str, str | None]:
+    """The network of a config, and the tag, file or repository of its weights; None where these are drawn.
+
+    Raises:
+      JaxftError: the name says other weights than `config.model.pretrained`.
+    """
+    pretrained = config.model.pretrained or None
+    network, named = _named(config.model.name)
+    if named and pretrained in (IMAGENET, named):  # what the name says of weights is more than the default
+        return network, named
+    if named:
+        raise JaxftError(
+            f"config.model.name names the weights '{named}', config.model.pretrained '{pretrained}': give one of them"
+        )
+    return network, pretrained
 
 
 def _named(name: str) -> tuple[str, str]:

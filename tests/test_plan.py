@@ -8,7 +8,7 @@ from tiny_run import draw_folder, write_recipe
 from jaxft import losses
 from jaxft.cli.config import read_config
 from jaxft.errors import JaxftError
-from jaxft.plan import make_plan
+from jaxft.plan import make_plan, network_and_weights
 
 #: Of 24 training examples.
 COUNTS = np.array([16.0, 6, 2])
@@ -124,3 +124,16 @@ def test_labels_without_one_class_an_example_take_no_sampler(unequal, task, tmp_
     assert _plan(unequal, *more).order.sampler == "shuffle"
     with pytest.raises(JaxftError, match="multi-label data and regressions take 'shuffle'"):
         _plan(unequal, *more, "--config.input.sampler=balanced")
+
+
+def test_weights_are_those_that_the_name_says_before_the_default(unequal):
+    def found(name, *more):
+        return network_and_weights(read_config(str(unequal), [f"--config.model.name={name}", *more]))
+
+    default, other = "--config.model.pretrained=imagenet", "--config.model.pretrained=weights.pth"
+    assert found("resnet50") == ("resnet50", None)  # the recipe's are drawn
+    assert found("resnet50", default) == ("resnet50", "imagenet")
+    assert found("vit_base_patch32_clip_224.openai", default) == ("vit_base_patch32_clip_224", "openai")
+    assert found("resnet50", other) == ("resnet50", "weights.pth")
+    with pytest.raises(JaxftError, match="names the weights 'openai', config.model.pretrained 'weights.pth': give one"):
+        found("vit_base_patch32_clip_224.openai", other)

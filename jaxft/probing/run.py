@@ -24,7 +24,7 @@ from jaxft.files import write_whole
 from jaxft.heap import keep_heap
 from jaxft.parallel import explained_shortage, make_mesh
 from jaxft.paths import open_path
-from jaxft.plan import Plan, make_plan
+from jaxft.plan import Plan, make_plan, network_and_weights
 from jaxft.probe import TextClassifier, has_linear_head, read_texts, with_linear_head
 from jaxft.probe.nearest import normalized
 from jaxft.probing.frozen import Frozen
@@ -196,7 +196,7 @@ def _texts(classifier: TextClassifier, plan: Plan, config: ConfigDict) -> tuple[
         raise JaxftError(f"texts tell classes apart: the task is '{config.data.task}'")
     classifier = classifier.ordered(plan.splits.class_names)
     width, wanted = _width(plan), classifier.embeddings.shape[1]
-    projection = image_projection(config.model.name, config.model.pretrained or None)
+    projection = image_projection(*network_and_weights(config))
     have = width if projection is None else projection.shape[1]
     if have != wanted:
         without = "; its weights hold no projection into the space of texts" if projection is None else ""
