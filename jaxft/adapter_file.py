@@ -59,7 +59,7 @@ def changes(tuned: FineTuned) -> tuple[dict[str, np.ndarray], str]:
 def _base(record: Mapping[str, Any]) -> Params:
     """The network's own parameters before the first step, as a run keeps them."""
     config = record["config"]
-    section = {key: value for key, value in config["model"].items() if key not in ("name", "pretrained", "size")}
+    section = {key: value for key, value in config["model"].items() if key not in ("name", "pretrained", "size", "zero_shot")}
     loaded = load_model(
         record["model"]["name"],
         record["model"]["num_classes"],

@@ -27,7 +27,8 @@ def default_config() -> ConfigDict:
     config.model = ConfigDict()
     config.model.name = "efficientnet_lite0"
     config.model.pretrained = "imagenet"  # a tag, a file, a URL, `package:`, `hf:`; "" starts from random weights
-    config.model.head = "linear"  # or "mlp"
+    config.model.head = "linear"  # or "mlp"; "cosine", "cosine:512": of features of length 1, projected before to 512
+    config.model.zero_shot = ""  # an .npz of text embeddings: the head begins as what they tell classes by (docs/few-labels.md)
     config.model.in_channels = 3
     config.model.dropout = config_dict.placeholder(float)
     config.model.drop_path = config_dict.placeholder(float)
@@ -45,6 +46,7 @@ def default_config() -> ConfigDict:
     config.data.max_bad_fraction = 0.0
     config.data.data_dir = config_dict.placeholder(str)  # where tfds keeps its data sets
     config.data.group = config_dict.placeholder(str)  # a column, or a regular expression over names: never split up
+    config.data.per_class = config_dict.placeholder(int)  # use so many training pictures of each class, drawn by split_seed
 
     # jaxft.data.train_batches and eval_batches.
     config.input = ConfigDict()
@@ -62,6 +64,17 @@ def default_config() -> ConfigDict:
     config.features.views = 1  # looks of an example under input.augment that are kept; epochs show them in turn
     config.features.dtype = "float32"  # or "bfloat16": half the room
     config.features.dir = config_dict.placeholder(str)  # None: `features` in the workdir; runs may share a folder
+
+    # jaxft.probing: what `jaxft probe` tries on the features of the frozen network.
+    config.probe = ConfigDict()
+    config.probe.standardize = True  # the linear probe sees features of mean 0 and standard deviation 1
+    config.probe.c_min = 1e-6  # C, the strength of the data against the penalty of the weights, is tried at `c_count` values
+    config.probe.c_max = 1e5  # from here to there, evenly in the logarithm
+    config.probe.c_count = 45
+    config.probe.max_steps = 1000  # of L-BFGS for each C
+    config.probe.refit = "train"  # what the chosen setting is fitted to for good; or "train+val"
+    config.probe.neighbors = "1,2,5,10,20,50,100,200"  # the numbers of neighbours that are tried
+    config.probe.temperature = 0.07  # of their votes
 
     # jaxft.losses.resolve: a name of jaxft.losses or "module:function"; "" is the task's own. `options` are its keyword
     # arguments, whatever they are called: class_weights="balanced", gamma=2.0.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,17 @@ from jaxft.models import pretrained as pretrained_record
 from jaxft.parallel import parse_rules, put
 from jaxft.phases import Phase, adapter_of, make_phases
 from jaxft.preprocessing import on_pixels
+from jaxft.probe import read_texts, with_zero_shot_head
 from jaxft.tasks import Task, get_task
 from jaxft.train import Average
 from jaxft.typing import ApplyFn, Batch, LossFn, ModelState, Params
-from jaxft.weights import is_repository, load_model, open_repository
+from jaxft.weights import image_projection, is_repository, load_model, open_repository
 
 #: Keys that take one of a few words.
 CHOICES = {
     "features.dtype": tuple(DTYPES),
     "input.sampler": SAMPLERS,
+    "probe.refit": ("train", "train+val"),
     "train.mode": ("max", "min"),
     "train.nonfinite": ("stop", "skip", "rollback"),
     "parallel.frozen": ("shard", "replicate"),
@@ -128,14 +131,9 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
     clock = Clock(len(splits.train), config.input.batch_size)
     every = config.train.checkpoint_every
     section = config.model.to_dict()
-    pretrained = section.pop("pretrained") or None
-    section["name"], named = _named(section["name"])
-    if named and pretrained in (IMAGENET, named):  # what the name says of weights is more than the default
-        pretrained = named
-    elif named:
-        raise JaxftError(
-            f"config.model.name names the weights '{named}', config.model.pretrained '{pretrained}': give one of them"
-        )
+    section["name"], pretrained = network_and_weights(config)
+    texts = section.pop("zero_shot")
+    del section["pretrained"]
     # Abstract first: what does not fit is found before weights are downloaded, read or drawn.
     adapter = adapter_of(config)
     model = _adapted(call(build, section, "config.model", num_classes=outputs), adapter, config)
@@ -165,10 +163,11 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
         record = _record(config, splits, model, phases)
         return plan(model=model, params=abstract, model_state=abstract_state, weights="not read", record=record)
     made = call(load_model, section, "config.model", num_classes=outputs, pretrained=pretrained, seed=config.seed, draw=False)
+    params = _zero_shot(config, made.model, made.params, pretrained, splits) if texts else made.params
     model = _adapted(made.model, adapter, config)
     return plan(
         model=model,
-        params=_with_adapters(model, made.params, config.seed),
+        params=_with_adapters(model, params, config.seed),
         model_state=made.model_state,
         weights=str(made.report),
         record=_record(config, splits, model, phases),
@@ -193,6 +192,31 @@ def _with_adapters(model: Model, params: Params, seed: int) -> Params:
     return {**params, **jax.tree.map(np.asarray, {key: value for key, value in added.items() if key not in params})}
 
 
+def _zero_shot(config: ConfigDict, model: Model, params: Params, pretrained: str | None, splits: Splits) -> Params:
+    """The network with the classifier that `config.model.zero_shot` makes for a head."""
+    if pretrained is None or config.data.task != "classify":
+        raise JaxftError("config.model.zero_shot needs pretrained weights (config.model.pretrained), and the task 'classify'")
+    texts = read_texts(config.model.zero_shot).ordered(splits.class_names)
+    return with_zero_shot_head(model, params, texts, image_projection(model.name, pretrained))
+
+
+def network_and_weights(config: ConfigDict) -> tuple[str, str | None]:
+    """The network of a config, and the tag, file or repository of its weights; None where these are drawn.
+
+    Raises:
+      JaxftError: the name says other weights than `config.model.pretrained`.
+    """
+    pretrained = config.model.pretrained or None
+    network, named = _named(config.model.name)
+    if named and pretrained in (IMAGENET, named):  # what the name says of weights is more than the default
+        return network, named
+    if named:
+        raise JaxftError(
+            f"config.model.name names the weights '{named}', config.model.pretrained '{pretrained}': give one of them"
+        )
+    return network, pretrained
+
+
 def _named(name: str) -> tuple[str, str]:
     """The network, and the tag or the repository of its weights; "" where the name says neither."""
     return (open_repository(name).network, name) if is_repository(name) else split_tag(name)
@@ -212,6 +236,7 @@ def _check_numbers(config: ConfigDict) -> None:
     values = {f"input.{key}": config.input[key] for key in ("batch_size", "eval_batch_size")}
     values |= {f"train.{key}": config.train[key] for key in ("accum_steps", "patience")}
     values["features.views"] = config.features.views
+    values |= {f"probe.{key}": config.probe[key] for key in ("c_count", "max_steps")}
     for key, value in values.items():
         if value is not None and value < 1:
             raise JaxftError(f"config.{key} is {value}: it must be at least 1")
@@ -235,6 +260,13 @@ def _check_numbers(config: ConfigDict) -> None:
         raise JaxftError(f"config.train.sam_rho is {rho}: it must be positive, e.g. 0.05")
     if config.train.sam_adaptive and rho is None:
         raise JaxftError("config.train.sam_adaptive needs config.train.sam_rho, e.g. 0.5")
+    probe = config.probe
+    if not 0 < probe.c_min <= probe.c_max:
+        raise JaxftError(f"config.probe.c_min ({probe.c_min:g}) must be positive, and c_max ({probe.c_max:g}) not less")
+    if not probe.temperature > 0:
+        raise JaxftError(f"config.probe.temperature is {probe.temperature:g}: it must be positive")
+    if not re.fullmatch(r"\s*[1-9]\d*\s*(,\s*[1-9]\d*\s*)*", probe.neighbors):
+        raise JaxftError(f"config.probe.neighbors is '{probe.neighbors}': numbers from 1 with commas between them, '1,5,20'")
 
 
 def _augment(config: ConfigDict) -> Augment:

@@ -81,7 +81,7 @@ def evaluate_run(
     tuned = load_run(workdir)
     section = dict(tuned.record["config"]["data"])
     if data is not None:
-        section |= {"source": data, "val_fraction": 0.0, "test_fraction": 0.0, "group": None}
+        section |= {"source": data, "val_fraction": 0.0, "test_fraction": 0.0, "group": None, "per_class": None}
     splits = call(open_data, section, "config.data", manifest=splits_file(open_path(workdir)) if data is None else None)
     if tuple(splits.class_names) != tuned.class_names:
         raise JaxftError(

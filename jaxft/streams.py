@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 #: What a seed is used for.
-ORDER, AUGMENT, SPLIT, CLASS = 1, 2, 3, 4
+ORDER, AUGMENT, SPLIT, CLASS, FEW = 1, 2, 3, 4, 5
 
 
 def stream(seed: int, use: int, epoch: int = 0, index: int = 0) -> np.random.Generator:

@@ -11,6 +11,7 @@ from jaxft.data import eval_batches, open_data, train_batches
 from jaxft.errors import JaxftError
 from jaxft.log import RunLog
 from jaxft.optim import make_optimizer
+from jaxft.probing import Settings
 from jaxft.weights import load_model
 
 CLOCK = Clock(examples=1000, batch_size=32)
@@ -35,11 +36,12 @@ def test_the_default_configuration_is_valid_and_made_anew_each_time():
 @pytest.mark.parametrize(
     ("section", "function", "other"),
     [
-        ("model", load_model, set()),
+        ("model", load_model, {"zero_shot"}),
         ("data", open_data, set()),
         ("input", train_batches, {"eval_batch_size"}),
         ("optim", make_optimizer, {"warmup", "decay_norms_and_biases", "layer_decay", "stage_lr", "keep_moments"}),
         ("log", RunLog, set()),
+        ("probe", Settings, set()),
     ],
 )
 def test_each_key_of_a_section_is_an_argument_of_the_function_it_is_for(section, function, other):

@@ -8,7 +8,7 @@ from tiny_run import draw_folder, write_recipe
 from jaxft import losses
 from jaxft.cli.config import read_config
 from jaxft.errors import JaxftError
-from jaxft.plan import make_plan
+from jaxft.plan import make_plan, network_and_weights
 from jaxft.schedules import Plateau
 
 #: Of 24 training examples.
@@ -134,3 +134,16 @@ def test_a_schedules_options_come_from_the_command_line_and_the_rates_are_record
     assert plan.record["lr"] == {"phase1": 1e-2, "phase2": 1e-2}
     with pytest.raises(JaxftError, match=r"'plateau' has no option 'patiense' .did you mean 'patience'"):
         _plan(recipe, *(f"--config.optim.{setting}" for setting in (*schedule, "schedule_options.patiense=2")))
+
+
+def test_weights_are_those_that_the_name_says_before_the_default(unequal):
+    def found(name, *more):
+        return network_and_weights(read_config(str(unequal), [f"--config.model.name={name}", *more]))
+
+    default, other = "--config.model.pretrained=imagenet", "--config.model.pretrained=weights.pth"
+    assert found("resnet50") == ("resnet50", None)  # the recipe's are drawn
+    assert found("resnet50", default) == ("resnet50", "imagenet")
+    assert found("vit_base_patch32_clip_224.openai", default) == ("vit_base_patch32_clip_224", "openai")
+    assert found("resnet50", other) == ("resnet50", "weights.pth")
+    with pytest.raises(JaxftError, match="names the weights 'openai', config.model.pretrained 'weights.pth': give one"):
+        found("vit_base_patch32_clip_224.openai", other)

@@ -41,6 +41,22 @@ def train(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     return FINISHED if result.status == "finished" else INTERRUPTED
 
 
+def probe(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    from jaxft.probing import probe as run_probe
+
+    check_folder(options.json)
+    more = [] if options.per_class is None else [f"--config.data.per_class={options.per_class}"]
+    found = run_probe(
+        read_config(options.config, [*overrides, *more]),
+        options.workdir,
+        methods=_names(options.method or ""),
+        texts=options.text,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    show(found, options.json)
+    return 0
+
+
 def inspect(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     print(inspect_config(_config_on(options, overrides), every_parameter=options.params))
     return 0
@@ -254,6 +270,7 @@ def _weights(name: str) -> str:
 
 COMMANDS = {
     "train": train,
+    "probe": probe,
     "eval": eval,
     "predict": predict,
     "inspect": inspect,

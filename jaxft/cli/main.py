@@ -24,6 +24,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 _COMMANDS = {
     "train": "fine-tune a network by a config",
+    "probe": "fit classifiers to the features of a frozen network: for few labels, or texts alone; without training it",
     "eval": "judge a fine-tuned network on a split of its data, or on other data",
     "predict": "classify pictures with a fine-tuned network",
     "inspect": "show what a config would train, its cost and its preprocessing, without training",
@@ -56,7 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     made = {name: commands.add_parser(name, help=text, description=text) for name, text in _COMMANDS.items()}
 
-    for name in ("train", "inspect", "lr-find", "explain-step", "compile"):
+    for name in ("train", "probe", "inspect", "lr-find", "explain-step", "compile"):
         made[name].add_argument(
             "--config", required=True, metavar="FILE[:ARG]", help="a recipe; --config.KEY=VALUE overrides any of its keys"
         )
@@ -67,6 +68,15 @@ def make_parser() -> argparse.ArgumentParser:
     made["train"].add_argument("--processes", type=int, help="how many there are")
     made["train"].add_argument("--process", type=int, help="which this one is, from 0; schedulers say these three themselves")
     made["train"].add_argument("--strict", action="store_true", help="end with an error when a step is compiled twice")
+    made["probe"].add_argument("--workdir", required=True, help="for features, figures and the linear probe; made if absent")
+    made["probe"].add_argument(
+        "--method", metavar="NAME,...", help="of linear, knn, prototypes, tip, tip_f, zero_shot; all but tip_f if not given"
+    )
+    made["probe"].add_argument(
+        "--per-class", type=int, metavar="N", help="learn from N pictures of each class: the same as --config.data.per_class=N"
+    )
+    made["probe"].add_argument("--text", metavar="FILE.npz", help="class_names and embeddings of texts (docs/few-labels.md)")
+    made["probe"].add_argument("--json", metavar="FILE", help="write what was found there too; - is standard output")
     made["inspect"].add_argument("--params", action="store_true", help="print every parameter, not only the stages")
 
     for name in ("inspect", "explain-step", "compile"):

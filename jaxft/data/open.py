@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxft.data.check import drop_bad
+from jaxft.data.few import few_of_each
 from jaxft.data.folder import read_folder
 from jaxft.data.objects import read_objects
 from jaxft.data.sources import EXTENSIONS, Arrays, Files, Found, Source, Splits, Stored, fingerprint, is_encoded, was_checked
@@ -47,6 +48,7 @@ def open_data(
     manifest: Path | None = None,
     data_dir: str | None = None,
     group: str | None = None,
+    per_class: int | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Splits:
     """Opens a data set.
@@ -69,6 +71,8 @@ def open_data(
       data_dir: folder of tensorflow-datasets.
       group: examples of one group are never split: a column of tables; of other text a regular expression whose first group (or
         all it matches) within an example's name is its group.
+      per_class: how many training examples of each class are used, drawn by `split_seed`; the others are left aside, validation
+        and test stay whole. The draw for a smaller number is part of that for a larger one. None uses all.
       class_names: of arrays and objects; None numbers them.
 
     Raises:
@@ -80,11 +84,16 @@ def open_data(
     settings: dict[str, Any] = {"val_fraction": val_fraction, "test_fraction": test_fraction, "split_seed": split_seed}
     if group is not None:
         settings["group"] = group
+    if per_class is not None:
+        settings["per_class"] = per_class
     notes += dict.fromkeys(part.note for part in pieces.values() if isinstance(part, Stored) and part.note)
     notes += groups_across({split: part for split, part in pieces.items() if split != "all"})
     splits, ours = _split(pieces, settings, manifest, task)
     if ours:
         notes.append("split by us: " + ", ".join(f"{len(part)} {split}" for split, part in ours.items()))
+    if per_class is not None:  # of the training split as it is written down, so that no other split depends on it
+        splits["train"], more = few_of_each(splits["train"], names, per_class, split_seed, task)
+        notes += more
     files = {split: part for split, part in splits.items() if is_encoded(part)}
     if len(files) > 1:
         notes += duplicates_across(files)

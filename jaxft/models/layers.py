@@ -319,7 +319,10 @@ def _rng(module: nn.Module) -> jax.Array:
 
 
 class Head(nn.Module):
-    """The classifier on features [B, D] -> logits [B, K] f32: dropout, then one dense layer, or two with ReLU between.
+    """The classifier on features [B, D] -> logits [B, K] f32: dropout, then one dense layer, or two with ReLU between ("mlp").
+
+    "cosine" takes features of length 1, "cosine:E" those of length 1 after a projection `proj` [D, E]: the classifier of CLIP
+    (Radford et al., 2021), whose kernel is the scale times the embeddings of texts.
 
     The single dense layer's parameters stand directly under the head's name (`fc/kernel`), those of the two under
     `fc/hidden` and `fc/out`.
@@ -337,6 +340,12 @@ class Head(nn.Module):
             x = nn.relu(Dense(x.shape[-1], dtype=self.dtype, name="hidden")(x))
             x = Dropout(self.dropout, of=path_of(self), name="dropout2")(x, train)
             return at_least_f32(Dense(self.num_classes, dtype=self.dtype, name="out")(x))
+        if self.kind.startswith("cosine"):
+            _, _, width = self.kind.partition(":")
+            if width:
+                x = Dense(int(width), bias=False, dtype=self.dtype, name="proj")(x)
+            x = at_least_f32(x)
+            x = x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-12))
         kernel = self.param("kernel", lecun, (x.shape[-1], self.num_classes))
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,))
         return at_least_f32(x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype))

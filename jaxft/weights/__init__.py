@@ -3,6 +3,7 @@
 from jaxft.weights.convert import ConvertReport, convert_file
 from jaxft.weights.limits import UnsafeCheckpoint
 from jaxft.weights.load import Loaded, LoadReport, create_model, load_model
+from jaxft.weights.projection import image_projection
 from jaxft.weights.readers import read, read_with_metadata
 from jaxft.weights.repository import Repository, is_repository, open_repository
 from jaxft.weights.rules import CONV, DENSE, IDENTITY, Converted, Op, Rule, convert, export, flatten_chw
@@ -28,6 +29,7 @@ __all__ = [
     "export",
     "fetch",
     "flatten_chw",
+    "image_projection",
     "is_repository",
     "load_model",
     "open_repository",

@@ -127,7 +127,7 @@ def load_model(
 
     Args:
       name, num_classes, pretrained: see `create_model`.
-      head: "linear" or "mlp".
+      head: "linear", "mlp", "cosine" or "cosine:WIDTH"; see `jaxft.models.build`.
       in_channels: of the image; the first convolution is adapted: summed over its channels for 1, repeated and
         rescaled for more than 3, as timm does.
       dropout, drop_path: rates; None is the network's own.
@@ -139,7 +139,7 @@ def load_model(
       draw: False leaves a network without weights undrawn: its arrays are shapes, for `jax.jit(model.init, out_shardings=...)`
         with `jax.random.key(seed)` to draw each device's part only, with the same numbers.
     """
-    name, record, given = _asked_for(name, pretrained)
+    name, record, given = asked_for(name, pretrained)
     options: dict[str, Any] = {"head": head, "in_channels": in_channels, "dropout": dropout, "drop_path": drop_path}
     options |= {"dtype": dtype, "size": size, "remat": remat}
     # Options first: a bad one is found before anything is downloaded.
@@ -192,7 +192,7 @@ def load_model(
     return Loaded(model, complete["params"], state, report)
 
 
-def _asked_for(name: str, given: str | bool | None) -> tuple[str, Pretrained | None, str | None]:
+def asked_for(name: str, given: str | bool | None) -> tuple[str, Pretrained | None, str | None]:
     """(the network's name, the record of its weights where there is one, their source; None for random weights)."""
     for source in (name, given):
         if isinstance(source, str) and is_repository(source):
@@ -216,7 +216,7 @@ def _asked_for(name: str, given: str | bool | None) -> tuple[str, Pretrained | N
 
 
 def _of_repository(source: str, name: str, given: str | bool | None) -> tuple[str, Pretrained, str | None]:
-    """What `_asked_for` gives where the repository `source` is what is given, or the name."""
+    """What `asked_for` gives where the repository `source` is what is given, or the name."""
     found = open_repository(source)
     if name not in (source, found.network):
         raise JaxftError(f"{source} holds a {found.network}, not a {name}")

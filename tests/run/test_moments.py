@@ -1,4 +1,4 @@
-"""From phase to phase in a real run: moments and averages go on, counts stay right, also after a stop around the boundary."""
+"""From phase to phase in a real run: moments go on, counts stay right, also after a stop around the boundary."""
 
 import json
 
@@ -55,17 +55,17 @@ def _stopped_at(monkeypatch, steps):
 @pytest.fixture(scope="module")
 def unbroken(recipe, tmp_path_factory, one_device, quick_compiles):
     """The workdir of a run, and the states before and after its second phase began."""
-    seen, enter = [], run.enter
+    seen, begin = [], run.begin
 
-    def spied(plan, phase, config, mesh, before, step):
+    def spied(plan, phase, config, mesh, checkpoints, before, standing, step):
         seen.append(jax.device_get(before))
-        after = enter(plan, phase, config, mesh, before, step)
+        after = begin(plan, phase, config, mesh, checkpoints, before, standing, step)
         seen.append(jax.device_get(after))
         return after
 
     workdir = tmp_path_factory.mktemp("unbroken") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "enter", spied)
+        patch.setattr(run, "begin", spied)
         assert run.train(_config(recipe), workdir).status == "finished"
     return _everything(workdir), seen
 
