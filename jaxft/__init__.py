@@ -31,6 +31,7 @@ _PUBLIC = {
     "open_data": "jaxft.data",
     "phase": "jaxft.config",
     "predict_files": "jaxft.predict",
+    "sweep": "jaxft.search",
     "train_batches": "jaxft.data",
 }
 
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from jaxft.predict import predict_files as predict_files
     from jaxft.preprocessing import Preprocessing as Preprocessing
     from jaxft.preprocessing import on_pixels as on_pixels
+    from jaxft.search import sweep as sweep
     from jaxft.train import create_state as create_state
     from jaxft.train import make_eval_step as make_eval_step
     from jaxft.train import make_train_step as make_train_step

@@ -10,7 +10,7 @@ import dataclasses
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
@@ -161,6 +161,18 @@ def _check(given: ConfigDict, known: ConfigDict, where: str) -> None:
                 raise JaxftError(f"{where}.{key} is {given[key]!r}, not a section")
             if section:
                 _check(given[key], section, f"{where}.{key}")
+
+
+def find_key(keys: Sequence[str], config: ConfigDict) -> Any:
+    """What stands at a path; ml_collections' own message for an unknown key names neither the section nor what is near."""
+    section, where = config, "config"
+    for key in keys:
+        if not isinstance(section, ConfigDict):
+            raise JaxftError(f"{where} is a value, not a section: {'.'.join(['config', *keys])} does not exist")
+        if key not in section:
+            raise JaxftError(f"{where} has no key '{key}'{near(key, section.keys())}")
+        section, where = section[key], f"{where}.{key}"
+    return section
 
 
 def call(function: Callable[..., Any], section: Mapping[str, Any], where: str, **more: Any) -> Any:

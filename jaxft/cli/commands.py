@@ -23,6 +23,7 @@ from jaxft.parallel import gigabytes, start
 from jaxft.parallel.targets import parse_target, prepare
 from jaxft.predict import evaluate_run, format_predictions, predict_files
 from jaxft.run import train as run_train
+from jaxft.search import sweep as run_sweep
 from jaxft.verify import verify as compare_with_original
 from jaxft.weights import convert_file, fetch
 from jaxft.workdir import load_run
@@ -35,8 +36,31 @@ def train(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     if options.deterministic:
         print(deterministic(), flush=True)
     start(options.coordinator, options.processes, options.process, lost_after=config.parallel.lost_after)
-    result = run_train(config, options.workdir, strict=options.strict)
+    result = run_train(config, options.workdir, strict=options.strict, test=not options.no_test)
     return FINISHED if result.status == "finished" else INTERRUPTED
+
+
+def sweep(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    from jaxft.cli.main import FINISHED, INTERRUPTED
+
+    found = run_sweep(
+        read_config(options.config, overrides),
+        options.workdir,
+        options.search,
+        trials=options.trials,
+        method=options.method,
+        jobs=options.jobs,
+        seed=options.seed,
+        reduction_factor=options.reduction_factor,
+        say=lambda line: print(line, flush=True),
+    )
+    print(f"\n{found}")
+    if found.best is not None:
+        command = found.command(found.best, options.config, list(overrides))
+        print(f"\nthe best on the validation split; this opens its test split:\n{command}")
+    if found.status != "finished":
+        print("stopped; everything is saved: the same command goes on from there")
+    return FINISHED if found.status == "finished" else INTERRUPTED
 
 
 def inspect(options: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -203,6 +227,7 @@ def _weights(name: str) -> str:
 
 COMMANDS = {
     "train": train,
+    "sweep": sweep,
     "eval": eval,
     "predict": predict,
     "inspect": inspect,

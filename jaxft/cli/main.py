@@ -24,6 +24,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 _COMMANDS = {
     "train": "fine-tune a network by a config",
+    "sweep": "search over keys of a config: trials that are ordinary runs, compared on the validation split",
     "eval": "judge a fine-tuned network on a split of its data, or on other data",
     "predict": "classify pictures with a fine-tuned network",
     "inspect": "show what a config would train, its cost and its preprocessing, without training",
@@ -54,7 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     made = {name: commands.add_parser(name, help=text, description=text) for name, text in _COMMANDS.items()}
 
-    for name in ("train", "inspect", "explain-step", "compile"):
+    for name in ("train", "sweep", "inspect", "explain-step", "compile"):
         made[name].add_argument(
             "--config", required=True, metavar="FILE[:ARG]", help="a recipe; --config.KEY=VALUE overrides any of its keys"
         )
@@ -65,6 +66,21 @@ def make_parser() -> argparse.ArgumentParser:
     made["train"].add_argument("--processes", type=int, help="how many there are")
     made["train"].add_argument("--process", type=int, help="which this one is, from 0; schedulers say these three themselves")
     made["train"].add_argument("--strict", action="store_true", help="end with an error when a step is compiled twice")
+    made["train"].add_argument(
+        "--no-test", action="store_true", help="leave the test split closed; the same command without it opens it"
+    )
+
+    made["sweep"].add_argument("--workdir", required=True, help="folder of the sweep; one that was begun there goes on")
+    made["sweep"].add_argument(
+        "--search", required=True, action="append", metavar="KEY=VALUES",
+        help="a key and its values: log(LOW,HIGH), uniform(LOW,HIGH), int(LOW,HIGH) or choice(A,B,...); once a key",
+    )  # fmt: skip
+    made["sweep"].add_argument("--trials", type=int, default=20, help="how many, those of before included")
+    made["sweep"].add_argument("--method", default="random", help="random, or asha: what is worse than others is stopped early")
+    made["sweep"].add_argument("--jobs", type=int, default=1, help="trials at a time")
+    made["sweep"].add_argument("--seed", type=int, default=0, help="of the values")
+    made["sweep"].add_argument("--reduction-factor", type=int, default=4, help="asha keeps one of so many")
+
     made["inspect"].add_argument("--params", action="store_true", help="print every parameter, not only the stages")
 
     for name in ("inspect", "explain-step", "compile"):
