@@ -25,7 +25,7 @@ def default_config() -> ConfigDict:
 
     # jaxft.create_model. The number of classes comes from the data.
     config.model = ConfigDict()
-    config.model.name = "efficientnet_lite0"
+    config.model.name = "efficientnet_lite0"  # of `jaxft models`, a repository, or "module:function": see jaxft.models.build
     config.model.pretrained = "imagenet"  # a tag, a file, a URL, `package:`, `hf:`; "" starts from random weights
     config.model.head = "linear"  # or "mlp"
     config.model.in_channels = 3
@@ -51,7 +51,7 @@ def default_config() -> ConfigDict:
     config.input.batch_size = 32  # over all devices
     config.input.eval_batch_size = 64
     config.input.sampler = "shuffle"  # every example once an epoch; "balanced", "sqrt": by class, see jaxft.data.order
-    config.input.augment = "crop_flip"  # jaxft.augment.parse: "random_resized_crop(0.5), random_flip, random_rotation(10)"
+    config.input.augment = "crop_flip"  # jaxft.augment.parse: "random_resized_crop(0.5), random_flip, module:function"
     config.input.threads = config_dict.placeholder(int)  # None: one a core, at most 16
     config.input.processes = 0  # that decode in the place of threads: for many cores and small pictures
     config.input.scaled_decode = True  # training decodes JPEGs much larger than wanted at a fraction of their size

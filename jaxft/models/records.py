@@ -85,7 +85,9 @@ def _records() -> dict[str, list[dict[str, Any]]]:
 
 
 def split_tag(name: str) -> tuple[str, str]:
-    """("resnet50", "a1_in1k") of "resnet50.a1_in1k"; the tag is "" where there is none."""
+    """("resnet50", "a1_in1k") of "resnet50.a1_in1k"; the tag is "" where there is none, as after "module:function"."""
+    if ":" in name:
+        return name, ""
     network, _, tag = name.partition(".")
     return network, tag
 
