@@ -31,6 +31,7 @@ _PUBLIC = {
     "open_data": "jaxft.data",
     "phase": "jaxft.config",
     "predict_files": "jaxft.predict",
+    "select_files": "jaxft.active",
     "sweep": "jaxft.search",
     "train_batches": "jaxft.data",
 }
@@ -38,6 +39,7 @@ _PUBLIC = {
 __all__ = sorted(_PUBLIC)
 
 if TYPE_CHECKING:
+    from jaxft.active import select_files as select_files
     from jaxft.api import finetune as finetune
     from jaxft.config import default_config as default_config
     from jaxft.config import phase as phase

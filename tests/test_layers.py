@@ -28,6 +28,8 @@ LAYERS = [
         "progress",
         "workdir",
         "predict",
+        "active",
+        "search",
         "inspect",
         "looks",
         "explain",
@@ -65,7 +67,9 @@ DOORS = {
         "explain",
         "states",
         "workdir",
+        "search",
     },
+    "optuna": {"search"},
     "torch": set(),
     "tensorflow": set(),
 }

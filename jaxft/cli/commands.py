@@ -10,6 +10,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from jaxft import models
+from jaxft.active import select_files
 from jaxft.cli import data as data_commands
 from jaxft.cli.config import UsageError, read_config
 from jaxft.cli.output import check_folder, show, write
@@ -124,6 +125,25 @@ def predict(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     return 0
 
 
+def select(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    check_folder(options.output)
+    found = select_files(
+        options.workdir,
+        options.paths,
+        options.count,
+        method=options.method,
+        seed=options.seed,
+        batch_size=options.batch_size,
+    )
+    for line in found.notes:
+        print(line, file=sys.stderr)
+    if options.output:
+        write(options.output, found.to_csv())
+    else:
+        sys.stdout.write(found.to_csv())
+    return 0
+
+
 def bench(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     from jaxft.bench import describe, format_table, run_bench, to_json
 
@@ -230,6 +250,7 @@ COMMANDS = {
     "sweep": sweep,
     "eval": eval,
     "predict": predict,
+    "select": select,
     "inspect": inspect,
     "bench": bench,
     "explain-step": explain,

@@ -27,6 +27,7 @@ _COMMANDS = {
     "sweep": "search over keys of a config: trials that are ordinary runs, compared on the validation split",
     "eval": "judge a fine-tuned network on a split of its data, or on other data",
     "predict": "classify pictures with a fine-tuned network",
+    "select": "choose which of many pictures without a label to label next, by what a fine-tuned network says of them",
     "inspect": "show what a config would train, its cost and its preprocessing, without training",
     "bench": "time training, evaluation and input on this machine, and hold them against its peak",
     "explain-step": "show what the compiled training step does: cost, frozen work, memory; without training",
@@ -115,6 +116,16 @@ def make_parser() -> argparse.ArgumentParser:
     made["predict"].add_argument("--output", help="a file; standard output if not given")
     made["predict"].add_argument("--top", type=int, default=1, help="classes to name for each picture")
     made["predict"].add_argument("--batch-size", type=int, default=64)
+
+    made["select"].add_argument("--workdir", required=True, help="folder of a run")
+    made["select"].add_argument("paths", nargs="+", help="pictures without a label, or folders of them")
+    made["select"].add_argument("--count", type=int, required=True, help="how many to choose")
+    made["select"].add_argument(
+        "--method", default="badge", help="entropy, margin, least_confidence; badge (unsure and unlike each other); coreset"
+    )
+    made["select"].add_argument("--output", help="a CSV file; standard output if not given")
+    made["select"].add_argument("--seed", type=int, default=0, help="of badge, which draws")
+    made["select"].add_argument("--batch-size", type=int, default=64)
 
     for name in ("eval", "predict"):
         made[name].add_argument(
