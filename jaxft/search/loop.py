@@ -8,7 +8,7 @@ import json
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,8 +21,8 @@ from jaxft.errors import JaxftError, SaveError, near
 from jaxft.files import write_whole
 from jaxft.paths import is_remote, open_path
 from jaxft.search import study as kept
-from jaxft.search.process import Stopping, run_trial
-from jaxft.search.result import Sweep, Trial, trial_folder
+from jaxft.search.process import Ended, Stopping, run_trial
+from jaxft.search.result import Sweep, trial_folder
 from jaxft.search.space import Space, draw, parse_search, with_overrides
 
 METHODS = ("random", "asha")
@@ -118,8 +118,8 @@ def sweep(
         shared = _Search(config, folder, settings, spaces, study, trials, say)
         with _signals(shared.stopping):
             _run_all(shared, jobs)
+        _check_hopeless(shared)
         found = shared.read("interrupted" if shared.stopping.asked.is_set() else "finished")
-        _check_hopeless(found.trials)
         write_whole(folder / "sweep.json", found.to_json())
     return found
 
@@ -130,7 +130,7 @@ def _run_all(shared: _Search, jobs: int) -> None:
     def work() -> None:
         while not shared.stopping.asked.is_set():
             with shared.lock:
-                _check_hopeless(shared.read("").trials)
+                _check_hopeless(shared)
                 trial = (
                     begun.pop(0)
                     if begun
@@ -143,30 +143,30 @@ def _run_all(shared: _Search, jobs: int) -> None:
                 write_whole(shared.workdir / "sweep.json", shared.read("").to_json())
 
     with ThreadPoolExecutor(jobs, thread_name_prefix="jaxft-sweep") as pool:
-        futures = [pool.submit(work) for _ in range(jobs)]
-        for future in futures:
-            if (error := future.exception()) is not None:
-                shared.stopping.asked.set()  # the other jobs' trials are saved
-                raise error
+        done, _ = wait([pool.submit(work) for _ in range(jobs)], return_when=FIRST_EXCEPTION)
+        for error in filter(None, (future.exception() for future in done)):
+            shared.stopping.asked.set()  # the other jobs' trials are saved
+            raise error
 
 
 def _run_one(shared: _Search, trial: Any) -> None:
     values = draw(shared.spaces, shared.settings["seed"], trial.number)
     name, monitor = f"trial {trial.number:03d}", shared.settings["monitor"]
     shared.say("  ".join([name, *(f"{key.removeprefix('config.')}={value}" for key, value in values.items())]))
-    judged: list[bool] = []
 
     def go_on(step: int, figures: Mapping[str, float]) -> bool:
-        if monitor in figures:
-            judged.append(kept.report(trial, step, figures[monitor]))
-        return all(judged)
+        return kept.report(trial, step, figures[monitor])
 
-    ended = run_trial(
-        with_overrides(shared.config, values),
-        trial_folder(shared.workdir, trial.number),
-        shared.workdir / "logs" / f"{trial.number:03d}.txt",
-        go_on=go_on,
-        stopping=shared.stopping,
+    ended = (
+        Ended()
+        if kept.is_to_be_pruned(trial)
+        else run_trial(
+            with_overrides(shared.config, values),
+            trial_folder(shared.workdir, trial.number),
+            shared.workdir / "logs" / f"{trial.number:03d}.txt",
+            go_on=go_on,
+            stopping=shared.stopping,
+        )
     )
     if ended.saving:
         raise SaveError(f"{name}: {ended.error}; the same command goes on with it")
@@ -176,19 +176,17 @@ def _run_one(shared: _Search, trial: Any) -> None:
     elif ended.best_step is not None:
         kept.finish(shared.study, trial, ended.figures[monitor], ended.best_step)
         shared.say(f"{name} finished: {monitor} {ended.figures[monitor]:.4f} at step {ended.best_step}")
-    elif not all(judged):
+    elif kept.is_to_be_pruned(trial):
         kept.prune(shared.study, trial)
         shared.say(f"{name} pruned after {len(trial.user_attrs['steps'])} evaluations")
     else:
         shared.say(f"{name} stopped; everything is saved")
 
 
-def _check_hopeless(trials: Sequence[Trial]) -> None:
+def _check_hopeless(shared: _Search) -> None:
     """Raises JaxftError where the first trials failed, all of them, before they were judged once."""
-    ended = [trial for trial in trials if trial.state != "unfinished"]
-    if len(ended) >= min(_HOPELESS, len(trials)) > 0 and all(
-        trial.state == "failed" and not trial.evaluations for trial in ended
-    ):
+    ended = [trial for trial in shared.read("").trials if trial.state != "unfinished"]
+    if len(ended) >= min(_HOPELESS, shared.most) and all(trial.state == "failed" and not trial.evaluations for trial in ended):
         raise JaxftError(
             f"the first {len(ended)} trials failed before they were judged, the last of them: {ended[-1].error}; mend that and "
             "give another --workdir"

@@ -86,6 +86,8 @@ def _parse_space(key: str, text: str) -> Space:
             raise JaxftError(f"{key}: '{text}' leaves nothing to choose: give two values or more, or set --{key}=VALUE")
         if len(set(map(repr, values))) < len(values):
             raise JaxftError(f"{key}: '{text}' has a value twice")
+        if None in values:
+            raise JaxftError(f"{key}: None cannot be given on a command line: leave it out of '{text}'")
         return Space(kind, values)
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(values) != 2 or len(numbers) != 2 or not all(map(math.isfinite, numbers)):
@@ -160,8 +162,8 @@ def with_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDi
                 section[last] = value
         except (TypeError, ValueError) as error:
             kind = type(find_key([*path, last], copy)).__name__
-            what = f"{value!r} (with int(LOW, HIGH) or choice(...))" if kind == "int" else repr(value)
-            raise JaxftError(f"{key} is a {kind}: it cannot be {what}") from error
+            instead = "; search it with int(LOW, HIGH) or choice(...)" if kind == "int" else ""
+            raise JaxftError(f"{key} is of type {kind}: it cannot be {value!r}{instead}") from error
     return copy
 
 

@@ -10,8 +10,9 @@ from jaxft.errors import JaxftError
 from jaxft.search.result import Trial
 from jaxft.search.space import Space, as_text, draw
 
-#: What is kept of a trial besides what Optuna has a place for: the steps of its evaluations, the best of them, why it failed.
-_STEPS, _BEST_STEP, _ERROR = "steps", "best_step", "error"
+#: What is kept of a trial besides what Optuna has a place for: the steps of its evaluations, the best of them, that it is to be
+#: pruned, why it failed.
+_STEPS, _BEST_STEP, _PRUNED, _ERROR = "steps", "best_step", "pruned", "error"
 _STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
 
 
@@ -94,10 +95,17 @@ def report(trial: Any, step: int, figure: float) -> bool:
     """
     steps = list(trial.user_attrs.get(_STEPS, []))
     if step in steps:
-        return True
+        return not is_to_be_pruned(trial)
     trial.report(figure, len(steps) + 1)
     trial.set_user_attr(_STEPS, [*steps, step])
-    return not trial.should_prune()
+    if trial.should_prune():
+        trial.set_user_attr(_PRUNED, True)  # decided once: a kill before the run is saved does not change it
+    return not is_to_be_pruned(trial)
+
+
+def is_to_be_pruned(trial: Any) -> bool:
+    """Whether an evaluation said so."""
+    return bool(trial.user_attrs.get(_PRUNED))
 
 
 def finish(study: Any, trial: Any, figure: float, best_step: int) -> None:
