@@ -297,7 +297,8 @@ def _finish(
     best = checkpoints.restore_weights(standing.best_step, abstract.params, abstract.model_state)
     evaluation = evaluate_pictures(eval_step, *best, source, plan, config, mesh)
     after = judge(evaluation, plan.task, plan.splits.class_names)
-    log.metrics(step, split, evaluation.metrics)
+    if test:
+        log.metrics(step, split, evaluation.metrics)
     if is_first():
         title = f"{plan.model.name} on {config.data.source}"
         text = write_report(

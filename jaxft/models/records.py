@@ -128,6 +128,6 @@ def pretrained(name: str, tag: str = "") -> Pretrained:
         if fit:
             return fit[0]
     if tag not in records:
-        asked = f" '{tag}'{near(tag, [IMAGENET, *records])}" if tag else ""
+        asked = f" '{tag}'{near(tag, [IMAGENET, *records] if records else [])}" if tag else ""
         raise JaxftError(f"{name} has no weights{asked}; it has {', '.join(records) or 'none'}")
     return records[tag]

@@ -157,6 +157,8 @@ def _run_one(shared: _Search, trial: Any) -> None:
     def go_on(step: int, figures: Mapping[str, float]) -> bool:
         return kept.report(trial, step, figures[monitor])
 
+    for step, figure in _evaluations(trial_folder(shared.workdir, trial.number) / "metrics.jsonl", monitor):
+        kept.report(trial, step, figure)
     ended = (
         Ended()
         if kept.is_to_be_pruned(trial)
@@ -181,6 +183,17 @@ def _run_one(shared: _Search, trial: Any) -> None:
         shared.say(f"{name} pruned after {len(trial.user_attrs['steps'])} evaluations")
     else:
         shared.say(f"{name} stopped; everything is saved")
+
+
+def _evaluations(file: Path, monitor: str) -> list[tuple[int, float]]:
+    """The evaluations that a trial made before, [(step, figure)]: a sweep that was killed may not have heard of the last."""
+    found = []
+    for line in file.read_text().splitlines() if file.exists() else []:
+        with contextlib.suppress(ValueError):  # cut short by a kill: it is made again
+            figures = json.loads(line)
+            if figures["split"] == "val":
+                found.append((figures["step"], figures[monitor]))
+    return found
 
 
 def _check_hopeless(shared: _Search) -> None:
