@@ -131,11 +131,8 @@ def _run_all(shared: _Search, jobs: int) -> None:
         while not shared.stopping.asked.is_set():
             with shared.lock:
                 _check_hopeless(shared)
-                trial = (
-                    begun.pop(0)
-                    if begun
-                    else kept.next_trial(shared.study, shared.spaces, shared.settings["seed"], shared.most)
-                )
+                drawn = (shared.study, shared.spaces, shared.settings["seed"], shared.most)
+                trial = begun.pop(0) if begun else kept.next_trial(*drawn)
             if trial is None:
                 return
             _run_one(shared, trial)
@@ -157,19 +154,14 @@ def _run_one(shared: _Search, trial: Any) -> None:
     def go_on(step: int, figures: Mapping[str, float]) -> bool:
         return kept.report(trial, step, figures[monitor])
 
-    for step, figure in _evaluations(trial_folder(shared.workdir, trial.number) / "metrics.jsonl", monitor):
+    folder = trial_folder(shared.workdir, trial.number)
+    for step, figure in _evaluations(folder / "metrics.jsonl", monitor):
         kept.report(trial, step, figure)
-    ended = (
-        Ended()
-        if kept.is_to_be_pruned(trial)
-        else run_trial(
-            with_overrides(shared.config, values),
-            trial_folder(shared.workdir, trial.number),
-            shared.workdir / "logs" / f"{trial.number:03d}.txt",
-            go_on=go_on,
-            stopping=shared.stopping,
-        )
-    )
+    ended = Ended()
+    if not kept.is_to_be_pruned(trial):
+        log = shared.workdir / "logs" / f"{trial.number:03d}.txt"
+        config = with_overrides(shared.config, values)
+        ended = run_trial(config, folder, log, go_on=go_on, stopping=shared.stopping)
     if ended.saving:
         raise SaveError(f"{name}: {ended.error}; the same command goes on with it")
     if ended.error:
@@ -213,19 +205,22 @@ def _locked(folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
     Raises:
       JaxftError: it is not, or cannot be written.
     """
+    lock, file = FileLock(folder / ".lock", timeout=0), folder / "sweep.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", timeout=0):
-            file = folder / "sweep.json"
-            if file.exists():
-                _check_same(file, settings)
-            else:
-                write_whole(file, Sweep("", folder, dict(settings), ()).to_json())
-            yield
+        lock.acquire()
     except Timeout:
         raise JaxftError(f"another sweep is going on in {folder}: wait for its end, or give another --workdir") from None
     except OSError as error:
         raise JaxftError(f"cannot use {folder} as workdir: {error.strerror}") from error
+    try:
+        if file.exists():
+            _check_same(file, settings)
+        else:
+            write_whole(file, Sweep("", folder, dict(settings), ()).to_json())
+        yield
+    finally:
+        lock.release()
 
 
 def _check_same(file: Path, settings: Mapping[str, Any]) -> None:

@@ -132,6 +132,8 @@ def _check(key: str, space: Space, config: ConfigDict) -> None:
         raise JaxftError(f"the search of '{key}': keys begin with 'config.', as in config.optim.lr")
     if key.startswith(_FIXED):
         raise JaxftError(f"{key} cannot be searched: trials are compared by one figure on one validation split")
+    if key.startswith("config.loss.") and config.train.monitor == "loss":
+        raise JaxftError(f"{key} is searched, and 'loss' would compare different losses: set --config.train.monitor=accuracy")
     if isinstance(_find(key, config), ConfigDict):
         raise JaxftError(f"{key} is a section with the keys {', '.join(_find(key, config))}: search one of them")
     for value in space.values:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -130,11 +131,12 @@ def read_trials(study: Any, spaces: Mapping[str, Space], seed: int) -> tuple[Tri
     for kept in study.get_trials(deepcopy=False):
         judged = [kept.intermediate_values[place] for place in sorted(kept.intermediate_values)]
         state = _STATES.get(kept.state.name, "unfinished")
+        figure = kept.value if state == "finished" else (judged[-1] if judged else None)
         found.append(
             Trial(
                 number=kept.number,
                 state=state,
-                figure=kept.value if state == "finished" else (judged[-1] if judged else None),
+                figure=figure if figure is not None and math.isfinite(figure) else None,
                 best_step=kept.user_attrs.get(_BEST_STEP),
                 evaluations=len(judged),
                 overrides=draw(spaces, seed, kept.number),

@@ -73,6 +73,13 @@ def test_what_does_not_fit_is_said(config, text, message):
     assert message in str(raised.value)
 
 
+def test_different_losses_are_not_compared_by_the_loss(config):
+    parse_search(["config.loss.options.gamma=uniform(1, 3)"], config)
+    config.train.monitor = "loss"
+    with pytest.raises(JaxftError, match="'loss' would compare different losses: set --config.train.monitor=accuracy"):
+        parse_search(["config.loss.options.gamma=uniform(1, 3)"], config)
+
+
 def test_a_key_is_searched_once_and_something_is(config):
     with pytest.raises(JaxftError, match=r"config.optim.lr is searched twice"):
         parse_search(["config.optim.lr=log(1e-5, 1e-2)", "config.optim.lr=log(1e-4, 1e-2)"], config)
