@@ -33,6 +33,8 @@ _PUBLIC = {
     "open_data": "jaxft.data",
     "phase": "jaxft.config",
     "predict_files": "jaxft.predict",
+    "select_files": "jaxft.active",
+    "sweep": "jaxft.search",
     "train_batches": "jaxft.data",
     "update_statistics": "jaxft.train",
 }
@@ -40,6 +42,7 @@ _PUBLIC = {
 __all__ = sorted(_PUBLIC)
 
 if TYPE_CHECKING:
+    from jaxft.active import select_files as select_files
     from jaxft.api import finetune as finetune
     from jaxft.config import default_config as default_config
     from jaxft.config import gradual as gradual
@@ -55,6 +58,7 @@ if TYPE_CHECKING:
     from jaxft.preprocessing import Preprocessing as Preprocessing
     from jaxft.preprocessing import on_pixels as on_pixels
     from jaxft.range_test import lr_find as lr_find
+    from jaxft.search import sweep as sweep
     from jaxft.train import create_state as create_state
     from jaxft.train import make_eval_step as make_eval_step
     from jaxft.train import make_train_step as make_train_step

@@ -25,7 +25,7 @@ def default_config() -> ConfigDict:
 
     # jaxft.create_model. The number of classes comes from the data.
     config.model = ConfigDict()
-    config.model.name = "efficientnet_lite0"
+    config.model.name = "efficientnet_lite0"  # of `jaxft models`, a repository, or "module:function": see jaxft.models.build
     config.model.pretrained = "imagenet"  # a tag, a file, a URL, `package:`, `hf:`; "" starts from random weights
     config.model.head = "linear"  # or "mlp"; "cosine", "cosine:512": of features of length 1, projected before to 512
     config.model.zero_shot = ""  # an .npz of text embeddings: the head begins as what they tell classes by (docs/few-labels.md)
@@ -53,7 +53,7 @@ def default_config() -> ConfigDict:
     config.input.batch_size = 32  # over all devices
     config.input.eval_batch_size = 64
     config.input.sampler = "shuffle"  # every example once an epoch; "balanced", "sqrt": by class, see jaxft.data.order
-    config.input.augment = "crop_flip"  # jaxft.augment.parse: "random_resized_crop(0.5), random_flip, random_rotation(10)"
+    config.input.augment = "crop_flip"  # jaxft.augment.parse: "random_resized_crop(0.5), random_flip, module:function"
     config.input.threads = config_dict.placeholder(int)  # None: one a core, at most 16
     config.input.processes = 0  # that decode in the place of threads: for many cores and small pictures
     config.input.scaled_decode = True  # training decodes JPEGs much larger than wanted at a fraction of their size
@@ -250,6 +250,18 @@ def _check(given: ConfigDict, known: ConfigDict, where: str) -> None:
                 raise JaxftError(f"{where}.{key} is {given[key]!r}, not a section")
             if section:
                 _check(given[key], section, f"{where}.{key}")
+
+
+def find_key(keys: Sequence[str], config: ConfigDict) -> Any:
+    """What stands at a path; ml_collections' own message for an unknown key names neither the section nor what is near."""
+    section, where = config, "config"
+    for key in keys:
+        if not isinstance(section, ConfigDict):
+            raise JaxftError(f"{where} is a value, not a section: {'.'.join(['config', *keys])} does not exist")
+        if key not in section:
+            raise JaxftError(f"{where} has no key '{key}'{near(key, section.keys())}")
+        section, where = section[key], f"{where}.{key}"
+    return section
 
 
 def call(function: Callable[..., Any], section: Mapping[str, Any], where: str, **more: Any) -> Any:

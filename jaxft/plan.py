@@ -276,6 +276,11 @@ def _augment(config: ConfigDict) -> Augment:
     names = [one.name for one in augment.operations]
     if config.data.task == "regression" and "random_label_flip" in names:
         raise JaxftError("config.input.augment: random_label_flip flips classes: the values of a regression have no other")
+    if config.features.cache and (own := [name for name in names if ":" in name]):
+        raise JaxftError(
+            f"config.features.cache keeps what augmented pictures give, and cannot see when '{own[0]}' changes: leave one of "
+            "them out"
+        )
     if config.features.cache and augment.changes_labels:
         raise JaxftError(
             f"config.features.cache keeps what single pictures give, and config.input.augment ('{augment}') changes labels or "

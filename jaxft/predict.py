@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxft.columns import aligned
 from jaxft.config import call
-from jaxft.data import eval_batches, open_data, predict_source
+from jaxft.data import Files, Source, Splits, eval_batches, open_data, predict_source
 from jaxft.errors import JaxftError
 from jaxft.evaluate import averaged, evaluate_source, parse_views, scores
 from jaxft.finetuned import FineTuned
@@ -24,7 +24,7 @@ from jaxft.paths import open_path
 from jaxft.report import Judged, judge
 from jaxft.tasks import get_task
 from jaxft.train import make_eval_step
-from jaxft.typing import ApplyFn
+from jaxft.typing import ApplyFn, ModelState, Outputs, Params
 from jaxft.workdir import load_run, splits_file
 
 
@@ -79,10 +79,7 @@ def evaluate_run(
       JaxftError: no such run, split or view, or other classes.
     """
     tuned = load_run(workdir)
-    section = dict(tuned.record["config"]["data"])
-    if data is not None:
-        section |= {"source": data, "val_fraction": 0.0, "test_fraction": 0.0, "group": None, "per_class": None}
-    splits = call(open_data, section, "config.data", manifest=splits_file(open_path(workdir)) if data is None else None)
+    splits = run_data(tuned, workdir, data)
     if tuple(splits.class_names) != tuned.class_names:
         raise JaxftError(
             f"the network knows {len(tuned.class_names)} classes ({', '.join(tuned.class_names[:4])}, ...), the data has "
@@ -94,12 +91,21 @@ def evaluate_run(
             raise JaxftError(f"'{data}' has the splits {', '.join(there)}: choose one with --split")
         split = "val" if data is None else next(iter(there))
     if split not in there:
-        raise JaxftError(f"'{section['source']}' has no {split} split, only {', '.join(there)}")
+        raise JaxftError(f"'{data or tuned.record['config']['data']['source']}' has no {split} split, only {', '.join(there)}")
     source = there[split]
     task = get_task(tuned.task, tuned.model.num_classes)
     step = jax.jit(make_eval_step(_viewed(tuned, tta), task.loss, metrics=task.metrics))
     found = evaluate_source(step, tuned.params, tuned.model_state, source, tuned.model, batch_size=batch_size, mesh=make_mesh())
     return RunEvaluation(split, tuned.step, judge(found, task, tuned.class_names), len(source))
+
+
+def run_data(tuned: FineTuned, workdir: str | Path, data: str | None = None) -> Splits:
+    """A run's own data, split as they were, or other data in one piece, as `evaluate_run` takes both."""
+    section = dict(tuned.record["config"]["data"])
+    if data is not None:
+        section |= {"source": data, "val_fraction": 0.0, "test_fraction": 0.0, "group": None, "per_class": None}
+    found: Splits = call(open_data, section, "config.data", manifest=splits_file(open_path(workdir)) if data is None else None)
+    return found
 
 
 def _viewed(tuned: FineTuned, tta: str) -> ApplyFn:
@@ -113,23 +119,43 @@ def predict_files(tuned: FineTuned, paths: Sequence[str | Path], *, batch_size: 
     Raises:
       JaxftError: a path does not exist, a folder has no pictures, or not one picture can be read.
     """
+    source, bad = readable(tuned, paths)
+    apply = _viewed(tuned, tta)
+
+    def logits_of(params: Params, model_state: ModelState, image: jax.Array) -> Outputs:
+        outputs, _ = apply(params, model_state, image, train=False, rng=None)
+        return {"logits": outputs["logits"]}
+
+    logits = run_over(tuned, source, logits_of, batch_size=batch_size)["logits"]
+    return Predictions(tuple(source.names), logits, tuple(bad))
+
+
+def readable(tuned: FineTuned, paths: Sequence[str | Path]) -> tuple[Files, list[tuple[str, str]]]:
+    """The pictures of `predict_files` that can be read, and (name, reason) of the others; its errors."""
     source, bad = predict_source(paths, channels=tuned.model.in_channels)
     if not len(source):
         raise JaxftError(f"none of the {len(bad)} pictures can be read; {bad[0][0]}: {bad[0][1]}")
-    mesh = make_mesh()
+    return source, bad
+
+
+def run_over(
+    tuned: FineTuned, source: Source, outputs: Callable[[Params, ModelState, jax.Array], Outputs], *, batch_size: int
+) -> dict[str, np.ndarray]:
+    """What a function makes of every picture, as an evaluation shows it, in the order of the source, on all devices.
+
+    Args:
+      tuned: whose parameters and preprocessing.
+      source: at least one picture.
+      outputs: `(params, model_state, uint8 [B, S, S, C]) -> {name: [B, ...]}`, to be jitted.
+      batch_size: rounded up to a multiple of the devices.
+    """
+    mesh, compiled = make_mesh(), jax.jit(outputs)
     batch_size = -(-min(batch_size, len(source)) // mesh.size) * mesh.size
-    apply = _viewed(tuned, tta)
-
-    @jax.jit
-    def logits_of(params: Any, model_state: Any, image: jax.Array) -> jax.Array:
-        outputs, _ = apply(params, model_state, image, train=False, rng=None)
-        return outputs["logits"]
-
     batches = eval_batches(source, tuned.model.preprocessing, batch_size=batch_size, channels=tuned.model.in_channels)
     placed = ((batch["mask"] > 0, put_batch({"image": batch["image"]}, mesh)["image"]) for batch in batches)
-    made = ((real, logits_of(tuned.params, tuned.model_state, image)) for real, image in placed)
-    rows = [np.asarray(logits)[real] for real, logits in one_late(made)]
-    return Predictions(tuple(source.names), np.concatenate(rows), tuple(bad))
+    made = ((real, compiled(tuned.params, tuned.model_state, image)) for real, image in placed)
+    rows = [{name: np.asarray(value)[real] for name, value in found.items()} for real, found in one_late(made)]
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
 def format_predictions(

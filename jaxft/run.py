@@ -58,7 +58,7 @@ class Result:
       workdir: the folder of the run; `jaxft.load_run(workdir)` gives the network.
       step: steps made.
       best_step: step of the checkpoint that judged best on the validation split.
-      split: what `before` and `after` were judged on: "test", or "val" where there is no test split.
+      split: what `before` and `after` were judged on: "test", or "val" where there is no test split, or it stayed closed.
       before, after: the network with its new head before the first step, and the best checkpoint.
     """
 
@@ -71,13 +71,24 @@ class Result:
     after: Judged | None = None
 
 
-def train(config: ConfigDict, workdir: str | Path, *, strict: bool = False) -> Result:
+def train(
+    config: ConfigDict,
+    workdir: str | Path,
+    *,
+    strict: bool = False,
+    test: bool = True,
+    go_on: Callable[[int, Mapping[str, float]], bool] | None = None,
+) -> Result:
     """Runs a config in `workdir`, or continues what was begun there, on whatever devices and processes there are now.
 
     Args:
       config: see `jaxft.config.default_config`.
       workdir: a folder or `gs://BUCKET/FOLDER`; made if absent; must not hold a run of another config.
       strict: a step that is compiled again ends the run with an error, once all is saved; else it is only reported.
+      test: False leaves the test split closed: the run ends with figures of the validation split. A finished run that is
+        started again without it trains nothing and opens the test split.
+      go_on: asked after each evaluation, with the steps made and the validation figures; where it says False the run is saved
+        and ends as by a signal. In several processes it must say the same in all.
 
     Raises:
       JaxftError: something the user gave does not fit; nothing was lost.
@@ -174,6 +185,8 @@ def train(config: ConfigDict, workdir: str | Path, *, strict: bool = False) -> R
                     if standing.follow(found.metrics, phase.plateau, phase.lr, config.train.monitor):
                         state = with_rate(state, phase, standing, mesh)
                         progress.say(f"{phase.name}: the learning rate is {phase.lr * standing.factor:.3g} from here on")
+                    if go_on is not None and not go_on(step, found.metrics):
+                        stopping = step < plan.total_steps
                     patience = config.train.patience
                     if patience is not None and standing.stale >= patience and not over:
                         progress.say(f"{phase.name} stops early: {standing.stale} evaluations without a gain")
@@ -210,7 +223,7 @@ def train(config: ConfigDict, workdir: str | Path, *, strict: bool = False) -> R
 
         _finish_saving(checkpoints, workdir)
         progress.close()
-        result = _finish(eval_step, plan, config, mesh, checkpoints, standing, workdir, step, log, progress.say)
+        result = _finish(eval_step, plan, config, mesh, checkpoints, standing, workdir, step, log, progress.say, test)
         for recompile in compiles.again():
             if strict:
                 raise JaxftError(f"{recompile}; with --strict that is an error; the run is finished and saved in {workdir}")
@@ -275,14 +288,15 @@ def _finish(
     step: int,
     log: RunLog,
     say: Callable[[str], None],
+    test: bool,
 ) -> Result:
-    """Opens the test split, once, for the network as it began and for the best checkpoint."""
+    """Opens the test split, once, for the network as it began and for the best checkpoint; without `test` it stays closed."""
     if standing.best_step is None:
         raise JaxftError(
             f"no evaluation of the run was finite, so there is no best checkpoint: the newest, step {checkpoints.newest()}, is "
             f"saved in {workdir}; lower the learning rate and start anew"
         )
-    split, source = ("test", plan.splits.test) if plan.splits.test is not None else ("val", plan.val)
+    split, source = ("test", plan.splits.test) if test and plan.splits.test is not None else ("val", plan.val)
     phase = plan.phases[-1]
     abstract = abstract_state(plan, phase, config, mesh)
     began = first_weights(plan, phase, config, mesh)
@@ -290,7 +304,8 @@ def _finish(
     best = checkpoints.restore_weights(standing.best_step, abstract.params, abstract.model_state)
     evaluation = evaluate_pictures(eval_step, *best, source, plan, config, mesh)
     after = judge(evaluation, plan.task, plan.splits.class_names)
-    log.metrics(step, split, evaluation.metrics)
+    if test:
+        log.metrics(step, split, evaluation.metrics)
     if is_first():
         title = f"{plan.model.name} on {config.data.source}"
         text = write_report(

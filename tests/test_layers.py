@@ -47,6 +47,8 @@ LAYERS = [
         "adapter_file",
         "predict",
         "probing",
+        "active",
+        "search",
         "inspect",
         "looks",
         "explain",
@@ -88,7 +90,9 @@ DOORS = {
         "explain",
         "states",
         "workdir",
+        "search",
     },
+    "optuna": {"search"},
     "torch": set(),
     "tensorflow": set(),
 }

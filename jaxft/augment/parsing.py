@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxft.augment import mix
 from jaxft.augment.recipe import MATRICES, PIXELS, Augment, Operation, Window
 from jaxft.errors import JaxftError, near
+from jaxft.losses import import_function
 
 #: Lists by name. A name may stand in a list.
 AUGMENTS = {
@@ -43,6 +45,9 @@ def _crop(margin: int = 0, padding: int = 0, fill: float = 0.0) -> Window:
 
 
 _WINDOWS: dict[str, Callable[..., Window]] = {"random_resized_crop": _resized_crop, "random_crop": _crop}
+#: A function of the user's own, and what stands for it in Python's grammar. What is in quotes is an option.
+_OWN = r"""(?<!['"\w.])[A-Za-z_][\w.]*:[A-Za-z_][\w.]*"""
+_HIDDEN = "own_function"
 _P = inspect.Parameter("p", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=1.0)
 
 
@@ -69,6 +74,7 @@ def parse(text: str | Augment, *, interpolation: str = "bilinear", fill: float =
 
     Args:
       text: names of `OPERATIONS` with options, as Python writes calls, or of `AUGMENTS`, with commas between; "" is none.
+        "module:function" is a change of pixels of your own, `(key, image, ...) -> image`, f32 or uint8 [H, W, C] of 0 to 255.
       interpolation: "bilinear" or "nearest".
       fill: what lies outside the picture, 0 to 255.
 
@@ -80,7 +86,7 @@ def parse(text: str | Augment, *, interpolation: str = "bilinear", fill: float =
     window = Window()
     operations: list[Operation] = []
     for place, (name, given) in enumerate(_calls(text)):
-        if name not in _SIGNATURES:
+        if name not in _SIGNATURES and ":" not in name:
             raise JaxftError(
                 f"no augmentation is called '{name}'{near(name, (*AUGMENTS, *OPERATIONS))}; there are "
                 f"{', '.join((*AUGMENTS, *OPERATIONS))}"
@@ -102,8 +108,10 @@ def parse(text: str | Augment, *, interpolation: str = "bilinear", fill: float =
 
 def _calls(text: str) -> list[tuple[str, tuple[list[Any], dict[str, Any]]]]:
     """(name, (positional, named options)) of each entry, names of `AUGMENTS` replaced by what they stand for."""
+    own = re.findall(_OWN, text)
     try:
-        listed = ast.parse(f"[{text}]", mode="eval").body
+        # Python has no names with a colon: until the text is taken apart they have others.
+        listed = ast.parse(f"[{re.sub(_OWN, _HIDDEN, text)}]", mode="eval").body
     except (SyntaxError, ValueError):
         listed = None
     if not isinstance(listed, ast.List):
@@ -112,10 +120,12 @@ def _calls(text: str) -> list[tuple[str, tuple[list[Any], dict[str, Any]]]]:
         )
     found: list[tuple[str, tuple[list[Any], dict[str, Any]]]] = []
     for entry in listed.elts:
+        written = ast.unparse(entry).replace(_HIDDEN, own[0] if own else "", 1)
         call = entry if isinstance(entry, ast.Call) else None
         name = call.func if call is not None else entry
         if not isinstance(name, ast.Name):
-            raise JaxftError(f"'{ast.unparse(entry)}' in '{text}' is no augmentation: name, or name(option, option=value)")
+            raise JaxftError(f"'{written}' in '{text}' is no augmentation: name, or name(option, option=value)")
+        called = own.pop(0) if name.id == _HIDDEN else name.id
         if call is None and name.id in AUGMENTS:
             found += _calls(AUGMENTS[name.id])
             continue
@@ -123,15 +133,15 @@ def _calls(text: str) -> list[tuple[str, tuple[list[Any], dict[str, Any]]]]:
             positional = [ast.literal_eval(one) for one in call.args] if call else []
             named = {str(one.arg): ast.literal_eval(one.value) for one in call.keywords} if call else {}
         except ValueError as error:
-            said = f"the options of '{ast.unparse(entry)}' must be numbers, words in quotes or pairs of them"
+            said = f"the options of '{written}' must be numbers, words in quotes or pairs of them"
             raise JaxftError(said) from error
-        found.append((name.id, (positional, named)))
+        found.append((called, (positional, named)))
     return found
 
 
 def _options(name: str, given: tuple[list[Any], dict[str, Any]]) -> Mapping[str, Any]:
     """All options of an operation, those not given with their defaults."""
-    signature = _SIGNATURES[name]
+    signature = _SIGNATURES[name] if ":" not in name else _signature(import_function(name, "the augmentation"))
     positional, named = given
     for key in named:
         if key not in signature.parameters:

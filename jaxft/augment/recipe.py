@@ -4,7 +4,7 @@ A crop that stands first is taken while a picture is read, out of its full resol
 be traced into the training step:
 
 1. changes of place, composed into one matrix and one look into the picture (no look where flips and crops alone are asked for),
-2. changes of pixels, in the order of the list,
+2. changes of pixels, in the order of the list, those of the user's own among them,
 3. labels, and mixing of examples.
 
 An example's randomness depends on (seed, shown, index) and the place in the list; `shown` is how often it was shown before.
@@ -23,6 +23,7 @@ from jaxft.augment import geometry, mix, pixels, policies
 from jaxft.augment.warp import warp
 from jaxft.decoding.window import Window
 from jaxft.errors import JaxftError
+from jaxft.losses import import_function
 from jaxft.typing import Batch
 
 # Apart from dropout and all else that a run draws.
@@ -71,6 +72,11 @@ class Operation:
 
     def option(self, name: str) -> Any:
         return dict(self.options)[name]
+
+    @property
+    def change(self) -> Callable[..., jax.Array] | None:
+        """What it does to pixels, `(key, image, ...) -> image`: of `PIXELS`, or the user's own, "module:function"."""
+        return import_function(self.name, "the augmentation") if ":" in self.name else PIXELS.get(self.name)
 
     def __str__(self) -> str:
         given = ", ".join(f"{key}={value!r}" for key, value in self.options)
@@ -143,8 +149,8 @@ class Augment:
                 matrix = matrix @ _matrix(one, _key(key, one), image.shape[:2], size)
             image = warp(image, matrix, size=(size, size), interpolation=self.interpolation, fill=self.fill)
         for one in self.operations:
-            if one.name in PIXELS:
-                image = PIXELS[one.name](_key(key, one), image, **dict(one.options))
+            if (change := one.change) is not None:
+                image = _same_shape(change(_key(key, one), image, **dict(one.options)), image, one)
         return image
 
     def images(self, batch: Batch, *, seed: int, size: int) -> jax.Array:
@@ -201,6 +207,13 @@ def example_keys(seed: int, shown: jax.Array, index: jax.Array) -> jax.Array:
 
 def _key(key: jax.Array, one: Operation) -> jax.Array:
     return jax.random.fold_in(key, one.place)
+
+
+def _same_shape(changed: jax.Array, image: jax.Array, one: Operation) -> jax.Array:
+    if jnp.shape(changed) != image.shape:
+        was, found = list(image.shape), list(jnp.shape(changed))
+        raise JaxftError(f"the augmentation '{one.name}' made {found} of an image {was}: the shape must stay")
+    return changed
 
 
 def _moved(one: Operation, key: jax.Array, image: jax.Array, size: int) -> jax.Array:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from jaxft import models
+from jaxft.active import select_files
 from jaxft.cli import data as data_commands
 from jaxft.cli.config import UsageError, read_config
 from jaxft.cli.output import check_folder, show, write
@@ -24,6 +25,7 @@ from jaxft.parallel.targets import parse_target, prepare
 from jaxft.predict import evaluate_run, format_predictions, predict_files
 from jaxft.range_test import lr_find
 from jaxft.run import train as run_train
+from jaxft.search import sweep as run_sweep
 from jaxft.soup import soup_runs, wise_run
 from jaxft.verify import verify as compare_with_original
 from jaxft.weights import convert_file, fetch
@@ -37,7 +39,7 @@ def train(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     if options.deterministic:
         print(deterministic(), flush=True)
     start(options.coordinator, options.processes, options.process, lost_after=config.parallel.lost_after)
-    result = run_train(config, options.workdir, strict=options.strict)
+    result = run_train(config, options.workdir, strict=options.strict, test=not options.no_test)
     return FINISHED if result.status == "finished" else INTERRUPTED
 
 
@@ -55,6 +57,29 @@ def probe(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     )
     show(found, options.json)
     return 0
+
+
+def sweep(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    from jaxft.cli.main import FINISHED, INTERRUPTED
+
+    found = run_sweep(
+        read_config(options.config, overrides),
+        options.workdir,
+        options.search,
+        trials=options.trials,
+        method=options.method,
+        jobs=options.jobs,
+        seed=options.seed,
+        reduction_factor=options.reduction_factor,
+        say=lambda line: print(line, flush=True),
+    )
+    print(f"\n{found}")
+    if found.best is not None:
+        command = found.command(found.best, options.config, list(overrides))
+        print(f"\nthe best on the validation split; this opens its test split:\n{command}")
+    if found.status != "finished":
+        print("stopped; everything is saved: the same command goes on from there")
+    return FINISHED if found.status == "finished" else INTERRUPTED
 
 
 def inspect(options: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -138,6 +163,25 @@ def predict(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         write(options.output, text)
     else:
         sys.stdout.write(text)
+    return 0
+
+
+def select(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    check_folder(options.output)
+    found = select_files(
+        options.workdir,
+        options.paths,
+        options.count,
+        method=options.method,
+        seed=options.seed,
+        batch_size=options.batch_size,
+    )
+    for line in found.notes:
+        print(line, file=sys.stderr)
+    if options.output:
+        write(options.output, found.to_csv())
+    else:
+        sys.stdout.write(found.to_csv())
     return 0
 
 
@@ -271,8 +315,10 @@ def _weights(name: str) -> str:
 COMMANDS = {
     "train": train,
     "probe": probe,
+    "sweep": sweep,
     "eval": eval,
     "predict": predict,
+    "select": select,
     "inspect": inspect,
     "lr-find": find_lr,
     "bench": bench,

@@ -12,6 +12,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from jaxft.config import find_key
 from jaxft.errors import JaxftError, near
 
 
@@ -57,9 +58,9 @@ def read_config(source: str, overrides: Sequence[str] = ()) -> ConfigDict:
     for override in overrides:
         keys = _keys(override)
         if len(keys) > 1 and keys[-2] in ("options", "schedule_options"):
-            _find(keys[:-1], plain)
+            find_key(keys[:-1], plain)
             options.append(override)
-        elif isinstance(section := _find(keys, plain), ConfigDict):
+        elif isinstance(section := find_key(keys, plain), ConfigDict):
             where = ".".join(["config", *keys])
             raise JaxftError(f"{where} is a section with the keys {', '.join(section.keys())}: set one of them")
         else:
@@ -67,7 +68,7 @@ def read_config(source: str, overrides: Sequence[str] = ()) -> ConfigDict:
     config = _parse(source, file, typed) if typed else plain
     for override in options:
         *path, key = _keys(override)
-        _set_option(_find(path, config), key, override.partition("=")[2])
+        _set_option(find_key(path, config), key, override.partition("=")[2])
     return config
 
 
@@ -90,18 +91,6 @@ def _parse(source: str, file: str, overrides: Sequence[str]) -> ConfigDict:
 
 def _keys(override: str) -> list[str]:
     return override.split("=", 1)[0].removeprefix("--config.").split(".")
-
-
-def _find(keys: Sequence[str], config: ConfigDict) -> Any:
-    """What stands at a path; ml_collections' own message for an unknown key names neither the section nor what is near."""
-    section, where = config, "config"
-    for key in keys:
-        if not isinstance(section, ConfigDict):
-            raise JaxftError(f"{where} is a value, not a section: --{'.'.join(['config', *keys])} does not exist")
-        if key not in section:
-            raise JaxftError(f"{where} has no key '{key}'{near(key, section.keys())}")
-        section, where = section[key], f"{where}.{key}"
-    return section
 
 
 def _set_option(section: ConfigDict, key: str, value: str) -> None:

@@ -25,8 +25,10 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _COMMANDS = {
     "train": "fine-tune a network by a config",
     "probe": "fit classifiers to the features of a frozen network: for few labels, or texts alone; without training it",
+    "sweep": "search over keys of a config: trials that are ordinary runs, compared on the validation split",
     "eval": "judge a fine-tuned network on a split of its data, or on other data",
     "predict": "classify pictures with a fine-tuned network",
+    "select": "choose which of many pictures without a label to label next, by what a fine-tuned network says of them",
     "inspect": "show what a config would train, its cost and its preprocessing, without training",
     "lr-find": "train for a few steps under a growing learning rate, and suggest one by the losses",
     "bench": "time training, evaluation and input on this machine, and hold them against its peak",
@@ -57,7 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     made = {name: commands.add_parser(name, help=text, description=text) for name, text in _COMMANDS.items()}
 
-    for name in ("train", "probe", "inspect", "lr-find", "explain-step", "compile"):
+    for name in ("train", "sweep", "probe", "inspect", "lr-find", "explain-step", "compile"):
         made[name].add_argument(
             "--config", required=True, metavar="FILE[:ARG]", help="a recipe; --config.KEY=VALUE overrides any of its keys"
         )
@@ -68,6 +70,10 @@ def make_parser() -> argparse.ArgumentParser:
     made["train"].add_argument("--processes", type=int, help="how many there are")
     made["train"].add_argument("--process", type=int, help="which this one is, from 0; schedulers say these three themselves")
     made["train"].add_argument("--strict", action="store_true", help="end with an error when a step is compiled twice")
+    made["train"].add_argument(
+        "--no-test", action="store_true", help="leave the test split closed; the same command without it opens it"
+    )
+
     made["probe"].add_argument("--workdir", required=True, help="for features, figures and the linear probe; made if absent")
     made["probe"].add_argument(
         "--method", metavar="NAME,...", help="of linear, knn, prototypes, tip, tip_f, zero_shot; all but tip_f if not given"
@@ -77,6 +83,18 @@ def make_parser() -> argparse.ArgumentParser:
     )
     made["probe"].add_argument("--text", metavar="FILE.npz", help="class_names and embeddings of texts (docs/few-labels.md)")
     made["probe"].add_argument("--json", metavar="FILE", help="write what was found there too; - is standard output")
+
+    made["sweep"].add_argument("--workdir", required=True, help="folder of the sweep; one that was begun there goes on")
+    made["sweep"].add_argument(
+        "--search", required=True, action="append", metavar="KEY=VALUES",
+        help="a key and its values: log(LOW,HIGH), uniform(LOW,HIGH), int(LOW,HIGH) or choice(A,B,...); once a key",
+    )  # fmt: skip
+    made["sweep"].add_argument("--trials", type=int, default=20, help="how many, those of before included")
+    made["sweep"].add_argument("--method", default="random", help="random, or asha: what is worse than others is stopped early")
+    made["sweep"].add_argument("--jobs", type=int, default=1, help="trials at a time")
+    made["sweep"].add_argument("--seed", type=int, default=0, help="of the values")
+    made["sweep"].add_argument("--reduction-factor", type=int, default=4, help="asha keeps one of so many")
+
     made["inspect"].add_argument("--params", action="store_true", help="print every parameter, not only the stages")
 
     for name in ("inspect", "explain-step", "compile"):
@@ -125,6 +143,16 @@ def make_parser() -> argparse.ArgumentParser:
     made["predict"].add_argument("--output", help="a file; standard output if not given")
     made["predict"].add_argument("--top", type=int, default=1, help="classes to name for each picture")
     made["predict"].add_argument("--batch-size", type=int, default=64)
+
+    made["select"].add_argument("--workdir", required=True, help="folder of a run")
+    made["select"].add_argument("paths", nargs="+", help="pictures without a label, or folders of them")
+    made["select"].add_argument("--count", type=int, required=True, help="how many to choose")
+    made["select"].add_argument(
+        "--method", default="badge", help="entropy, margin, least_confidence; badge (unsure and unlike each other); coreset"
+    )
+    made["select"].add_argument("--output", help="a CSV file; standard output if not given")
+    made["select"].add_argument("--seed", type=int, default=0, help="of badge, which draws")
+    made["select"].add_argument("--batch-size", type=int, default=64)
 
     for name in ("eval", "predict"):
         made[name].add_argument(

@@ -85,7 +85,9 @@ def _records() -> dict[str, list[dict[str, Any]]]:
 
 
 def split_tag(name: str) -> tuple[str, str]:
-    """("resnet50", "a1_in1k") of "resnet50.a1_in1k"; the tag is "" where there is none."""
+    """("resnet50", "a1_in1k") of "resnet50.a1_in1k"; the tag is "" where there is none, as after "module:function"."""
+    if ":" in name:
+        return name, ""
     network, _, tag = name.partition(".")
     return network, tag
 
@@ -126,6 +128,6 @@ def pretrained(name: str, tag: str = "") -> Pretrained:
         if fit:
             return fit[0]
     if tag not in records:
-        asked = f" '{tag}'{near(tag, [IMAGENET, *records])}" if tag else ""
+        asked = f" '{tag}'{near(tag, [IMAGENET, *records] if records else [])}" if tag else ""
         raise JaxftError(f"{name} has no weights{asked}; it has {', '.join(records) or 'none'}")
     return records[tag]

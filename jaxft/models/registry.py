@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxft.errors import JaxftError, near
+from jaxft.losses import import_function
 from jaxft.models import (
     alexnet,
     clip,
@@ -68,11 +69,16 @@ _REGISTRY: dict[str, Architecture] = {name: entry for family in _FAMILIES for na
 
 
 def architecture_of(name: str) -> Architecture:
-    """The registry's entry.
+    """The registry's entry, or what a function of the user's own, "module:function", returns.
 
     Raises:
-      JaxftError: no such network.
+      JaxftError: no such network or function, or one that returns something else.
     """
+    if ":" in name:
+        made = import_function(name, "the network")()
+        if not isinstance(made, Architecture):
+            raise JaxftError(f"the network '{name}' returned {type(made).__name__}, not a jaxft.models.Architecture")
+        return made
     if name not in _REGISTRY:
         raise JaxftError(f"no network is called '{name}'{near(name, _REGISTRY)} (`jaxft models` lists all)")
     return _REGISTRY[name]
@@ -98,7 +104,8 @@ def build(
     """Builds a network without weights.
 
     Args:
-      name: one of `list_models()`, or an architecture of your own: `resnet.architecture(resnet.Config((1, 1, 1, 1), True))`.
+      name: one of `list_models()`; an architecture of your own, `resnet.architecture(resnet.Config((1, 1, 1, 1), True))`; or
+        "module:function", a function without arguments that returns one.
       num_classes: width of the logits; None is ImageNet's 1,000.
       head: "linear"; "mlp" (dense, ReLU, dense); "cosine" (of features of length 1), "cosine:512" (projected before to 512).
       in_channels: of the image.

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from jaxft import tree
 from jaxft.config import config_of
 from jaxft.errors import JaxftError
+from jaxft.finetuned import FineTuned
 from jaxft.inputs import evaluate_pictures, pictures
 from jaxft.parallel import check_batch_size, make_mesh, put_batch
 from jaxft.plan import Plan, make_plan
@@ -22,7 +23,7 @@ from jaxft.train import make_eval_step, update_statistics
 from jaxft.train.statistics import moving
 from jaxft.tuning import FreezeSpec, make_mask, trains
 from jaxft.typing import ApplyFn, ModelState, Params, Trains
-from jaxft.workdir import FineTuned, load_run, splits_file, workdir_of
+from jaxft.workdir import load_run, splits_file, workdir_of
 
 Weights = tuple[Params, ModelState]
 

@@ -255,7 +255,8 @@ def convention_of(model: Model, tensors: Mapping[str, np.ndarray], record: Pretr
         return record.convention
     if any(key.startswith("params/") for key in tensors):
         return OWN
-    return max(names.conventions(model), key=lambda convention: len(destinations(tensors, names.rules(model, convention))))
+    known = names.conventions(model)
+    return max(known, key=lambda convention: len(destinations(tensors, names.rules(model, convention))), default=OWN)
 
 
 def table_for(model: Model, convention: str) -> tuple[Rule, ...]:

@@ -11,11 +11,12 @@ from jaxft.cli.main import main
 from jaxft.config import default_config
 from jaxft.errors import JaxftError
 from jaxft.export import export_network, export_run
+from jaxft.finetuned import FineTuned
 from jaxft.models import build
 from jaxft.plan import make_plan
 from jaxft.weights import create_model, open_repository, read_with_metadata
 from jaxft.weights.names import original_arguments, transformers_config
-from jaxft.workdir import FineTuned, load_run
+from jaxft.workdir import load_run
 
 CLASSES = ["circle", "cross", "dots"]
 

@@ -89,7 +89,8 @@ __all__ = [
 
 def _names(model: Model) -> dict[str, Names]:
     """Convention -> names, of those that have names for this member of the family."""
-    known: Mapping[str, Callable[[Any], Names | None]] = _FAMILIES[model.architecture.family].CONVENTIONS
+    family = _FAMILIES.get(model.architecture.family)  # of a user's own there are no names but ours
+    known: Mapping[str, Callable[[Any], Names | None]] = getattr(family, "CONVENTIONS", {})
     found = {convention: names(model.architecture.config) for convention, names in known.items()}
     return {convention: names for convention, names in found.items() if names is not None}
 
@@ -133,7 +134,7 @@ def foreign_shapes(model: Model, convention: str) -> dict[str, tuple[int, ...]]:
 
 def transformers_config(model: Model) -> TransformersConfig | None:
     """What Hugging Face's transformers makes the same network of, for images of its size; None where that has none."""
-    known = getattr(_FAMILIES[model.architecture.family], "transformers_config", None)
+    known = getattr(_FAMILIES.get(model.architecture.family), "transformers_config", None)
     found = known(model.architecture.config) if known and "transformers" in conventions(model) else None
     size = model.preprocessing.size
     return dataclasses.replace(found, others={**found.others, "image_size": size, **found.sized(size)}) if found else None
