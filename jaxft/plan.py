@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,35 +14,21 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxft import losses, tree
-from jaxft.adapters import with_adapter
 from jaxft.augment import Augment, parse, soft_label
 from jaxft.averaging import make_average
+from jaxft.checks import check_values
 from jaxft.config import Clock, call, to_json
-from jaxft.data import SAMPLERS, Order, Source, Splits, class_counts, imbalance, open_data
+from jaxft.data import Order, Source, Splits, class_counts, imbalance, open_data
 from jaxft.errors import JaxftError, near
-from jaxft.features import DTYPES
-from jaxft.models import IMAGENET, Model, build, is_tag, split_tag
-from jaxft.models import pretrained as pretrained_record
+from jaxft.models import Model, build
+from jaxft.network import adapted_network, expecting, network_and_weights, with_adapters, with_zero_shot
 from jaxft.parallel import parse_rules, put
 from jaxft.phases import Phase, adapter_of, make_phases
 from jaxft.preprocessing import on_pixels
-from jaxft.probe import read_texts, with_zero_shot_head
 from jaxft.tasks import Task, get_task
 from jaxft.train import Average
 from jaxft.typing import ApplyFn, Batch, LossFn, ModelState, Params
-from jaxft.weights import image_projection, is_repository, load_model, open_repository
-
-#: Keys that take one of a few words.
-CHOICES = {
-    "features.dtype": tuple(DTYPES),
-    "input.sampler": SAMPLERS,
-    "probe.refit": ("train", "train+val"),
-    "train.mode": ("max", "min"),
-    "train.nonfinite": ("stop", "skip", "rollback"),
-    "parallel.frozen": ("shard", "replicate"),
-    "parallel.frozen_dtype": ("float32", "bfloat16"),
-    "parallel.batch_norm": ("global", "replica"),
-}
+from jaxft.weights import load_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +99,7 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
     Raises:
       JaxftError: for anything in the config, the data or the weights that does not fit.
     """
-    _check_numbers(config)
+    check_values(config)
     splits = call(open_data, config.data.to_dict(), "config.data", manifest=manifest)
     if splits.val is None:
         raise JaxftError(f"'{config.data.source}' has no validation split; set config.data.val_fraction")
@@ -136,7 +121,7 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
     del section["pretrained"]
     # Abstract first: what does not fit is found before weights are downloaded, read or drawn.
     adapter = adapter_of(config)
-    model = _adapted(call(build, section, "config.model", num_classes=outputs), adapter, config)
+    model = adapted_network(call(build, section, "config.model", num_classes=outputs), adapter, config)
     abstract, abstract_state = model.shapes
     parse_rules(config.parallel.rules, tree.paths(abstract))
     phases = tuple(make_phases(config, clock, abstract, model.stages, family=model.architecture.family))
@@ -159,114 +144,19 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
         selection=_selection(config, task),
     )
     if not weights:
-        model = _expecting(model, pretrained, config.model.size)
+        model = expecting(model, pretrained, config.model.size)
         record = _record(config, splits, model, phases)
         return plan(model=model, params=abstract, model_state=abstract_state, weights="not read", record=record)
     made = call(load_model, section, "config.model", num_classes=outputs, pretrained=pretrained, seed=config.seed, draw=False)
-    params = _zero_shot(config, made.model, made.params, pretrained, splits) if texts else made.params
-    model = _adapted(made.model, adapter, config)
+    params = with_zero_shot(config, made.model, made.params, pretrained, splits) if texts else made.params
+    model = adapted_network(made.model, adapter, config)
     return plan(
         model=model,
-        params=_with_adapters(model, params, config.seed),
+        params=with_adapters(model, params, config.seed),
         model_state=made.model_state,
         weights=str(made.report),
         record=_record(config, splits, model, phases),
     )
-
-
-def _adapted(model: Model, adapter: str, config: ConfigDict) -> Model:
-    """The network with the adapter of this kind, if any."""
-    if not adapter:
-        return model
-    try:
-        return with_adapter(model, adapter, **config.adapter.options.to_dict())
-    except JaxftError as error:
-        raise JaxftError(f"config.adapter.options: {error}") from error
-
-
-def _with_adapters(model: Model, params: Params, seed: int) -> Params:
-    """Parameters on the host, or shapes, with fresh ones of the adapter."""
-    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(params)):
-        return model.shapes[0]  # all are drawn where they are to lie
-    added = jax.jit(model.add_adapters)(params, jax.random.key(seed))
-    return {**params, **jax.tree.map(np.asarray, {key: value for key, value in added.items() if key not in params})}
-
-
-def _zero_shot(config: ConfigDict, model: Model, params: Params, pretrained: str | None, splits: Splits) -> Params:
-    """The network with the classifier that `config.model.zero_shot` makes for a head."""
-    if pretrained is None or config.data.task != "classify":
-        raise JaxftError("config.model.zero_shot needs pretrained weights (config.model.pretrained), and the task 'classify'")
-    texts = read_texts(config.model.zero_shot).ordered(splits.class_names)
-    return with_zero_shot_head(model, params, texts, image_projection(model.name, pretrained))
-
-
-def network_and_weights(config: ConfigDict) -> tuple[str, str | None]:
-    """The network of a config, and the tag, file or repository of its weights; None where these are drawn.
-
-    Raises:
-      JaxftError: the name says other weights than `config.model.pretrained`.
-    """
-    pretrained = config.model.pretrained or None
-    network, named = _named(config.model.name)
-    if named and pretrained in (IMAGENET, named):  # what the name says of weights is more than the default
-        return network, named
-    if named:
-        raise JaxftError(
-            f"config.model.name names the weights '{named}', config.model.pretrained '{pretrained}': give one of them"
-        )
-    return network, pretrained
-
-
-def _named(name: str) -> tuple[str, str]:
-    """The network, and the tag or the repository of its weights; "" where the name says neither."""
-    return (open_repository(name).network, name) if is_repository(name) else split_tag(name)
-
-
-def _expecting(model: Model, tag: str | None, size: int | None) -> Model:
-    """The network with the preprocessing of its weights, where `tag`, or a repository in its place, names them."""
-    if tag is None or not (is_tag(tag) or is_repository(tag)):
-        return model
-    weights = open_repository(tag) if is_repository(tag) else pretrained_record(model.name, tag)
-    found = weights.preprocessing.with_channels(model.in_channels)
-    return dataclasses.replace(model, preprocessing=found.with_size(size) if size else found)
-
-
-def _check_numbers(config: ConfigDict) -> None:
-    """Finds now what would be found when the first batch is due, the first step, or the first evaluation."""
-    values = {f"input.{key}": config.input[key] for key in ("batch_size", "eval_batch_size")}
-    values |= {f"train.{key}": config.train[key] for key in ("accum_steps", "patience")}
-    values["features.views"] = config.features.views
-    values |= {f"probe.{key}": config.probe[key] for key in ("c_count", "max_steps")}
-    for key, value in values.items():
-        if value is not None and value < 1:
-            raise JaxftError(f"config.{key} is {value}: it must be at least 1")
-    for name in ("threads", "processes"):
-        if (config.input[name] or 0) < 0:
-            raise JaxftError(f"config.input.{name} is {config.input[name]}: it must be at least 0")
-    if config.input.batch_size % config.train.accum_steps:
-        raise JaxftError(
-            f"config.train.accum_steps ({config.train.accum_steps}) does not divide config.input.batch_size "
-            f"({config.input.batch_size})"
-        )
-    if config.features.cache and jax.process_count() > 1:
-        raise JaxftError(f"config.features.cache works in one process, not in {jax.process_count()}: set it to False")
-    for key, allowed in CHOICES.items():
-        section, name = key.split(".")
-        value = config[section][name]
-        if value not in allowed:
-            raise JaxftError(f"config.{key} is '{value}', not {' or '.join(map(repr, allowed))}")
-    rho = config.train.sam_rho
-    if rho is not None and not rho > 0:
-        raise JaxftError(f"config.train.sam_rho is {rho}: it must be positive, e.g. 0.05")
-    if config.train.sam_adaptive and rho is None:
-        raise JaxftError("config.train.sam_adaptive needs config.train.sam_rho, e.g. 0.5")
-    probe = config.probe
-    if not 0 < probe.c_min <= probe.c_max:
-        raise JaxftError(f"config.probe.c_min ({probe.c_min:g}) must be positive, and c_max ({probe.c_max:g}) not less")
-    if not probe.temperature > 0:
-        raise JaxftError(f"config.probe.temperature is {probe.temperature:g}: it must be positive")
-    if not re.fullmatch(r"\s*[1-9]\d*\s*(,\s*[1-9]\d*\s*)*", probe.neighbors):
-        raise JaxftError(f"config.probe.neighbors is '{probe.neighbors}': numbers from 1 with commas between them, '1,5,20'")
 
 
 def _augment(config: ConfigDict) -> Augment:

@@ -8,7 +8,8 @@ from tiny_run import draw_folder, write_recipe
 from jaxft import losses
 from jaxft.cli.config import read_config
 from jaxft.errors import JaxftError
-from jaxft.plan import make_plan, network_and_weights
+from jaxft.network import network_and_weights
+from jaxft.plan import make_plan
 from jaxft.schedules import Plateau
 
 #: Of 24 training examples.

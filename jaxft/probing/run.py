@@ -22,9 +22,10 @@ from jaxft.errors import JaxftError, SaveError, near
 from jaxft.evaluate import bootstrap_interval
 from jaxft.files import write_whole
 from jaxft.heap import keep_heap
+from jaxft.network import network_and_weights
 from jaxft.parallel import explained_shortage, make_mesh
 from jaxft.paths import open_path
-from jaxft.plan import Plan, make_plan, network_and_weights
+from jaxft.plan import Plan, make_plan
 from jaxft.probe import TextClassifier, has_linear_head, read_texts, with_linear_head
 from jaxft.probe.nearest import normalized
 from jaxft.probing.frozen import Frozen
