@@ -28,6 +28,8 @@ from jaxft.search.space import Space, draw, parse_search, with_overrides
 METHODS = ("random", "asha")
 #: So many trials that fail before their first evaluation, and no other, are no chance.
 _HOPELESS = 3
+#: Seconds in which a trial that was told to stop has saved and is gone.
+_PATIENCE = 120.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +157,7 @@ def _run_one(shared: _Search, trial: Any) -> None:
         return kept.report(trial, step, figures[monitor])
 
     folder = trial_folder(shared.workdir, trial.number)
+    _wait_for(folder)
     for step, figure in _evaluations(folder / "metrics.jsonl", monitor):
         kept.report(trial, step, figure)
     ended = Ended()
@@ -175,6 +178,21 @@ def _run_one(shared: _Search, trial: Any) -> None:
         shared.say(f"{name} pruned after {len(trial.user_attrs['steps'])} evaluations")
     else:
         shared.say(f"{name} stopped; everything is saved")
+
+
+def _wait_for(folder: Path) -> None:
+    """Until a process of the same trial, left behind by a sweep that was killed, has saved and is gone: it may still judge.
+
+    Raises:
+      JaxftError: it does not end.
+    """
+    if not folder.exists():
+        return
+    try:
+        with FileLock(folder / ".lock", timeout=_PATIENCE):
+            return
+    except Timeout:
+        raise JaxftError(f"another run is writing to {folder}: wait for its end, then start the sweep again") from None
 
 
 def _evaluations(file: Path, monitor: str) -> list[tuple[int, float]]:

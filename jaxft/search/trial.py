@@ -17,16 +17,11 @@ import sys
 import threading
 from collections.abc import Mapping
 from io import RawIOBase
-from pathlib import Path
 from typing import Any
-
-from filelock import FileLock
 
 from jaxft.errors import JaxftError, SaveError
 
 GO_ON, STOP = b"y", b"n"
-#: Seconds in which a process of the same trial, left behind by a sweep that was killed, has saved and is gone.
-_PATIENCE = 120.0
 
 
 def main() -> None:
@@ -48,7 +43,6 @@ def main() -> None:
     from jaxft.run import train
 
     try:
-        _wait_for(workdir)
         result = train(config, workdir, test=False, go_on=go_on)
     except (JaxftError, SaveError) as error:
         say(error=" ".join(str(error).split()), saving=isinstance(error, SaveError))
@@ -62,8 +56,3 @@ def _listen(orders: RawIOBase, answers: queue.Queue[bytes]) -> None:
         answers.put(answer)
     answers.put(STOP)
     os.kill(os.getpid(), signal.SIGTERM)  # the run saves and ends after the step it is in
-
-
-def _wait_for(workdir: Path) -> None:
-    if workdir.exists():
-        FileLock(workdir / ".lock", timeout=_PATIENCE).acquire().lock.release()
