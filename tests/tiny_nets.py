@@ -7,4 +7,4 @@ from jaxft.preprocessing import Preprocessing
 
 def tiny_vit() -> Architecture:
     """Two blocks on sixteen patches."""
-    return vit.architecture(vit.Config(16, 2, 2, patch=4, hidden=24), Preprocessing(16, 16))
+    return vit.architecture(vit.Config(16, 2, 2, patch=8, hidden=24), Preprocessing(32, 32))

@@ -22,13 +22,14 @@ pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 #: Steps of the two phases, and where the run is stopped: in the second one.
 FIRST, STEPS, STOP = 1, 4, 3
-VIT = {"model.name": "tiny_nets:tiny_vit"}
+VIT = {"model.name": "tiny_nets:tiny_vit", "model.size": 32}
 PART = "from:stage3"
 FREE = {"optim.schedule": "constant"}
 #: name -> (what trains in the second phase, keys of the config).
 METHODS = {
     **{term: (term, {}) for term in ("head", "full", PART, "norms+head", "biases+head")},
-    **{f"{term}+head": (f"{term}+head", {}) for term in ("lora", "dora", "ssf", "bottleneck")},
+    **{f"{term}+head": (f"{term}+head", {}) for term in ("lora", "dora", "ssf")},
+    "bottleneck+head": ("bottleneck+head", {"adapter.options": {"modules": "stage*"}}),
     "lora+head of a vit": ("lora+head", VIT),
     "prompt+head": ("prompt+head", VIT),
     **{
@@ -45,6 +46,23 @@ METHODS = {
     "restore_best": (PART, {"train.restore_best": True}),
     "fresh moments": (PART, {"optim.keep_moments": False, "optim.name": "adamw"}),
 }
+
+
+#: The rows that every run of the tests has; the others are marked slow.
+QUICK = (
+    "full",
+    "norms+head",
+    "lora+head",
+    "ssf+head",
+    "bottleneck+head",
+    "prompt+head",
+    "muon",
+    "schedule_free_adamw",
+    "ema",
+    "asam with accumulation",
+    "plateau",
+)
+ROWS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +101,7 @@ def _arrays(workdir):
 
 
 @pytest.mark.usefixtures("one_device")
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ROWS)
 def test_what_is_frozen_stays_and_a_stopped_run_goes_on_bit_for_bit(small, method, tmp_path):
     config = _config(small, method)
     assert train(config, tmp_path / "unbroken").status == "finished"
@@ -116,7 +134,7 @@ def test_what_is_frozen_stays_and_a_stopped_run_goes_on_bit_for_bit(small, metho
             np.testing.assert_array_equal(tree.flatten(tuned.model_state["batch_stats"])[path], leaf, err_msg=path)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ROWS)
 def test_eight_devices_do_what_one_does(small, method):
     config = _config(small, method)
     found = []
@@ -126,10 +144,11 @@ def test_eight_devices_do_what_one_does(small, method):
         one = plan.phases[1]
         state = enter(plan, one, config, mesh, *first_weights(plan, one, config, mesh), FIRST)
         step = jit_train_step(plan, one, config, mesh)
+        side = plan.model.preprocessing.size
         for number in range(2):
             rng = np.random.default_rng(number)
             batch = {
-                "image": rng.integers(0, 256, (8, 16, 16, 3), dtype=np.uint8),
+                "image": rng.integers(0, 256, (8, side, side, 3), dtype=np.uint8),
                 "label": rng.integers(0, 3, 8).astype(np.int32),
                 "mask": np.ones(8, np.float32),
                 "index": np.arange(8, dtype=np.int32),

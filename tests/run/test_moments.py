@@ -144,15 +144,15 @@ def test_a_schedule_free_run_is_judged_saved_and_loaded_with_its_averages(recipe
     config.optim.name, config.optim.schedule = "schedule_free_adamw", "constant"
     config.phases.phase1 = phase(train="head", length="3 steps", lr=1e-2)
     config.phases.phase2 = phase(train="head", length="0 steps")
-    judged, eval_step = [], run.eval_params
+    judged, weights_of = [], run.eval_weights
 
     def spied(state):
-        found = eval_step(state)
-        judged.append((int(state.step), jax.device_get(found["fc"]), jax.device_get(state.params["fc"])))
+        found = weights_of(state)
+        judged.append((int(state.step), jax.device_get(found[0]["fc"]), jax.device_get(state.params["fc"])))
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "eval_params", spied)
+        patch.setattr(run, "eval_weights", spied)
         result = run.train(config, tmp_path / "run")
     step, averaged, raw = judged[-1]
     assert np.abs(averaged["kernel"] - raw["kernel"]).max() > 1e-5
@@ -169,16 +169,16 @@ def test_l2_sp_pulls_to_the_pretrained_values_also_in_a_later_phase(finished, re
     config.optim.l2_sp = 0.1
     config.phases.phase1 = phase(train="from:stage4", length="1 steps", lr=0.1)
     config.phases.phase2 = phase(train="from:stage3", length="1 steps", lr=0.1)
-    seen, enter = [], run.enter
+    seen, begin = [], run.begin
 
-    def spied(plan, phase, config, mesh, before, step):
+    def spied(plan, phase, config, mesh, checkpoints, before, standing, step):
         seen.append(jax.device_get((plan.params, before.params)))
-        after = enter(plan, phase, config, mesh, before, step)
+        after = begin(plan, phase, config, mesh, checkpoints, before, standing, step)
         seen.append(jax.device_get(after.opt_state))
         return after
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "enter", spied)
+        patch.setattr(run, "begin", spied)
         run.train(config, tmp_path / "run")
     (pretrained, trained), opt_state = seen
     (anchors,) = find(opt_state, Anchors)
