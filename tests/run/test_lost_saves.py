@@ -35,7 +35,7 @@ def failing_saves(monkeypatch):
 
     monkeypatch.setattr(checkpoint, "write_manifest", write_manifest)
     monkeypatch.setattr(checkpoint.Checkpoints, "save", spied)
-    monkeypatch.setattr(run, "_finish", lambda *arguments: "the end")
+    monkeypatch.setattr(run, "finish", lambda *arguments: "the end")
     return lost, asked
 
 
