@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import copy
 import dataclasses
 import math
 import re
@@ -153,20 +154,20 @@ def with_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDi
     Raises:
       JaxftError: a key takes no such value.
     """
-    copy = config.copy_and_resolve_references()
+    changed = copy.deepcopy(config)  # which keeps the type of what is None
     for key, value in overrides.items():
         *path, last = key.split(".")[1:]
-        section = find_key(path, copy)
+        section = find_key(path, changed)
         try:
             with section.unlocked():
                 if path and path[-1] == "options" and last in section:
                     del section[last]
                 section[last] = value
         except (TypeError, ValueError) as error:
-            kind = type(find_key([*path, last], copy)).__name__
+            kind = section.get_type(last).__name__
             instead = "; search it with int(LOW, HIGH) or choice(...)" if kind == "int" else ""
             raise JaxftError(f"{key} is of type {kind}: it cannot be {value!r}{instead}") from error
-    return copy
+    return changed
 
 
 def as_text(key: str, value: Any) -> str:
