@@ -18,11 +18,13 @@ import numpy as np
 
 from jaxft import tree
 from jaxft.adapters import Lora, adapted, with_adapter
+from jaxft.config import config_of, default_config, to_json
 from jaxft.errors import JaxftError
 from jaxft.files import write_whole
 from jaxft.finetuned import FineTuned
-from jaxft.models import build, is_tag, split_tag
+from jaxft.models import build, is_tag
 from jaxft.models import pretrained as pretrained_record
+from jaxft.network import network_and_weights
 from jaxft.preprocessing import Preprocessing
 from jaxft.tuning import ADAPTERS
 from jaxft.typing import Params
@@ -42,7 +44,8 @@ def is_adapter(path: str | Path) -> bool:
 def changes(tuned: FineTuned) -> tuple[dict[str, np.ndarray], str]:
     """(the leaves that are not those of the pretrained weights, by '/' path with the collection first; the hash of the rest).
 
-    The head and the BatchNorm statistics are always among them.
+    The head and the BatchNorm statistics are always among them; where the network began with random weights, all are: another
+    machine may draw others.
     """
     base = _base(tuned.record)
     flat, original = tree.flatten(tuned.params), tree.flatten(base)
@@ -57,18 +60,21 @@ def changes(tuned: FineTuned) -> tuple[dict[str, np.ndarray], str]:
 
 
 def _base(record: Mapping[str, Any]) -> Params:
-    """The network's own parameters before the first step, as a run keeps them."""
-    config = record["config"]
-    section = {key: value for key, value in config["model"].items() if key not in ("name", "pretrained", "size", "zero_shot")}
+    """The pretrained parameters, as a run keeps them; {} where it began with random ones."""
+    config = config_of(record["config"])
+    section = {key: value for key, value in config.model.items() if key not in ("name", "pretrained", "size", "zero_shot")}
+    name, pretrained = network_and_weights(config)
+    if pretrained is None:
+        return {}
     loaded = load_model(
-        record["model"]["name"],
+        name,
         record["model"]["num_classes"],
-        config["model"]["pretrained"] or None,
+        pretrained,
         **section,
         size=record["preprocessing"]["size"],
-        seed=config["seed"],
+        seed=config.seed,
     )
-    if config["parallel"]["frozen_dtype"] == "float32":
+    if config.parallel.frozen_dtype == "float32":
         return loaded.params
     return tree.map_with_path(
         lambda _, leaf: leaf.astype(jnp.bfloat16).astype(leaf.dtype) if leaf.ndim > 1 else leaf, loaded.params
@@ -85,7 +91,7 @@ def save_adapter(tuned: FineTuned, path: Path) -> int:
     metadata = {
         "format": _FORMAT,
         "base_sha256": digest,
-        "base": tuned.record["config"]["model"]["pretrained"] or "random",
+        "base": network_and_weights(config_of(tuned.record["config"]))[1] or "random",
         "model": tuned.model.name,
         "class_names": json.dumps(list(tuned.class_names)),
         "step": str(tuned.step),
@@ -159,12 +165,16 @@ def _load_peft(folder: Path) -> FineTuned:
     model, class_names = adapted(model, adapter), repository.class_names
     if len(class_names) != model.num_classes:
         class_names = tuple(str(number) for number in range(model.num_classes))
+    config = default_config()
+    config.model.name, config.model.pretrained = repository.network, source
+    built = ("head", "in_channels", "dropout", "drop_path", "dtype")
     record = {
-        "model": {"name": model.name, "num_classes": model.num_classes, "head": "linear"},
+        "model": {"name": model.name, "num_classes": model.num_classes, **{key: config.model[key] for key in built}},
         "adapter": {"name": adapter.name, "options": {"rank": dict(adapter.ranks), "alpha": dict(adapter.alphas)}},
         "preprocessing": dataclasses.asdict(model.preprocessing),
         "class_names": list(class_names),
         "task": "classify",
+        "config": json.loads(to_json(config)),
     }
     params = jax.tree.map(jnp.asarray, {**tree.unflatten(params), ADAPTERS: dict(adapters)})
     return FineTuned(model, params, loaded.model_state, class_names, "classify", 0, record)
@@ -206,16 +216,10 @@ def save_peft(tuned: FineTuned, folder: Path) -> tuple[int, str]:
 
 def _origin(tuned: FineTuned) -> tuple[str, str]:
     """(OWNER/REPO or the folder of the pretrained weights, "" where they are of neither; whose names they have)."""
-    given = tuned.record.get("config", {}).get("model", {})
-    name, pretrained = given.get("name", tuned.model.name), given.get("pretrained", "")
-    source = next((text for text in (pretrained, name) if text and is_repository(text)), "")
-    if source:
-        return source.removeprefix("hf:").partition("@")[0], open_repository(source).convention
-    record = None
-    if pretrained and is_tag(pretrained):
-        record = pretrained_record(tuned.model.name, pretrained)
-    elif tag := split_tag(name)[1]:
-        record = pretrained_record(tuned.model.name, tag)
+    name, pretrained = network_and_weights(config_of(tuned.record["config"]))
+    if pretrained and is_repository(pretrained):
+        return pretrained.removeprefix("hf:").partition("@")[0], open_repository(pretrained).convention
+    record = pretrained_record(name, pretrained) if pretrained and is_tag(pretrained) else None
     if record is None:
         return "", "timm" if "timm" in names.conventions(tuned.model) else names.conventions(tuned.model)[0]
     parts = record.source.removeprefix("hf:").split("/")

@@ -17,6 +17,9 @@ from ml_collections import ConfigDict, config_dict
 
 from jaxft.errors import JaxftError, near
 
+#: Sections that take any key, as only what gets them knows their names and types.
+FREE_SECTIONS = ("options", "schedule_options")
+
 
 def default_config() -> ConfigDict:
     """Returns a configuration with every key and its default; `None` defaults are typed placeholders."""
@@ -84,9 +87,9 @@ def default_config() -> ConfigDict:
 
     # jaxft.optim.make_optimizer; each phase may override any of it. None: the optimizer's own.
     config.optim = ConfigDict()
-    config.optim.name = "adamw"  # see jaxft.methods.METHODS, or "module:function"
-    config.optim.lr = config_dict.placeholder(float)  # the peak; None: by optimizer, network and what trains (jaxft.rates)
-    config.optim.schedule = "cosine"  # or constant, linear, polynomial, step, onecycle, plateau (jaxft.schedules)
+    config.optim.name = "adamw"  # see jaxft.optim.methods.METHODS, or "module:function"
+    config.optim.lr = config_dict.placeholder(float)  # the peak; None: the usual one, see jaxft.optim.rates
+    config.optim.schedule = "cosine"  # or constant, linear, polynomial, step, onecycle, plateau (jaxft.optim.schedules)
     config.optim.schedule_options = ConfigDict()  # of polynomial, onecycle and plateau: power=2.0, pct_start=0.2, patience=3
     config.optim.warmup = "0 steps"  # linear, before the schedule
     config.optim.end_lr = 0.0  # of cosine, linear and polynomial; plateau goes no lower

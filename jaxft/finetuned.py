@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from jaxft.adapters import merge_adapter
 from jaxft.models import Model
 from jaxft.preprocessing import on_pixels
 from jaxft.typing import ApplyFn, ModelState, Params
@@ -29,6 +30,15 @@ class FineTuned:
     task: str
     step: int
     record: dict[str, Any]
+
+    def merged(self) -> FineTuned:
+        """Without its adapter, whose part is in the weights then; itself, where it has none.
+
+        Raises:
+          JaxftError: an adapter that cannot be merged.
+        """
+        model, params = merge_adapter(self.model, self.params)
+        return dataclasses.replace(self, model=model, params=params, record={**self.record, "adapter": None})
 
     @property
     def apply(self) -> ApplyFn:

@@ -13,10 +13,10 @@ from ml_collections import ConfigDict
 from jaxft import tree
 from jaxft.config import Clock, call
 from jaxft.errors import JaxftError
-from jaxft.methods import METHODS
 from jaxft.optim import make_optimizer
-from jaxft.rates import default_lr
-from jaxft.schedules import Plateau, Schedule, make_plateau
+from jaxft.optim.methods import METHODS
+from jaxft.optim.rates import default_lr
+from jaxft.optim.schedules import Plateau, Schedule, make_plateau
 from jaxft.tuning import ADAPTER_TERMS, ADAPTERS, FreezeSpec, Group, layerwise_groups, make_mask
 from jaxft.typing import Mask, Params
 
@@ -127,8 +127,9 @@ def new_leaves(paths: Sequence[str], stages: Mapping[str, tuple[str, ...]]) -> l
 def _check(settings: Mapping[str, Any], config: ConfigDict, where: str) -> None:
     """What fits by itself, but not to the rest of the config."""
     method = METHODS.get(settings["name"])
-    if method is not None and method.free and config.train.ema_decay is not None:
-        raise JaxftError(f"{where}: the optimizer '{settings['name']}' averages by itself: set config.train.ema_decay to None")
+    for key in ("ema_decay", "swa_start") if method is not None and method.free else ():
+        if config.train[key] is not None:
+            raise JaxftError(f"{where}: the optimizer '{settings['name']}' averages by itself: set config.train.{key} to None")
     if settings["l2_sp"] is not None and not config.model.pretrained:
         raise JaxftError(f"{where}: l2_sp pulls to pretrained values, and config.model.pretrained is '': set l2_sp to None")
 

@@ -27,6 +27,7 @@ from jaxft.errors import JaxftError, near
 from jaxft.heap import keep_heap
 from jaxft.inputs import pictures
 from jaxft.metrics import to_floats
+from jaxft.optim.methods import METHODS
 from jaxft.parallel import check_batch_size, explained_shortage, make_mesh, put, put_batch
 from jaxft.phases import Phase
 from jaxft.plan import Plan, make_plan
@@ -161,8 +162,12 @@ def _ramp(config: ConfigDict, phase: str | None, steps: int, min_lr: float, max_
         if phase in (None, name):
             section = ramp.phases[name]
             section.lr = min_lr
+            name_of = section.optim.get("name", ramp.optim.name)
+            if name_of in METHODS and METHODS[name_of].free:
+                raise JaxftError(f"the optimizer '{name_of}' has a constant rate by its nature: no growing one can be tried")
             with section.unlocked():
                 section.optim.update(schedule="step", step_every="1 steps", warmup="0 steps", end_lr=0.0)
+                section.optim.schedule_options = ConfigDict()
                 section.optim.step_factor = (max_lr / min_lr) ** (1 / (steps - 1))
     return ramp
 

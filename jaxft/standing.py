@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxft.metrics import merge
-from jaxft.schedules import Plateau, PlateauState
+from jaxft.optim.schedules import Plateau, PlateauState
 from jaxft.typing import Metrics
 
 
@@ -25,7 +25,7 @@ class Standing:
       best: its figure, negated where less is better.
       earlier: what was the best before, [step, figure] each.
       stale: evaluations in this phase since the last gain.
-      plateau, factor: what lowers the phase's rate remembers, and what the rate is multiplied by (see `jaxft.schedules`).
+      plateau, factor: what lowers the phase's rate remembers, and what the rate is multiplied by (see `jaxft.optim.schedules`).
       collected: the training metrics since the last log line, leaf by leaf, as numbers that JSON keeps exactly.
     """
 

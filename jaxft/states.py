@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from jaxft import tree
 from jaxft.checkpoint import Checkpoints
 from jaxft.errors import JaxftError
-from jaxft.moments import Anchors, anchored, carried, find, with_factor
+from jaxft.optim.moments import Anchors, anchored, carried, find, with_factor
 from jaxft.parallel import batch_parts, gathered, param_shardings, parse_rules, replicate, replicated, state_shardings
 from jaxft.phases import Phase
 from jaxft.plan import Plan

@@ -1,4 +1,5 @@
-"""Writes tests/fixtures/optim.npz: where torch's and timm's optimizers take a few parameters, and what torch's schedulers give.
+"""Writes tests/optim/fixtures/optim.npz: where torch's and timm's optimizers take a few parameters, and what
+torch's schedulers give.
 
 Needs torch and timm, in an environment of its own:  python scripts/make_optim_fixtures.py
 """
@@ -204,7 +205,7 @@ def main() -> None:
         found[f"run|{name}"] = np.stack(kept)  # [KEPT, all numbers of the trained leaves, one leaf after the other]
     found |= plateaus(rng)
     found |= {f"rate|{name}": value for name, value in schedules().items()}
-    path = Path(__file__).parent.parent / "tests" / "fixtures" / "optim.npz"
+    path = Path(__file__).parent.parent / "tests" / "optim" / "fixtures" / "optim.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, **found)
 

@@ -114,6 +114,26 @@ def finished(made_once, recipe):
     return made_once("finished", make) / "run", FINISHED
 
 
+@pytest.fixture(scope="session")
+def lora_run(made_once, recipe, finished):
+    """The workdir of a finished run that trained LoRA, the head and the norms of the last stage of `finished`'s network."""
+
+    def make(folder):
+        from jaxft.cli.config import read_config
+        from jaxft.config import phase
+        from jaxft.export import export_run
+        from jaxft.run import train
+
+        config = read_config(str(recipe))
+        config.model.pretrained = str(folder / "base.safetensors")
+        export_run(finished[0], config.model.pretrained, to="jaxft")
+        config.phases = {"phase1": phase(train="lora+head+layer4/*/bn1", length="3 steps", lr=1e-2)}
+        config.adapter.options = {"rank": {"layer3": 2, "layer4": 3}}
+        train(config, folder / "run")
+
+    return made_once("lora", make) / "run"
+
+
 def pytest_collection_modifyitems(items):
     """The kill and resume runs, the longest, begin first: with two workers nobody waits for them at the end."""
     items.sort(key=lambda item: "tests/run/" not in item.nodeid)

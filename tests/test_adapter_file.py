@@ -6,34 +6,23 @@ import json
 import jax
 import numpy as np
 import pytest
-from tiny_run import read_tiny
 
 from jaxft import tree
 from jaxft.adapter_file import changes
 from jaxft.adapters import with_adapter
 from jaxft.cli.main import main
-from jaxft.config import phase
 from jaxft.errors import JaxftError
 from jaxft.export import export_network, export_run
 from jaxft.finetuned import FineTuned
-from jaxft.run import train
 from jaxft.weights import create_model, read_with_metadata, save_safetensors
 from jaxft.workdir import load_run
 
 pytestmark = pytest.mark.usefixtures("quick_compiles", "one_device")
 
 
-@pytest.fixture(scope="module")
-def run(made_once, recipe):
-    """A run that trained LoRA, the head and the norms of the last stage."""
-
-    def make(folder):
-        config = read_tiny(recipe)
-        config.phases = {"phase1": phase(train="lora+head+layer4/*/bn1", length="3 steps", lr=1e-2)}
-        config.adapter.options = {"rank": {"layer3": 2, "layer4": 3}}
-        train(config, folder / "run")
-
-    return made_once("lora", make) / "run"
+@pytest.fixture
+def run(lora_run):
+    return lora_run
 
 
 def _image():
@@ -70,6 +59,17 @@ def test_an_adapter_file_gives_the_network_back_bit_for_bit(run, tmp_path):
     assert main(["eval", f"--workdir={tmp_path / 'photos.safetensors'}", "--split=val", "--json"]) == 0
 
 
+def test_a_run_without_an_adapter_or_pretrained_weights_has_such_a_file_too(finished, tmp_path):
+    tuned = load_run(finished[0])
+    exported = export_run(finished[0], tmp_path / "whole.safetensors", to="adapter")
+    assert exported.tensors == len(tree.paths(tuned.params)) + len(
+        tree.paths(tuned.model_state)
+    )  # it began with random weights
+    again = load_run(tmp_path / "whole.safetensors")
+    for path, leaf in tree.flatten(tuned.params).items():
+        np.testing.assert_array_equal(leaf, tree.flatten(again.params)[path], err_msg=path)
+
+
 def test_the_merged_network_is_a_plain_one_with_the_same_logits(run, tmp_path):
     assert main(["export", f"--workdir={run}", str(tmp_path / "net.safetensors"), "--to=jaxft"]) == 0
     tensors, _ = read_with_metadata(tmp_path / "net.safetensors")
@@ -81,13 +81,16 @@ def test_the_merged_network_is_a_plain_one_with_the_same_logits(run, tmp_path):
 
 
 def test_other_pretrained_weights_are_refused(run, tmp_path):
-    file = tmp_path / "photos.safetensors"
+    file, other = tmp_path / "photos.safetensors", tmp_path / "other.safetensors"
     export_run(run, file, to="adapter")
     tensors, metadata = read_with_metadata(file)
     record = json.loads(metadata["record"])
-    record["config"]["seed"] += 1  # random weights, of another seed
+    base, about = read_with_metadata(record["config"]["model"]["pretrained"])
+    spoilt = {key: value + 1 if key == "params/layer2/0/conv1/kernel" else np.array(value) for key, value in base.items()}
+    save_safetensors(other, spoilt, about)
+    record["config"]["model"]["pretrained"] = str(other)
     save_safetensors(file, {key: np.array(value) for key, value in tensors.items()}, {**metadata, "record": json.dumps(record)})
-    with pytest.raises(JaxftError, match="was made for other weights: those of 'random' have another hash now"):
+    with pytest.raises(JaxftError, match="was made for other weights: those of '.*base.safetensors' have another hash now"):
         load_run(file)
 
 
@@ -112,11 +115,16 @@ def test_peft_has_no_place_for_trained_batchnorms(run, tmp_path):
         export_run(run, tmp_path / "peft", to="peft")
 
 
-def test_a_vision_transformer_goes_to_peft_and_comes_back_on_its_own_repository(tmp_path):
+@pytest.mark.parametrize("named", [True, False])
+def test_a_vision_transformer_goes_to_peft_and_comes_back_on_its_own_repository(named, tmp_path):
+    # The repository is the network's name, beside which the default weights do not count, or the pretrained weights.
+    repository = str(tmp_path / "base")
+    section = (
+        {"name": repository, "pretrained": "imagenet"} if named else {"name": "vit_tiny_patch16_224", "pretrained": repository}
+    )
     model, params, _ = create_model("vit_tiny_patch16_224", 3, size=32, seed=5)
     record = {"model": {"name": model.name, "num_classes": 3, "head": "linear", "in_channels": 3}}
     preprocessing = dataclasses.asdict(model.preprocessing)
-    section = {"name": model.name, "pretrained": str(tmp_path / "base")}
     config = {"model": section, "seed": 0, "parallel": {"frozen_dtype": "float32"}}
     record |= {"preprocessing": preprocessing, "config": config, "class_names": ["a", "b", "c"], "task": "classify"}
     plain = FineTuned(model, params, {}, ("a", "b", "c"), "classify", 0, record)
@@ -134,5 +142,7 @@ def test_a_vision_transformer_goes_to_peft_and_comes_back_on_its_own_repository(
     again = load_run(tmp_path / "peft")
     assert again.class_names == ("a", "b", "c")
     np.testing.assert_allclose(_logits(again), _logits(tuned), rtol=1e-5, atol=1e-5)
+    assert export_run(tmp_path / "peft", tmp_path / "again.safetensors", to="adapter").bytes < exported.bytes * 4
+    np.testing.assert_array_equal(_logits(load_run(tmp_path / "again.safetensors")), _logits(again))
     with pytest.raises(JaxftError, match="PEFT is given LoRA and DoRA, and this network has no adapter"):
         export_network(plain, tmp_path / "other", to="peft")

@@ -11,20 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "jaxft"
 
 LAYERS = [
     {"columns", "errors", "files", "heap", "paths", "tree", "typing", "preprocessing", "streams", "ops"},
-    {
-        "models",
-        "adapters",
-        "tuning",
-        "optim",
-        "methods",
-        "moments",
-        "rates",
-        "schedules",
-        "losses",
-        "metrics",
-        "augment",
-        "decoding",
-    },
+    {"models", "adapters", "tuning", "optim", "losses", "metrics", "augment", "decoding"},
     {"weights", "data"},
     {"parallel", "train", "tasks", "evaluate", "features", "probe", "verify", "checkpoint", "items", "manifest", "compiling"},
     {

@@ -3,23 +3,27 @@
 import pytest
 from ml_collections import ConfigDict
 
+from jaxft import tree
+from jaxft.adapters import with_adapter
 from jaxft.config import Clock, default_config, gradual, phase
 from jaxft.errors import JaxftError
 from jaxft.models import build
+from jaxft.optim.schedules import Plateau
 from jaxft.phases import make_phases
-from jaxft.schedules import Plateau
+from jaxft.tuning.layerwise import layers
 
 MODEL = build("resnet18", num_classes=3)
 
 
-def _phases(phases, family="resnet", pretrained="imagenet", ema=None, **optim):
+def _phases(phases, family="resnet", pretrained="imagenet", ema=None, swa=None, model=MODEL, **optim):
     config = default_config()
+    config.train.swa_start = swa
     config.model.pretrained = pretrained
     config.train.ema_decay = ema
     config.phases = ConfigDict(phases)
     for key, value in optim.items():
         config.optim[key] = value
-    return make_phases(config, Clock(100, 10), MODEL.shapes[0], MODEL.stages, family=family)
+    return make_phases(config, Clock(100, 10), model.shapes[0], model.stages, family=family)
 
 
 def _since(made, part):
@@ -153,3 +157,20 @@ def test_ten_phases_and_more_stay_in_their_order():
 def test_gradual_with_what_does_not_fit_is_one_clear_error(arguments, message):
     with pytest.raises(JaxftError, match=message):
         gradual(**arguments)
+
+
+@pytest.mark.parametrize("averages", [{"ema": 0.9}, {"swa": "0 steps"}])
+def test_a_schedule_free_optimizer_averages_by_itself(averages):
+    with pytest.raises(JaxftError, match="averages by itself: set config.train"):
+        _phases({"a": phase(train="head", name="schedule_free_sgd", schedule="constant")}, **averages)
+
+
+def test_adapters_are_new_as_the_head_is_and_go_with_the_layers_of_their_modules():
+    model = with_adapter(MODEL, "lora", rank=2)
+    (made,) = _phases({"a": phase(train="lora+head")}, model=model)
+    assert (made.lr, made.lr_source) == (1e-3, "the usual one of adamw, resnet, nothing that is pretrained")
+    named = layers(model.shapes[0], model.stages)
+    own = layers(MODEL.shapes[0], MODEL.stages)
+    assert list(named) == list(own)
+    assert "adapters/layer3/1/conv2/lora_a" in named["layer3/1"]
+    assert sorted(path for paths in named.values() for path in paths) == sorted(tree.paths(model.shapes[0]))

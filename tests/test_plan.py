@@ -9,8 +9,8 @@ from jaxft import losses
 from jaxft.cli.config import read_config
 from jaxft.errors import JaxftError
 from jaxft.network import network_and_weights
+from jaxft.optim.schedules import Plateau
 from jaxft.plan import make_plan
-from jaxft.schedules import Plateau
 
 #: Of 24 training examples.
 COUNTS = np.array([16.0, 6, 2])

@@ -20,7 +20,8 @@ from jaxft.workdir import load_run
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 SETTINGS = (
-    "--config.optim.schedule=cosine",
+    "--config.optim.schedule=plateau",
+    "--config.optim.schedule_options.patience=2",
     "--config.optim.warmup=1 steps",
     "--config.train.accum_steps=1",
     "--config.model.drop_path=0.0",
@@ -149,6 +150,7 @@ def test_the_rules_are_fastais(seed):
         (["--steps=19"], "steps is 19: a curve needs at least 20"),
         (["--min-lr=1", "--max-lr=0.1"], "min_lr (1) must be positive and less than max_lr (0.1)"),
         (["--phase=phase3"], "config.phases has no 'phase3' (did you mean 'phase2' or 'phase1'?)"),
+        (["--config.optim.name=schedule_free_adamw"], "the optimizer 'schedule_free_adamw' has a constant rate by its nature"),
         (["--out=curve.svg"], "--out is 'curve.svg': a .png for the curve, or a .json for the numbers"),
         (["--out=nowhere/curve.png"], "cannot write nowhere/curve.png: no folder"),
     ],

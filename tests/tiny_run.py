@@ -3,8 +3,6 @@
 import numpy as np
 from PIL import Image
 
-from jaxft.cli.config import read_config
-
 RECIPE = """
 from ml_collections import ConfigDict
 from jaxft.config import default_config, phase
@@ -49,8 +47,3 @@ def write_recipe(file, folder):
     """A recipe that trains on the pictures of `folder`; returns its path."""
     file.write_text(RECIPE.format(folder=folder))
     return file
-
-
-def read_tiny(recipe):
-    """Its config, to be changed."""
-    return read_config(str(recipe))

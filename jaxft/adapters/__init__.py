@@ -5,7 +5,7 @@ that has them, `jaxft.tuning` the mask that trains them (`train="lora+head"`), a
 checkpoints, reports, sees nothing but parameters.
 """
 
-from jaxft.adapters.adapt import NAMES, adapted, make_adapter, merge_adapter, with_adapter
+from jaxft.adapters.adapt import NAMES, adapted, can_merge, make_adapter, merge_adapter, with_adapter
 from jaxft.adapters.bottleneck import Bottleneck
 from jaxft.adapters.lora import Lora, merge, unmerge
 from jaxft.adapters.prompt import Prompt
@@ -18,6 +18,7 @@ __all__ = [
     "Prompt",
     "Ssf",
     "adapted",
+    "can_merge",
     "make_adapter",
     "merge",
     "merge_adapter",

@@ -75,6 +75,11 @@ def adapted(model: Model, adapter: Adapter) -> Model:
     return dataclasses.replace(model, adapter=adapter, stages=stages)
 
 
+def can_merge(model: Model, params: Params) -> bool:
+    """Whether a network has an adapter that `merge_adapter` merges."""
+    return model.adapter is not None and not model.adapter.around(params[ADAPTERS])
+
+
 def merge_adapter(model: Model, params: Params) -> tuple[Model, Params]:
     """The network without its adapter, and parameters with which it gives the same.
 
@@ -87,7 +92,7 @@ def merge_adapter(model: Model, params: Params) -> tuple[Model, Params]:
     """
     if model.adapter is None:
         return model, params
-    if model.adapter.around(params[ADAPTERS]):
+    if not can_merge(model, params):
         raise JaxftError(f"an adapter of the kind '{model.adapter.name}' cannot be merged into kernels: it is run")
     own = {key: value for key, value in params.items() if key != ADAPTERS}
     stages = {

@@ -100,7 +100,7 @@ def make_work(
       dtype: "float32" or "bfloat16": what is computed in.
       devices: how many of those present, the first ones; None is all.
       num_classes: width of the head.
-      optimizer: a key of `jaxft.methods.METHODS`.
+      optimizer: a key of `jaxft.optim.methods.METHODS`.
       accum_steps: microbatches a call, of training.
       seed: of weights and images.
       source: training reads its images from here, as a run does, instead of finding them on the devices; classes from 0

@@ -12,7 +12,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from jaxft.config import find_key
+from jaxft.config import FREE_SECTIONS, find_key
 from jaxft.errors import JaxftError, near
 
 
@@ -57,7 +57,7 @@ def read_config(source: str, overrides: Sequence[str] = ()) -> ConfigDict:
     options: list[str] = []
     for override in overrides:
         keys = _keys(override)
-        if len(keys) > 1 and keys[-2] in ("options", "schedule_options"):
+        if len(keys) > 1 and keys[-2] in FREE_SECTIONS:
             find_key(keys[:-1], plain)
             options.append(override)
         elif isinstance(section := find_key(keys, plain), ConfigDict):

@@ -12,7 +12,6 @@ import numpy as np
 
 from jaxft import tree
 from jaxft.adapter_file import save_adapter, save_peft
-from jaxft.adapters import merge_adapter
 from jaxft.errors import JaxftError, near
 from jaxft.files import write_whole
 from jaxft.finetuned import FineTuned
@@ -76,8 +75,8 @@ def export_network(tuned: FineTuned, out: str | Path, *, to: str = "timm", overw
     out = Path(out)
     if to in ADAPTER_FORMATS:
         return _export_adapter(tuned, out, to, overwrite=overwrite)
-    model, params = merge_adapter(tuned.model, tuned.params)
-    tuned = dataclasses.replace(tuned, model=model, params=params)
+    tuned = tuned.merged()
+    model = tuned.model
     known = ("jaxft", *(convention for convention in conventions(model) if convention != "keras"))
     if to not in known:
         raise JaxftError(

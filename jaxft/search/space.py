@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxft.config import find_key
+from jaxft.config import FREE_SECTIONS, find_key
 from jaxft.errors import JaxftError, near
 
 KINDS = {
@@ -143,7 +143,7 @@ def _check(key: str, space: Space, config: ConfigDict) -> None:
 
 def _find(key: str, config: ConfigDict) -> Any:
     *path, last = key.split(".")[1:]
-    in_options = bool(path) and path[-1] == "options"
+    in_options = bool(path) and path[-1] in FREE_SECTIONS
     section = find_key(path, config)
     return section.get(last) if in_options else find_key([*path, last], config)
 
@@ -160,7 +160,7 @@ def with_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDi
         section = find_key(path, changed)
         try:
             with section.unlocked():
-                if path and path[-1] == "options" and last in section:
+                if path and path[-1] in FREE_SECTIONS and last in section:
                     del section[last]
                 section[last] = value
         except (TypeError, ValueError) as error:
@@ -174,7 +174,7 @@ def as_text(key: str, value: Any) -> str:
     """A value as the command line takes it, so that it is the same value again."""
     if not isinstance(value, str):
         return repr(value)
-    in_options = key.split(".")[-2] == "options"
+    in_options = key.split(".")[-2] in FREE_SECTIONS
     return repr(value) if in_options and not isinstance(_value(value), str) else value
 
 

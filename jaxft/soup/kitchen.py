@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxft import tree
+from jaxft.adapters import can_merge
 from jaxft.config import config_of
 from jaxft.errors import JaxftError
 from jaxft.finetuned import FineTuned
@@ -38,7 +39,7 @@ class Kitchen:
     """What weights are judged with: all of the first run.
 
     Attributes:
-      runs: the runs, loaded.
+      runs: the runs, loaded, with adapters merged where they can be: a mean of LoRA's factors is not that of its products.
       config: of the first one's record.
       plan: its data and network; its weights are not read.
       mesh: the devices.
@@ -95,7 +96,8 @@ def open_kitchen(paths: Sequence[str | Path]) -> Kitchen:
     Raises:
       JaxftError: no run at a path, or runs of other networks, classes or data.
     """
-    runs = tuple(load_run(path) for path in paths)
+    loaded = tuple(load_run(path) for path in paths)
+    runs = tuple(plain(run) for run in loaded)
     first = runs[0]
     for path, other in zip(paths[1:], runs[1:], strict=True):
         check_alike(paths[0], first, path, other)
@@ -106,7 +108,12 @@ def open_kitchen(paths: Sequence[str | Path]) -> Kitchen:
         raise JaxftError(f"the data of {paths[0]} changed since ('{config.data.source}' has other pictures, labels or splits)")
     apply = plan.apply
     step = jax.jit(make_eval_step(apply, plan.eval_loss, metrics=plan.task.metrics))
-    return Kitchen(runs, config, plan, mesh, apply, jax.jit(plan.augment_batch), step, _moved(runs, plan))
+    return Kitchen(runs, config, plan, mesh, apply, jax.jit(plan.augment_batch), step, _moved(loaded, plan))
+
+
+def plain(run: FineTuned) -> FineTuned:
+    """A run with its adapter merged, where that can be."""
+    return run.merged() if can_merge(run.model, run.params) else run
 
 
 def check_alike(path: str | Path, one: FineTuned, other_path: str | Path, other: FineTuned) -> None:
@@ -127,11 +134,11 @@ def check_alike(path: str | Path, one: FineTuned, other_path: str | Path, other:
 
 def _moved(runs: Sequence[FineTuned], plan: Plan) -> bool | Trains:
     """Which modules were in train mode in any phase of any run."""
-    shapes, stages = plan.model.shapes[0], plan.model.stages
     trained: set[str] = set()
     for run in runs:
         for name, section in config_of(run.record["config"]).phases.items():
             if plan.clock.steps(section.length, f"config.phases.{name}.length"):
-                mask = make_mask(FreezeSpec.parse(section.train, section.freeze or ()), shapes, stages)
+                spec = FreezeSpec.parse(section.train, section.freeze or ())
+                mask = make_mask(spec, run.model.shapes[0], run.model.stages)
                 trained |= {path for path, chosen in tree.flatten(mask).items() if chosen}
-    return trains(tree.map_with_path(lambda path, _: path in trained, shapes))
+    return trains(tree.map_with_path(lambda path, _: path in trained, plan.model.shapes[0]))

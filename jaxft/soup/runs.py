@@ -21,7 +21,7 @@ from jaxft.files import write_whole
 from jaxft.heap import keep_heap
 from jaxft.paths import is_remote, open_path
 from jaxft.plan import make_plan
-from jaxft.soup.kitchen import Kitchen, Weights, check_alike, open_kitchen
+from jaxft.soup.kitchen import Kitchen, Weights, check_alike, open_kitchen, plain
 from jaxft.soup.weights import greedy_soup, interpolate, uniform_soup
 from jaxft.standing import Standing
 from jaxft.states import first_weights
@@ -181,7 +181,7 @@ def _beginning(kitchen: Kitchen, run: str | Path, start: str | Path | None) -> W
     """The network before fine-tuning."""
     tuned = kitchen.runs[0]
     if start is not None:
-        other = load_run(start)
+        other = plain(load_run(start))
         check_alike(run, tuned, start, other)
         return other.params, other.model_state
     if not kitchen.config.model.pretrained:
@@ -191,8 +191,8 @@ def _beginning(kitchen: Kitchen, run: str | Path, start: str | Path | None) -> W
     plan = make_plan(kitchen.config, manifest=splits_file(workdir_of(run)))
     params, model_state = first_weights(plan, plan.phases[0], kitchen.config, kitchen.mesh)
     *_, head = plan.model.stages
-    own = tree.flatten(tuned.params)
-    return tree.map_with_path(lambda path, leaf: own[path] if plan.model.stage_of(path) == head else leaf, params), model_state
+    flat, own = tree.flatten(params), tree.flatten(tuned.params)  # of merged adapters there is none
+    return tree.unflatten({path: own[path] if plan.model.stage_of(path) == head else flat[path] for path in own}), model_state
 
 
 def _updates(kitchen: Kitchen, update_bn: bool | None, several: bool) -> bool:

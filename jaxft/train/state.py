@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxft import tree
-from jaxft.moments import find
+from jaxft.optim.moments import find
 from jaxft.train.average import averaged_part, with_averages
 from jaxft.typing import Mask, ModelState, Params
 

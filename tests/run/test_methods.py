@@ -10,7 +10,7 @@ from small_run import write_small_recipe
 from jaxft import tree
 from jaxft.cli.config import read_config
 from jaxft.config import phase
-from jaxft.methods import METHODS as OPTIMIZERS
+from jaxft.optim.methods import METHODS as OPTIMIZERS
 from jaxft.parallel import make_mesh, put_batch
 from jaxft.plan import make_plan
 from jaxft.run import train

@@ -11,7 +11,7 @@ import jaxft
 from jaxft import run
 from jaxft.cli.config import read_config
 from jaxft.config import phase
-from jaxft.moments import Anchors, find
+from jaxft.optim.moments import Anchors, find
 from jaxft.workdir import load_run
 
 pytestmark = pytest.mark.usefixtures("one_device", "quick_compiles")

@@ -23,6 +23,7 @@ def test_each_kind_is_read(config):
             "config.input.batch_size=int(8, 64)",
             "--config.model.name=choice(resnet18, resnet50.a1_in1k, 'hf:timm/vit, small')",
             "config.loss.options.label_smoothing=choice(0.0, 0.1)",
+            "config.optim.schedule_options.pct_start=uniform(0.1, 0.4)",
             "config.input.augment=choice('crop_flip, random_rotation(10)', random_erasing(p=0.3, value=1), none)",
         ],
         config,
@@ -33,6 +34,7 @@ def test_each_kind_is_read(config):
         "config.input.batch_size": Space("int", (8, 64)),
         "config.model.name": Space("choice", ("resnet18", "resnet50.a1_in1k", "hf:timm/vit, small")),
         "config.loss.options.label_smoothing": Space("choice", (0.0, 0.1)),
+        "config.optim.schedule_options.pct_start": Space("uniform", (0.1, 0.4)),
         "config.input.augment": Space("choice", ("crop_flip, random_rotation(10)", "random_erasing(p=0.3, value=1)", "none")),
     }
     assert parse_search({"config.optim.lr": "log(1e-5, 1e-2)"}, config) == {"config.optim.lr": found["config.optim.lr"]}

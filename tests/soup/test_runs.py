@@ -149,6 +149,19 @@ def test_wise_goes_from_the_pretrained_weights_with_the_fine_tuned_head_to_the_r
     assert (made_of["kind"], made_of["alpha"], made_of["statistics"]) == ("WiSE-FT", 0.25, "averaged")
 
 
+def test_the_mean_of_adapters_is_that_of_the_kernels_they_make(lora_run, finished, tmp_path):
+    merged, other = load_run(lora_run).merged(), load_run(finished[0])
+    assert soup_runs([lora_run], tmp_path / "alone").made_of["kind"] == "uniform soup"
+    alone = load_run(tmp_path / "alone")
+    assert alone.model.adapter is None
+    wise_run(lora_run, tmp_path / "wise", alpha=0.5, start=finished[0], update_bn=False)
+    found, ends = _leaves(load_run(tmp_path / "wise")), (_leaves(merged), _leaves(other))
+    assert found.keys() == ends[0].keys()
+    for path, leaf in found.items():
+        np.testing.assert_allclose(leaf, (ends[0][path] + ends[1][path]) / 2, rtol=1e-5, atol=1e-6, err_msg=path)
+        np.testing.assert_array_equal(_leaves(alone)[path], ends[0][path], err_msg=path)
+
+
 def test_a_sweep_begins_at_the_start_run_ends_at_the_run_and_writes_the_best(runs, tmp_path, capsys):
     tuned, _, head = runs
     out = tmp_path / "best"

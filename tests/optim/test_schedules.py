@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxft.errors import JaxftError
-from jaxft.schedules import Plateau, PlateauState, make_plateau, make_schedule
+from jaxft.optim.schedules import Plateau, PlateauState, make_plateau, make_schedule
 
 FIXTURES = np.load(Path(__file__).parent / "fixtures" / "optim.npz")
 STEPS = 30

@@ -14,7 +14,7 @@ import optax
 
 from jaxft import tree
 from jaxft.errors import JaxftError, near
-from jaxft.moments import by_label
+from jaxft.optim.moments import by_label
 from jaxft.typing import Params
 
 #: What is told of a leaf to optimizers that do not treat all alike: (shape, whether it belongs to the new head).

@@ -12,9 +12,9 @@ import optax
 from jaxft import tree
 from jaxft.errors import JaxftError, near
 from jaxft.losses import import_function
-from jaxft.methods import METHODS, is_set, make_core, settings_of
-from jaxft.moments import Generations, by_label, pull_to_start, scale_by_factor
-from jaxft.schedules import Schedule, make_schedule
+from jaxft.optim.methods import METHODS, is_set, make_core, settings_of
+from jaxft.optim.moments import Generations, by_label, pull_to_start, scale_by_factor
+from jaxft.optim.schedules import Schedule, make_schedule
 from jaxft.tuning.groups import Group, assign
 from jaxft.typing import Mask, Params
 
@@ -55,7 +55,8 @@ def make_optimizer(
     Args:
       params: the full parameters, arrays or abstract.
       mask: what is trained.
-      name: a key of `jaxft.methods.METHODS`, or "module:function", an optax factory that takes `learning_rate` and `options`.
+      name: a key of `jaxft.optim.methods.METHODS`, or "module:function", an optax factory that takes `learning_rate` and
+        `options`.
       lr, total_steps, schedule, warmup_steps, end_lr, step_every, step_factor: see `make_schedule`.
       schedule_options: its `options`.
       momentum, nesterov, b1, b2, eps: of the optimizers that have them; None is the optimizer's own.
@@ -64,9 +65,9 @@ def make_optimizer(
         started with (Li et al., 2018); `l2_sp_head` is the decay of those in `head`.
       clip_norm: None does not clip.
       groups: see `jaxft.tuning.assign`; None decays kernels only.
-      options: further settings of the optimizer (see `jaxft.methods`), or arguments of a "module:function".
+      options: further settings of the optimizer (see `jaxft.optim.methods`), or arguments of a "module:function".
       head: '/' paths of the leaves of the new head.
-      generations: the label of each trained leaf, see `jaxft.moments.Generations`; None is one for all.
+      generations: the label of each trained leaf, see `jaxft.optim.moments.Generations`; None is one for all.
 
     Returns:
       The transform and the schedule; both count from 0 where the optimizer state is fresh.

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from jaxft.errors import JaxftError
-from jaxft.methods import METHODS
 from jaxft.models.registry import _REGISTRY
-from jaxft.rates import FAMILIES, OPTIMIZERS, default_lr
+from jaxft.optim.methods import METHODS
+from jaxft.optim.rates import FAMILIES, OPTIMIZERS, default_lr
 
 
 def test_every_family_and_every_optimizer_but_lars_has_a_rate():
@@ -39,7 +39,7 @@ def test_an_optimizer_without_a_usual_rate_asks_for_one(name):
 
 
 def test_the_page_has_every_rate_of_the_table():
-    page = (Path(__file__).parent.parent / "docs" / "fine-tuning.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "fine-tuning.md").read_text()
     for family, rates in FAMILIES.items():
         kind = {"sgd": "SGD", "adam": "Adam"}[rates.optimizer]
         assert f"| `{family}` | {kind} {rates.pretraining:g} | {rates.sgd:g} | {rates.adam:g} |" in page

@@ -13,10 +13,10 @@ import pytest
 
 from jaxft import tree
 from jaxft.errors import JaxftError
-from jaxft.methods import METHODS
-from jaxft.moments import find
 from jaxft.optim import make_optimizer
-from jaxft.schedules import make_schedule
+from jaxft.optim.methods import METHODS
+from jaxft.optim.moments import find
+from jaxft.optim.schedules import make_schedule
 from jaxft.tuning import FreezeSpec, Group, make_mask
 
 FIXTURES = np.load(Path(__file__).parent / "fixtures" / "optim.npz")

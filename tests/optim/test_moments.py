@@ -8,9 +8,9 @@ import optax
 import pytest
 
 from jaxft import tree
-from jaxft.methods import METHODS
-from jaxft.moments import Anchors, Factor, Generations, anchored, by_label, by_path, carried, find, with_factor
 from jaxft.optim import make_optimizer
+from jaxft.optim.methods import METHODS
+from jaxft.optim.moments import Anchors, Factor, Generations, anchored, by_label, by_path, carried, find, with_factor
 from jaxft.tuning import FreezeSpec, make_mask
 
 PARAMS, _ = nets.init()
