@@ -181,7 +181,8 @@ def _load_peft(folder: Path) -> FineTuned:
 
 
 def save_peft(tuned: FineTuned, folder: Path) -> tuple[int, str]:
-    """Writes LoRA or DoRA, the head and what else was trained as PEFT reads them, in the names of the pretrained weights.
+    """Writes LoRA or DoRA, the head and what else was trained as PEFT reads them, in the names of the repository of the
+    pretrained weights, or timm's.
 
     Returns:
       (number of tensors, the network as PEFT is to call it; "" where its weights are of no repository).
@@ -194,6 +195,10 @@ def save_peft(tuned: FineTuned, folder: Path) -> tuple[int, str]:
         raise JaxftError(f"PEFT is given LoRA and DoRA, and this network has {adapter.name if adapter else 'no adapter'}")
     if tuned.record["model"]["head"] != "linear":
         raise JaxftError(f"the head is an '{tuned.record['model']['head']}', which PEFT's network does not have")
+    if grouped := [module for module in adapter.ranks if module in model.called and model.called[module].groups > 1]:
+        raise JaxftError(f"'{grouped[0]}' is a grouped convolution, which PEFT does not adapt: leave it out with modules=")
+    if network_and_weights(config_of(tuned.record["config"]))[1] is None:
+        raise JaxftError("the network began with random weights, on which PEFT cannot put anything: use --to=adapter, or timm")
     source, convention = _origin(tuned)
     table = names.rules(model, convention)
     changed = {path: leaf for path, leaf in changes(tuned)[0].items() if path.startswith("params/")}
@@ -215,12 +220,14 @@ def save_peft(tuned: FineTuned, folder: Path) -> tuple[int, str]:
 
 
 def _origin(tuned: FineTuned) -> tuple[str, str]:
-    """(OWNER/REPO or the folder of the pretrained weights, "" where they are of neither; whose names they have)."""
+    """(OWNER/REPO or the folder of the pretrained weights, "" where they are of neither; whose names PEFT is to find).
+
+    The names are the repository's, else timm's where it has the network.
+    """
     name, pretrained = network_and_weights(config_of(tuned.record["config"]))
     if pretrained and is_repository(pretrained):
         return pretrained.removeprefix("hf:").partition("@")[0], open_repository(pretrained).convention
     record = pretrained_record(name, pretrained) if pretrained and is_tag(pretrained) else None
-    if record is None:
-        return "", "timm" if "timm" in names.conventions(tuned.model) else names.conventions(tuned.model)[0]
-    parts = record.source.removeprefix("hf:").split("/")
-    return "/".join(parts[:2]) if record.source.startswith("hf:") else "", record.convention
+    source = record.source.removeprefix("hf:") if record and record.source.startswith("hf:") else ""
+    known = names.conventions(tuned.model)
+    return "/".join(source.split("/")[:2]), next(library for library in ("timm", "torchvision", *known) if library in known)

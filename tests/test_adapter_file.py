@@ -110,6 +110,25 @@ def test_what_is_no_adapter_says_so(run, tmp_path):
         load_run(file)
 
 
+def test_peft_adapts_no_grouped_convolution(lora_run, tmp_path):
+    tuned = load_run(lora_run)
+    model, params, state = create_model("mobilenetv2_050", 3, size=32)
+    model = with_adapter(model, "lora", rank=1, modules="**")
+    tuned = dataclasses.replace(tuned, model=model, params=model.add_adapters(params, jax.random.key(0)), model_state=state)
+    record = json.loads(json.dumps(tuned.record))
+    record["config"]["model"] |= {"name": model.name, "pretrained": ""}
+    with pytest.raises(JaxftError, match="'blocks/0/0/conv_dw' is a grouped convolution, which PEFT does not adapt"):
+        export_network(dataclasses.replace(tuned, record=record), tmp_path / "peft", to="peft")
+
+
+def test_peft_has_nothing_for_a_network_of_random_weights(lora_run, tmp_path):
+    tuned = load_run(lora_run)
+    record = json.loads(json.dumps(tuned.record))
+    record["config"]["model"]["pretrained"] = ""
+    with pytest.raises(JaxftError, match="began with random weights, on which PEFT cannot put anything"):
+        export_network(dataclasses.replace(tuned, record=record), tmp_path / "peft", to="peft")
+
+
 def test_peft_has_no_place_for_trained_batchnorms(run, tmp_path):
     with pytest.raises(JaxftError, match="statistics of BatchNorms have no place in PEFT's file"):
         export_run(run, tmp_path / "peft", to="peft")

@@ -97,7 +97,7 @@ def bottleneck(model: Any, *, width: int = 16, modules: str = "") -> Bottleneck:
     params, _ = model.shapes
     stages = {path.rpartition("/")[0]: model.stage_of(path) for path in tree.paths(params)}
     outputs, blocks = {}, []
-    for path, shape in model.module_outputs.items():
+    for path, (shape, _) in model.called.items():
         within = {stage for module, stage in stages.items() if module == path or module.startswith(f"{path}/")} - {"head"}
         if within:
             outputs[path] = shape

@@ -101,7 +101,7 @@ def lora(
     *,
     rank: int | Mapping[str, int] = 8,
     alpha: float | Mapping[str, float] | None = None,
-    modules: str = "**",
+    modules: str = "",
     rank_stabilized: bool = False,
 ) -> Lora:
     """LoRA for a network's kernels.
@@ -111,7 +111,8 @@ def lora(
       rank: of all, or one a glob over modules, the first that matches counts: `{"blocks/*/attn": 16, "**": 4}`. 0 leaves a
         kernel alone, as does no glob that matches.
       alpha: likewise; None is the rank, so that `scale` is 1.
-      modules: globs, with commas between them, over the modules to adapt; the head, which is new, is never among them.
+      modules: globs, with commas between them, over the modules to adapt; the head, which is new, is never among them. "" are
+        all but grouped convolutions, depthwise ones say, whose kernels are hardly larger than the factors.
       rank_stabilized: see `Lora`.
 
     Raises:
@@ -121,7 +122,7 @@ def lora(
 
 
 def dora(
-    model: Any, *, rank: int | Mapping[str, int] = 8, alpha: float | Mapping[str, float] | None = None, modules: str = "**"
+    model: Any, *, rank: int | Mapping[str, int] = 8, alpha: float | Mapping[str, float] | None = None, modules: str = ""
 ) -> Lora:
     """DoRA for a network's kernels: options and errors as of `lora`."""
     return _low_rank(model, rank, alpha, modules, decomposed=True)
@@ -142,7 +143,10 @@ def _low_rank(
         for path in tree.paths(params)
         if path.endswith(f"/{KERNEL}") and model.stage_of(path) != "head"
     ]
-    chosen = {module for glob in modules.split(",") for module in tree.find(glob.strip(), kernels)}
+    globs = [glob.strip() for glob in modules.split(",") if glob.strip()]
+    chosen = {module for glob in globs for module in tree.find(glob, kernels)}
+    if not globs:
+        chosen = {module for module in kernels if module not in model.called or model.called[module].groups == 1}
     ranks = _value_of(rank, kernels, "rank")
     for module, value in ranks.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 
+from jaxft.models.layers import Conv
 from jaxft.typing import Around
 
 
@@ -34,14 +35,22 @@ def calls_around(around: Mapping[str, Around]) -> Iterator[None]:
         yield
 
 
-def outputs_of_modules(module: nn.Module, image: jax.ShapeDtypeStruct) -> dict[str, tuple[int, ...]]:
-    """'/' path of every module that gives one array -> that array's shape, in the order of the calls."""
-    found: dict[str, tuple[int, ...]] = {}
+class Called(NamedTuple):
+    """A module that gave one array: its shape, and into how many groups a convolution takes its channels."""
+
+    shape: tuple[int, ...]
+    groups: int
+
+
+def called_modules(module: nn.Module, image: jax.ShapeDtypeStruct) -> dict[str, Called]:
+    """'/' path of every module that gives one array, in the order of the calls."""
+    found: dict[str, Called] = {}
 
     def intercept(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         given = call(*args, **kwargs)
         if context.method_name == "__call__" and context.module.path and isinstance(given, jax.Array):
-            found.setdefault("/".join(context.module.path), given.shape)
+            groups = context.module.groups if isinstance(context.module, Conv) else 1
+            found.setdefault("/".join(context.module.path), Called(given.shape, groups))
         return given
 
     with nn.intercept_methods(intercept):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxft import tree
 from jaxft.errors import JaxftError, near
 from jaxft.models.architecture import Architecture, Stages
-from jaxft.models.around import calls_around, outputs_of_modules
+from jaxft.models.around import Called, called_modules, calls_around
 from jaxft.ops import plain_ops
 from jaxft.preprocessing import Preprocessing
 from jaxft.tuning import ADAPTERS
@@ -136,12 +136,12 @@ class Model:
         return before[place - 1] if place else ""
 
     @functools.cached_property
-    def module_outputs(self) -> dict[str, tuple[int, ...]]:
-        """'/' path of every module of the network itself that gives one array -> that array's shape, for one image."""
+    def called(self) -> dict[str, Called]:
+        """'/' path of every module of the network itself that gives one array -> what it gave, for one image."""
         side = self.preprocessing.size
         image = jax.ShapeDtypeStruct((1, side, side, self.in_channels), jnp.float32)
         with plain_ops():
-            return outputs_of_modules(self.module, image)
+            return called_modules(self.module, image)
 
     def stage_of(self, path: str) -> str:
         """The stage a parameter belongs to."""

@@ -229,6 +229,13 @@ def test_a_network_from_a_stage_on_takes_the_adapters_of_that_stage(networks):
     np.testing.assert_allclose(rest["logits"], whole["logits"], rtol=1e-5, atol=1e-6 * np.abs(whole["logits"]).max())
 
 
+def test_grouped_convolutions_are_left_alone_unless_they_are_named():
+    model = build("mobilenetv2_050", 5, size=32)
+    usual, named = with_adapter(model, "lora").adapter.ranks, with_adapter(model, "lora", modules="**").adapter.ranks
+    assert {module.rpartition("/")[2] for module in named.keys() - usual.keys()} == {"conv_dw"}
+    assert usual.keys() < named.keys()
+
+
 def test_terms_and_kinds_are_the_same():
     assert set(NAMES) == set(ADAPTER_TERMS)
 
