@@ -167,7 +167,7 @@ def _run_config(given: ConfigDict) -> ConfigDict:
     config.phases = ConfigDict({"probe": phase(train="head", length="1 steps")})
     check_config(config)
     # What belongs to training alone says nothing of a probe, and must not forbid it.
-    config.optim, config.train = default_config().optim, default_config().train
+    config.optim, config.train, config.adapter = (default_config()[name] for name in ("optim", "train", "adapter"))
     if config.data.task == "regression":
         config.train.monitor, config.train.mode = "mae", "min"
     config.parallel.frozen_dtype = "float32"

@@ -103,7 +103,8 @@ def test_features_are_read_again_and_another_method_adds_its_row(probed, recipe,
     before = {file: file.stat().st_mtime_ns for file in (folder / "features").iterdir()}
     (folder / "probe.json").write_text(json.dumps({"rows": [row for row in kept(folder).values() if row["method"] != "knn"]}))
     said = []
-    found = probe(read_config(str(recipe), SPLITS), folder, methods=["knn"], say=said.append)
+    trains = ("--config.adapter.options.rank=2", "--config.optim.lr=0.5")  # no matter for a probe
+    found = probe(read_config(str(recipe), [*SPLITS, *trains]), folder, methods=["knn"], say=said.append)
     assert sum(line.endswith("computed before") for line in said) == 3
     assert {file: file.stat().st_mtime_ns for file in (folder / "features").iterdir()} == before
     assert [row.method for row in found.rows] == ["knn"]
