@@ -39,7 +39,7 @@ METHODS = {
         for name, method in OPTIMIZERS.items()
     },
     "layer_decay": (PART, {"optim.layer_decay": 0.5, "optim.stage_lr": "stage3:0.1"}),
-    "onecycle": (PART, {"optim.schedule": "onecycle"}),
+    "onecycle": (PART, {"optim.schedule": "onecycle", "optim.schedule_options": {"cycle_momentum": True}}),
     "plateau": (PART, {"optim.schedule": "plateau", "optim.schedule_options": {"patience": 0, "factor": 0.5}}),
     "ema": (PART, {"train.ema_decay": 0.9, "train.ema_warmup_power": 0.7}),
     "swa": (PART, {"train.swa_start": "1 steps", "train.swa_every": "1 steps"}),
