@@ -127,7 +127,7 @@ def load_model(
 
     Args:
       name, num_classes, pretrained: see `create_model`.
-      head: "linear", "mlp", "cosine" or "cosine:WIDTH"; see `jaxft.models.build`.
+      head: "linear", "mlp", "cosine" or "cosine:WIDTH", or several, "linear+mlp"; see `jaxft.models.build`.
       in_channels: of the image; the first convolution is adapted: summed over its channels for 1, repeated and
         rescaled for more than 3, as timm does.
       dropout, drop_path: rates; None is the network's own.

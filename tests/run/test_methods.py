@@ -48,6 +48,7 @@ METHODS = {
     "restore_best": (PART, {"train.restore_best": True}),
     "distillation": (PART, {"loss.name": "distillation", "teacher.run": TEACHER}),
     "feature_distillation": (PART, {"loss.name": "feature_distillation", "teacher.run": TEACHER}),
+    "mixed heads": ("head", {"model.head": "linear+mlp+cosine:8"}),
     "fresh moments": (PART, {"optim.keep_moments": False, "optim.name": "adamw"}),
 }
 
