@@ -9,7 +9,8 @@ the end, on pictures that nothing has seen: a test split, or a validation split 
 
 All methods that take gradients see as many pictures in the same order under the same augmentation, AdamW, cosine. A method has
 one learning rate (the linear probe one C) for all cells: the best of a grid on `RATES_ON`, which goes on where the best is at its
-end, pictures drawn by another seed, judged by training pictures that no cell trains on. What is finished is kept: the same command goes on after a stop.
+end, of pictures drawn by another seed, judged by training pictures that no cell trains on. What is finished is kept: the same
+command goes on after a stop.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ SHOWN = {5: 1024, 20: 2048, 100: 5120}
 #: Training pictures of each class that no cell trains on: rates are chosen by them.
 ASIDE = 30
 RATES_ON = ("scene6", 20, 1000)
-GRID = (1.0, 3.0, 9.0)
-#: name -> (parts that phases train and the share of the steps each has, the least rate of the grid).
+GRID = (1.0, 3.0, 10.0)
+#: name -> (parts that phases train, after " - " what stays frozen, and the share of the steps each has; the least rate).
 METHODS: dict[str, tuple[tuple[tuple[str, float], ...], float]] = {
     "head": ((("head", 1.0),), 1e-3),
     "biases+head": ((("biases+head", 1.0),), 1e-3),
@@ -59,6 +60,7 @@ METHODS: dict[str, tuple[tuple[tuple[str, float], ...], float]] = {
     "lora+head": ((("lora+head", 1.0),), 3e-4),
     "from:stage5": ((("from:stage5", 1.0),), 1e-4),
     "full": ((("full", 1.0),), 1e-4),
+    "full, norms frozen": ((("full - norms", 1.0),), 1e-4),
     "head, then full": ((("head", 0.3), ("full", 0.7)), 1e-4),
 }
 #: The head's own rate where it trains first.
@@ -103,7 +105,8 @@ def config_of(table: Path, method: str, per_class: int, seed: int, setting: floa
     parts, _ = METHODS[method]
     for number, (part, share) in enumerate(parts, 1):
         rate = HEAD_FIRST if number < len(parts) else setting
-        config.phases[f"phase{number}"] = phase(train=part, length=f"{round(share * steps)} steps", lr=rate)
+        part, _, frozen = part.partition(" - ")
+        config.phases[f"phase{number}"] = phase(train=part, freeze=frozen, length=f"{round(share * steps)} steps", lr=rate)
     return config
 
 
