@@ -8,9 +8,9 @@ the end, on pictures that nothing has seen: a test split, or a validation split 
 `--test-per-class` pictures a class, the same in all runs.
 
 All methods that take gradients see as many pictures in the same order under the same augmentation, AdamW, cosine. A method has
-one learning rate (the linear probe one C) for all cells: the best of a grid on `RATES_ON`, which goes on where the best is at its
-end, of pictures drawn by another seed, judged by training pictures that no cell trains on. What is finished is kept: the same
-command goes on after a stop.
+one rate (the linear probe one C) for all cells: the best of a grid on `RATES_ON`, which goes on beyond an end that is best,
+of pictures drawn by another seed, judged by training pictures that no cell trains on. Finished runs are kept: the same command
+goes on after a stop.
 """
 
 from __future__ import annotations
