@@ -7,6 +7,7 @@ classes and the adjustment of logits belong to training: an evaluation is of the
 whatever the weights.
 """
 
+from jaxft.losses.continual import ewc
 from jaxft.losses.distillation import distillation, feature_distillation
 from jaxft.losses.resolve import import_function, resolve, wanted
 from jaxft.losses.supervised import (
@@ -27,6 +28,7 @@ __all__ = [
     "binary_cross_entropy",
     "class_weights",
     "distillation",
+    "ewc",
     "feature_distillation",
     "focal",
     "import_function",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxft.errors import JaxftError, near
+from jaxft.losses.continual import ewc
 from jaxft.losses.distillation import distillation, feature_distillation
 from jaxft.losses.supervised import (
     binary_cross_entropy,
@@ -34,6 +35,7 @@ _BUILT_IN: dict[str, LossFn] = {
         mean_squared_error,
         distillation,
         feature_distillation,
+        ewc,
     )
 }
 
