@@ -20,6 +20,7 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
+from jaxft import self_supervised
 from jaxft.errors import JaxftError, near
 from jaxft.typing import Batch, LossFn, Outputs
 
@@ -245,10 +246,8 @@ def mean_squared_error(outputs: Outputs, batch: Batch) -> jax.Array:
     return ((logits - label) ** 2).mean(-1)
 
 
-_BUILT_IN: dict[str, LossFn] = {
-    function.__name__: function
-    for function in (softmax_cross_entropy, logit_adjusted, binary_cross_entropy, focal, sigmoid_focal, mean_squared_error)
-}
+_OF_LABELS = (softmax_cross_entropy, logit_adjusted, binary_cross_entropy, focal, sigmoid_focal, mean_squared_error)
+_BUILT_IN: dict[str, LossFn] = {function.__name__: function for function in (*_OF_LABELS, *self_supervised.LOSSES)}
 
 
 def import_function(name: str, what: str) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "jaxft"
 
 LAYERS = [
     {"columns", "errors", "files", "heap", "paths", "tree", "typing", "preprocessing", "streams", "ops"},
-    {"models", "adapters", "tuning", "optim", "losses", "metrics", "augment", "decoding"},
+    {"models", "adapters", "tuning", "optim", "losses", "self_supervised", "metrics", "augment", "decoding"},
     {"weights", "data"},
     {"parallel", "train", "tasks", "evaluate", "features", "probe", "verify", "checkpoint", "items", "manifest", "compiling"},
     {
@@ -21,6 +21,7 @@ LAYERS = [
         "plan",
         "checks",
         "network",
+        "representation",
         "result",
         "inputs",
         "run",
@@ -74,6 +75,7 @@ DOORS = {
         "plan",
         "checks",
         "network",
+        "representation",
         "result",
         "inputs",
         "probing",
