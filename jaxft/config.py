@@ -136,8 +136,8 @@ def default_config() -> ConfigDict:
     config.train.log_every = "20 steps"
     config.train.eval_every = "1 epochs"
     config.train.checkpoint_every = config_dict.placeholder(str)  # besides every evaluation
-    # What early stopping and the best checkpoint look at, on the validation split: loss (all there is without labels), accuracy,
-    # balanced_accuracy, top5 (of more than five classes), mae (of a regression).
+    # What early stopping and the best checkpoint look at, on the validation split: loss, accuracy, balanced_accuracy, top5 (of
+    # more than five classes), mae (of a regression). Without labels there is the loss alone.
     config.train.monitor = "accuracy"
     config.train.mode = "max"  # or "min", for loss and mae
     config.train.patience = config_dict.placeholder(int)  # evaluations without a gain before a phase ends early

@@ -35,7 +35,7 @@ def without_labels(source: Source) -> Source:
     """The same pictures, all of the label 0."""
     labels = np.zeros(len(source), np.int32)
     if dataclasses.is_dataclass(source):
-        replaced: Any = dataclasses.replace(source, labels=labels)  # type: ignore[type-var]
+        replaced: Any = dataclasses.replace(source, labels=labels)
         return replaced
     bare: Any = copy.copy(source)
     bare.labels = labels

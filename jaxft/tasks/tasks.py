@@ -8,7 +8,6 @@ from jaxft import losses, metrics, self_supervised
 from jaxft.errors import JaxftError, near
 from jaxft.typing import LossFn, Metrics
 
-
 #: The task of outputs that are no classes.
 UNLABELLED = "unlabelled"
 
