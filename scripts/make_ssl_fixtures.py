@@ -1,9 +1,9 @@
 """Writes tests/fixtures/self_supervised.npz and tests/models/fixtures/mae.npz: contrastive losses and a masked autoencoder.
 
 Needs torch, transformers, lightly and pytorch-metric-learning: `python scripts/make_ssl_fixtures.py`. In float64: projections
-drawn at random, and what the libraries say of them: NT-Xent of lightly, NT-Xent and SupCon of pytorch-metric-learning (SupCon's
-L_out), each with the gradient of the projections; SwAV's Sinkhorn-Knopp of lightly, and DINO's pseudo-code on it. Of the masked autoencoder
-the weights of a small ViTMAEForPreTraining, images, noise, the mask, the loss and its gradient of the decoder's last layer.
+drawn at random, and what the libraries say of them: NT-Xent of lightly, NT-Xent and SupCon (L_out) of pytorch-metric-learning,
+with the gradient of the projections; SwAV's Sinkhorn-Knopp of lightly, and DINO's pseudo-code on it. Of the masked autoencoder
+the weights of a small ViTMAEForPreTraining, images, noise, the mask, pixels, the loss and a gradient.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def prototypes() -> dict[str, np.ndarray]:
     student.requires_grad_()
     temperatures = {"teacher": 0.07, "student": 0.1}
     shares = sinkhorn(teacher, iterations=3, epsilon=temperatures["teacher"])
-    # The other view's share, as in DINO's pseudo-code: H(t1, s2) / 2 + H(t2, s1) / 2. Sinkhorn-Knopp is over both views at once,
-    # as in DINOv2.
+    # The other view's share, as in DINO's pseudo-code: H(t1, s2) / 2 + H(t2, s1) / 2. Sinkhorn-Knopp is over both views at
+    # once, as in DINOv2.
     told = torch.roll(shares, 4, dims=0)
     loss = -(told * torch.log_softmax(student / temperatures["student"], dim=1)).sum(1).mean()
     return {
@@ -68,21 +68,22 @@ def prototypes() -> dict[str, np.ndarray]:
 def masked() -> dict[str, np.ndarray]:
     torch.manual_seed(0)
     config = ViTMAEConfig(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, image_size=24, patch_size=6,
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, image_size=32, patch_size=8,
         decoder_hidden_size=32, decoder_num_hidden_layers=1, decoder_num_attention_heads=1, decoder_intermediate_size=128,
         mask_ratio=0.6, norm_pix_loss=True, layer_norm_eps=1e-6,
     )  # fmt: skip
     model = ViTMAEForPreTraining(config).eval()
+    model.decoder.initialize_weights(16)  # the positions, which transformers 5 leaves at 0 where no weights are loaded
     with torch.no_grad():
         for name, value in model.named_parameters():  # what begins as 0 or 1 would hide a mistake
             if "position_embeddings" not in name and (value.ndim == 1 or "token" in name):
                 value += 0.1 * torch.randn_like(value)
             if name == "vit.embeddings.position_embeddings":
                 value.copy_(0.1 * torch.randn_like(value))
-    images, noise = torch.randn(3, 3, 24, 24), torch.rand(3, 16)
+    images, noise = torch.randn(3, 3, 32, 32), torch.rand(3, 16)
     outputs = model(pixel_values=images, noise=noise)
     found = {f"weights/{name}": value.detach().numpy() for name, value in model.state_dict().items()}
-    last = model.decoder.decoder_pred.weight
+    first = model.decoder.decoder_embed.weight
     return {
         **found,
         "images": images.numpy(),
@@ -90,7 +91,7 @@ def masked() -> dict[str, np.ndarray]:
         "mask": outputs.mask.numpy(),
         "logits": outputs.logits.detach().numpy(),
         "loss": outputs.loss.detach().numpy(),
-        "gradient": gradient(outputs.loss, last),
+        "gradient": gradient(outputs.loss, first),
     }
 
 

@@ -219,8 +219,8 @@ def test_what_does_not_fit_is_one_clear_error():
     with pytest.raises(JaxftError, match="config.model.head='mae'"):
         masked_autoencoder({"logits": rows}, {})
     for loss, option in ((simclr, "temperature"), (supervised_contrastive, "temperature"), (_dino, "teacher_temperature")):
+        more = (rows,) if loss is _dino else ()
         with pytest.raises(JaxftError, match=f"{option} is 0: it must be positive"):
-            more = (rows,) if loss is _dino else ()
             loss({"logits": rows}, {"index": np.zeros(2, int), "label": np.zeros(2, int)}, *more, **{option: 0})
 
 

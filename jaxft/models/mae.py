@@ -71,7 +71,7 @@ def masked_module(architecture: Architecture) -> Callable[..., nn.Module]:
     config = architecture.config
     if not isinstance(config, vit.Config) or config.pool not in _POOLS:
         raise JaxftError(
-            f"the head 'mae' hides patches from a Vision Transformer with a class token or a mean of patches (vit, deit, dinov2, "
+            "the head 'mae' hides patches from a Vision Transformer with a class token or a mean of patches (vit, deit, dinov2, "
             f"clip), which {architecture.family} is not"
         )
     return _make
