@@ -24,7 +24,7 @@ from jaxft.files import write_whole
 from jaxft.finetuned import FineTuned
 from jaxft.models import build, is_tag
 from jaxft.models import pretrained as pretrained_record
-from jaxft.network import network_and_weights
+from jaxft.network import RUN, network_and_weights
 from jaxft.preprocessing import Preprocessing
 from jaxft.tuning import ADAPTERS
 from jaxft.typing import Params
@@ -60,13 +60,14 @@ def changes(tuned: FineTuned) -> tuple[dict[str, np.ndarray], str]:
 
 
 def _base(record: Mapping[str, Any]) -> Params:
-    """The pretrained parameters, as a run keeps them; {} where it began with random ones."""
+    """The pretrained parameters, as a run keeps them; {} where it began with random ones, or with those of another run, which
+    others do not have."""
     config = config_of(record["config"])
     section = {
         key: value for key, value in config.model.items() if key not in ("name", "outputs", "pretrained", "size", "zero_shot")
     }
     name, pretrained = network_and_weights(config)
-    if pretrained is None:
+    if pretrained is None or pretrained.startswith(RUN):
         return {}
     loaded = load_model(
         name,
@@ -199,8 +200,10 @@ def save_peft(tuned: FineTuned, folder: Path) -> tuple[int, str]:
         raise JaxftError(f"the head is an '{tuned.record['model']['head']}', which PEFT's network does not have")
     if grouped := [module for module in adapter.ranks if module in model.called and model.called[module].groups > 1]:
         raise JaxftError(f"'{grouped[0]}' is a grouped convolution, which PEFT does not adapt: leave it out with modules=")
-    if network_and_weights(config_of(tuned.record["config"]))[1] is None:
-        raise JaxftError("the network began with random weights, on which PEFT cannot put anything: use --to=adapter, or timm")
+    pretrained = network_and_weights(config_of(tuned.record["config"]))[1]
+    if pretrained is None or pretrained.startswith(RUN):
+        began = "random weights" if pretrained is None else "the weights of another run"
+        raise JaxftError(f"the network began with {began}, on which PEFT cannot put anything: use --to=adapter, or timm")
     source, convention = _origin(tuned)
     table = names.rules(model, convention)
     changed = {path: leaf for path, leaf in changes(tuned)[0].items() if path.startswith("params/")}

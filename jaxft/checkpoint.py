@@ -147,7 +147,7 @@ class Checkpoints:
         self._lost.discard(step)
         failure: Exception | None = None
         try:
-            from_first(lambda: self._check_space(sum(leaf.nbytes for leaf in jax.tree.leaves(state))))
+            from_first(lambda: self._check_space(sum(leaf.nbytes for leaf in jax.tree.leaves(saved_items(state)))))
             items = {name: ocp.args.StandardSave(jax.tree.map(one_copy, part)) for name, part in saved_items(state).items()}
             with reaching(self._directory):
                 self._manager.save(step, args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(meta)), force=True)

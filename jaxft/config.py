@@ -29,7 +29,7 @@ def default_config() -> ConfigDict:
     # jaxft.create_model. The number of classes comes from the data.
     config.model = ConfigDict()
     config.model.name = "efficientnet_lite0"  # of `jaxft models`, a repository, or "module:function": see jaxft.models.build
-    config.model.pretrained = "imagenet"  # a tag, a file, a URL, `package:`, `hf:`; "" starts from random weights
+    config.model.pretrained = "imagenet"  # a tag, a file, a URL, `package:`, `hf:`, `run:WORKDIR`; "": random weights
     config.model.head = "linear"  # or "mlp"; "cosine", "cosine:512": of features of length 1, projected before; "mae"
     config.model.outputs = config_dict.placeholder(int)  # None: as many as classes; 128 where a representation is learnt
     config.model.zero_shot = ""  # an .npz of text embeddings: the head begins as what they tell classes by (docs/few-labels.md)
@@ -86,6 +86,13 @@ def default_config() -> ConfigDict:
     config.loss = ConfigDict()
     config.loss.name = ""
     config.loss.options = ConfigDict()
+
+    # What a loss may take besides: a network trained before, as `teacher`; where the run began, as `anchor`, and how much each
+    # parameter matters, a file by '/' paths.
+    config.teacher = ConfigDict()
+    config.teacher.run = ""  # a workdir, or an adapter file
+    config.anchor = ConfigDict()
+    config.anchor.importance = ""
 
     # jaxft.optim.make_optimizer; each phase may override any of it. None: the optimizer's own.
     config.optim = ConfigDict()

@@ -61,6 +61,10 @@ def network_and_weights(config: ConfigDict) -> tuple[str, str | None]:
     return network, pretrained
 
 
+#: Before the workdir of the run whose weights a run begins with; see `jaxft.warm_start`.
+RUN = "run:"
+
+
 def _named(name: str) -> tuple[str, str]:
     """The network, and the tag or the repository of its weights; "" where the name says neither."""
     return (open_repository(name).network, name) if is_repository(name) else split_tag(name)
@@ -68,7 +72,7 @@ def _named(name: str) -> tuple[str, str]:
 
 def expecting(model: Model, tag: str | None, size: int | None) -> Model:
     """The network with the preprocessing of its weights, where `tag`, or a repository in its place, names them."""
-    if tag is None or not (is_tag(tag) or is_repository(tag)):
+    if tag is None or not (is_tag(tag) or is_repository(tag)):  # a run's would be read with its weights
         return model
     weights = open_repository(tag) if is_repository(tag) else pretrained_record(model.name, tag)
     found = weights.preprocessing.with_channels(model.in_channels)

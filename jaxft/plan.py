@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from jaxft.checks import check_values
 from jaxft.config import Clock, call, to_json
 from jaxft.data import Order, Source, Splits, class_counts, imbalance, open_data
 from jaxft.errors import JaxftError, near
+from jaxft.fixed import Fixed, read_fixed
 from jaxft.models import Model, build
-from jaxft.network import adapted_network, expecting, network_and_weights, with_adapters, with_zero_shot
+from jaxft.network import RUN, adapted_network, expecting, network_and_weights, with_adapters, with_zero_shot
 from jaxft.parallel import parse_rules, put
 from jaxft.phases import Phase, adapter_of, make_phases
 from jaxft.preprocessing import on_pixels
@@ -29,6 +31,7 @@ from jaxft.representation import check_representation, learns_representation, ou
 from jaxft.tasks import UNLABELLED, Task, get_task
 from jaxft.train import Average
 from jaxft.typing import ApplyFn, Batch, LossFn, ModelState, Params
+from jaxft.warm_start import warm_start
 from jaxft.weights import load_model
 
 
@@ -39,8 +42,9 @@ class Plan:
 
     `record` says in JSON all that is needed to use a checkpoint without the config; `eval_every` and its like are in steps;
     `selection` is how `Standing.judge` finds the best step; `order` the examples of each batch; `eval_loss` is the loss without
-    what belongs to training (see `jaxft.losses`); `average` is what a phase keeps, of steps counted from its first. The `task`
-    is that of the outputs: "unlabelled" where they are no classes, whatever labels the data have.
+    what belongs to training (see `jaxft.losses`); `average` is what a phase keeps, of steps counted from its first; `fixed` is
+    what the loss reads beside the network. The `task` is that of the outputs: "unlabelled" where they are no classes, whatever
+    labels the data have.
     """
 
     splits: Splits
@@ -63,6 +67,7 @@ class Plan:
     record: dict[str, Any]
     augment: Augment
     average: Average | None
+    fixed: Fixed
 
     def augment_batch(self, batch: Batch) -> Batch:
         """A batch of the training input as the network is to see it."""
@@ -116,8 +121,11 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
     augment = _augment(config)
     order = Order(config.seed, len(splits.train), splits.train.labels, config.input.sampler, config.input.views)
     counts = None if unlabelled else class_counts(splits.train.labels, outputs)
+    fixed = read_fixed(config, losses.resolve(config.loss.name or task.loss))
+    known = {} if counts is None else {"class_counts": counts, "num_examples": len(splits.train)}
+    known |= {"teacher_classes": fixed.classes_among(splits.class_names)}
     loss, eval_loss = (
-        _loss(config, task, splits.train.labels, outputs, counts, augment, train=train) for train in (True, False)
+        _loss(config, task, splits.train.labels, outputs, {**known, "train": train}, augment) for train in (True, False)
     )
     if counts is not None:
         splits = dataclasses.replace(splits, notes=(*splits.notes, *_note(config, imbalance(counts, splits.class_names))))
@@ -138,6 +146,7 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
         splits=splits,
         order=order,
         augment=augment,
+        fixed=fixed,
         val=splits.val,
         seed=config.seed,
         task=task,
@@ -155,7 +164,13 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
         model = expecting(model, pretrained, config.model.size)
         record = _record(config, splits, model, phases, task)
         return plan(model=model, params=abstract, model_state=abstract_state, weights="not read", record=record)
-    made = call(load_model, section, "config.model", num_classes=outputs, pretrained=pretrained, seed=config.seed, draw=False)
+    if pretrained is not None and pretrained.startswith(RUN):
+        run, options = pretrained.removeprefix(RUN), {key: value for key, value in section.items() if key != "name"}
+        classes = splits.class_names
+        made = warm_start(run, model.name, outputs, options, class_names=classes, task=task.name, seed=config.seed)
+    else:
+        given = {"num_classes": outputs, "pretrained": pretrained, "seed": config.seed, "draw": False}
+        made = call(load_model, section, "config.model", **given)
     params = with_zero_shot(config, made.model, made.params, pretrained, splits) if texts else made.params
     model = adapted_network(made.model, adapter, config)
     return plan(
@@ -193,22 +208,19 @@ def _loss(
     task: Task,
     labels: np.ndarray,
     outputs: int,
-    counts: np.ndarray | None,
+    known: Mapping[str, Any],
     augment: Augment,
-    *,
-    train: bool,
 ) -> LossFn:
-    """The loss of a config, for training or for evaluations."""
+    """The loss of a config, for training or for evaluations; `known` is what the run knows and a loss may take."""
     name, options = config.loss.name, config.loss.options.to_dict()
-    known = {} if counts is None else {"class_counts": counts, "num_examples": len(labels)}
-    loss = losses.resolve(name or task.loss, {**known, "train": train}, **options)
+    loss = losses.resolve(name or task.loss, known, **options)
     if ":" not in name and task.name != UNLABELLED:  # ours say what does not fit them; others may need more than logits
         logits = jax.ShapeDtypeStruct((1, outputs), jnp.float32)
         label = jax.ShapeDtypeStruct((1, *labels.shape[1:]), labels.dtype)
-        if train and augment.mixes_examples:
+        if known["train"] and augment.mixes_examples:
             label = jax.eval_shape(functools.partial(soft_label, classes=outputs), label)
         try:
-            jax.eval_shape(loss, {"logits": logits}, {"label": label})
+            jax.eval_shape(functools.partial(loss, **dict.fromkeys(losses.wanted(loss))), {"logits": logits}, {"label": label})
         except JaxftError as error:
             raise JaxftError(f"config.loss.options: {error}") from error
         except (TypeError, ValueError) as error:

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from jaxft.augment import Augment
 from jaxft.errors import JaxftError
-from jaxft.self_supervised import LOSSES
+from jaxft.losses import REPRESENTATION
 from jaxft.tasks import UNLABELLED
 
 #: Width of the outputs where `config.model.outputs` does not say: SimCLR's projection (Chen et al., 2020).
@@ -18,7 +18,7 @@ _OF_PIXELS = "masked_autoencoder"
 
 def learns_representation(config: ConfigDict) -> bool:
     """Whether the outputs of a config's network are no classes and no values: the loss is all that judges them."""
-    named = config.loss.name in [function.__name__ for function in LOSSES]
+    named = config.loss.name in [function.__name__ for function in REPRESENTATION]
     return named or config.data.task == UNLABELLED or config.model.outputs is not None
 
 
@@ -49,7 +49,7 @@ def check_representation(config: ConfigDict, augment: Augment) -> None:
             raise JaxftError("config.model.head 'mae' gives pixels: set config.loss.name='masked_autoencoder'")
         return
     name = name or "simclr"
-    known = [function.__name__ for function in LOSSES]
+    known = [function.__name__ for function in REPRESENTATION]
     if name not in known and ":" not in name:
         raise JaxftError(
             f"config.loss.name is '{name}', which needs labels and an output a class: with the task '{config.data.task}' and "

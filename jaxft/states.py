@@ -36,6 +36,7 @@ def param_places(plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh) -> An
 def abstract_state(plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh | None = None) -> TrainState:
     """The state of a phase as shapes, with the places they have on `mesh`, where one is given."""
     shapes = jax.eval_shape(_create(plan, phase, config), plan.params, plan.model_state)
+    shapes = dataclasses.replace(shapes, fixed=plan.fixed.shapes(shapes.params, phase.mask))
     if mesh is None:
         return shapes
     places = state_shardings(shapes, param_places(plan, phase, config, mesh), mesh)
@@ -63,9 +64,16 @@ def first_state(plan: Plan, config: ConfigDict, mesh: Mesh) -> TrainState:
     """The state before the first step. Nothing is whole on a device first that is not to be whole there."""
     phase = plan.phases[0]
     places = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(plan, phase, config, mesh))
-    create = jax.jit(_create(plan, phase, config), out_shardings=places)
+    create = jax.jit(_create(plan, phase, config), out_shardings=dataclasses.replace(places, fixed=None))
     state: TrainState = create(*first_weights(plan, phase, config, mesh))
-    return state
+    return _with_fixed(state, plan, phase, config, mesh)
+
+
+def _with_fixed(state: TrainState, plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh) -> TrainState:
+    """The state with what its loss reads beside it, from where a run has that from."""
+    places = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(plan, phase, config, mesh).fixed)
+    first = first_weights(plan, phase, config, mesh)[0] if plan.fixed.anchored else {}
+    return dataclasses.replace(state, fixed=plan.fixed.arrays(first, phase.mask, places))
 
 
 def first_weights(plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh) -> tuple[Params, ModelState]:
@@ -102,11 +110,12 @@ def enter(
         return dataclasses.replace(fresh, opt_state=carried(moments, fresh.opt_state))
 
     places = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(plan, phase, config, mesh))
+    places = dataclasses.replace(places, fixed=None)
     state: TrainState = jax.jit(begun, out_shardings=places)(params, model_state, moments)
     if next(find(state.opt_state, Anchors), None) is not None:  # what L2-SP pulls to is where the run began
         start, _ = first_weights(plan, phase, config, mesh)
         state = dataclasses.replace(state, opt_state=anchored(state.opt_state, start))
-    return dataclasses.replace(state, step=replicate(jnp.int32(step), mesh))
+    return _with_fixed(dataclasses.replace(state, step=replicate(jnp.int32(step), mesh)), plan, phase, config, mesh)
 
 
 def begin(
@@ -175,7 +184,8 @@ def restore_state(
         say(f"the best checkpoint, step {best}, is damaged ({damage}): the next evaluation is the best")
         standing.forget(best)
     phase = next(phase for phase in plan.phases if phase.name == standing.phase)
-    return checkpoints.restore(step, abstract_state(plan, phase, config, mesh)), standing
+    state = checkpoints.restore(step, abstract_state(plan, phase, config, mesh))
+    return _with_fixed(state, plan, phase, config, mesh), standing
 
 
 def roll_back(
@@ -242,6 +252,7 @@ def jit_train_step(
         metrics=plan.task.train_metrics,
         accum_steps=config.train.accum_steps,
         average=None if average is None else lambda steps: average(steps - phase.start),
+        teacher=plan.fixed.teacher_apply,
         sam_rho=config.train.sam_rho,
         sam_adaptive=config.train.sam_adaptive,
         norm_parts=batch_parts(mesh) if config.parallel.batch_norm == "replica" else 1,

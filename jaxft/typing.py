@@ -99,10 +99,12 @@ class ApplyFn(Protocol):
 
 
 #: A loss: `(outputs, batch) -> [B]`, one number an example, neither masked nor averaged: the library does both.
-#: A second form takes any of `forward`, `params` and `average` by name, for losses that need several passes or the parameters
-#: themselves: `forward(image, train=..., params=...) -> Outputs`; the full parameters; the same with running averages in the
-#: place of trained leaves, as they were before the step (in an evaluation, which is of the averages, `params` themselves).
-#: `forward(image, params=average)` has averaged statistics too.
+#: A second form takes any of `forward`, `params`, `average`, `teacher` and `anchor` by name, for losses that need several
+#: passes, the parameters themselves, or another network: `forward(image, train=..., params=...) -> Outputs`; the full
+#: parameters; the same with running averages in the place of trained leaves, as they were before the step (in an evaluation,
+#: which is of the averages, `params` themselves); `forward(image, params=average)` has averaged statistics too.
+#: `teacher(image) -> Outputs` is a frozen network on the same pixels, `anchor` is `{"params": the trained leaves before the
+#: first step, "importance": how much each of them matters, or {}}`: both are None in an evaluation, whose loss is without them.
 LossFn = Callable[..., jax.Array]
 
 #: A metric accumulator: a clu `Collection` class.

@@ -1,4 +1,4 @@
-"""Writes tests/fixtures/self_supervised.npz and tests/models/fixtures/mae.npz: contrastive losses and a masked autoencoder.
+"""Writes self_supervised.npz and mae.npz into tests' fixtures: contrastive losses, and a masked autoencoder.
 
 Needs torch, transformers, lightly and pytorch-metric-learning: `python scripts/make_ssl_fixtures.py`. In float64: projections
 drawn at random, and what the libraries say of them: NT-Xent of lightly, NT-Xent and SupCon (L_out) of pytorch-metric-learning,
@@ -96,8 +96,7 @@ def masked() -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    (TESTS / "fixtures").mkdir(exist_ok=True)
-    np.savez_compressed(TESTS / "fixtures" / "self_supervised.npz", **contrastive(), **prototypes())
+    np.savez_compressed(TESTS / "losses" / "fixtures" / "self_supervised.npz", **contrastive(), **prototypes())
     np.savez_compressed(TESTS / "models" / "fixtures" / "mae.npz", **masked())
 
 

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "jaxft"
 
 LAYERS = [
     {"columns", "errors", "files", "heap", "paths", "tree", "typing", "preprocessing", "streams", "ops"},
-    {"models", "adapters", "tuning", "optim", "losses", "self_supervised", "metrics", "augment", "decoding"},
+    {"models", "adapters", "tuning", "optim", "losses", "metrics", "augment", "decoding"},
     {"weights", "data"},
     {"parallel", "train", "tasks", "evaluate", "features", "probe", "verify", "checkpoint", "items", "manifest", "compiling"},
     {
@@ -34,6 +34,8 @@ LAYERS = [
         "range_test",
         "soup",
         "workdir",
+        "warm_start",
+        "fixed",
         "finetuned",
         "adapter_file",
         "predict",
@@ -70,6 +72,7 @@ DOORS = {
         "soup",
         "config",
         "cli",
+        "fixed",
         "run",
         "phases",
         "plan",

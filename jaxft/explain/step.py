@@ -155,8 +155,9 @@ def step_needs(plan: Plan, phase: Phase, config: ConfigDict) -> tuple[Needs, flo
         apply = _features_apply(plan, phase, config)
         if apply is None:
             batch = jax.eval_shape(plan.augment_batch, batch)
-        objective = jax.jit(make_objective(apply or plan.apply, plan.loss, phase.mask), keep_unused=True)
-        traced = objective.trace(trainable, frozen, plan.model_state, batch, rng, state.ema)
+        objective = make_objective(apply or plan.apply, plan.loss, phase.mask, teacher=plan.fixed.teacher_apply)
+        given = (trainable, frozen, plan.model_state, batch, rng, state.ema, state.fixed)
+        traced = jax.jit(objective, keep_unused=True).trace(*given)
         program: ClosedJaxpr = traced.jaxpr
         first = len(jax.tree.leaves(trainable))
         touched = [index < first for index in range(len(program.jaxpr.invars))]

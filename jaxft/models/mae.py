@@ -71,8 +71,8 @@ def masked_module(architecture: Architecture) -> Callable[..., nn.Module]:
     config = architecture.config
     if not isinstance(config, vit.Config) or config.pool not in _POOLS:
         raise JaxftError(
-            "the head 'mae' hides patches from a Vision Transformer with a class token or a mean of patches (vit, deit, dinov2, "
-            f"clip), which {architecture.family} is not"
+            "the head 'mae' hides patches from a Vision Transformer with a class token or a mean of patches (vit, deit, "
+            f"dinov2, clip), which {architecture.family} is not"
         )
     return _make
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from jaxft import losses, metrics, self_supervised
+from jaxft import losses, metrics
 from jaxft.errors import JaxftError, near
 from jaxft.typing import LossFn, Metrics
 
@@ -35,7 +35,7 @@ _LOSSES: dict[str, LossFn] = {
     "soft": losses.softmax_cross_entropy,
     "multilabel": losses.binary_cross_entropy,
     "regression": losses.mean_squared_error,
-    UNLABELLED: self_supervised.simclr,
+    UNLABELLED: losses.simclr,
 }
 
 

@@ -26,6 +26,8 @@ class TrainState:
       opt_state: of the trainable leaves only.
       rng: uint32 key data of the run's base key; the key of a step is `fold_in(key, step)`.
       ema: running averages, `{"params": of the trained leaves, "model_state": of the statistics of norms that train}`, or None.
+      fixed: what a loss reads and no step changes: `{"teacher": (params, model_state), "anchor": {...}}`, or None. It is in no
+        checkpoint: a run makes it anew.
     """
 
     step: jax.Array
@@ -34,6 +36,7 @@ class TrainState:
     opt_state: Any
     rng: jax.Array
     ema: Any
+    fixed: Any = None
 
 
 def create_state(

@@ -33,6 +33,7 @@ def make_train_step(
     metrics: Metrics,
     accum_steps: int = 1,
     average: Average | None = None,
+    teacher: ApplyFn | None = None,
     sam_rho: float | None = None,
     sam_adaptive: bool = False,
     norm_parts: int = 1,
@@ -56,6 +57,7 @@ def make_train_step(
       accum_steps: microbatches a step; must divide the batch size. BatchNorm sees microbatches, one after the other.
       average: `jaxft.train.ema(...)` or `swa(...)`, of the trained leaves and of the statistics of norms that train; None keeps
         none. The state is of `create_state(..., ema=True)`. Of a step, `state.step + 1` are made.
+      teacher: the network on pixels that a loss takes as `teacher`; its arrays are those of the state's `fixed`.
       sam_rho: sharpness-aware minimisation (Foret et al., 2021): the gradient is taken once more, of the same batch with the
         same random numbers, where the first one leads: at `w + sam_rho * g / ||g||`, and that one trains `w`. The norm is over
         all trained leaves and the whole batch, on however many devices. Statistics and all figures but `grad_norm`, which is
@@ -80,12 +82,15 @@ def make_train_step(
         raise JaxftError("sam_adaptive needs sam_rho, e.g. 0.5")
     if average is None and "average" in wanted(loss):
         raise JaxftError("the loss takes `average`: give make_train_step an average, e.g. jaxft.train.ema(0.999)")
+    if teacher is None and "teacher" in wanted(loss):
+        raise JaxftError("the loss takes `teacher`: give make_train_step one, and the state its arrays as `fixed`")
 
     own_norms = norm_parts > 1
     objective = make_objective(
         apply,
         loss,
         mask,
+        teacher=teacher,
         norm_parts=1 if axis_name else norm_parts,
         norm_axis="" if own_norms else axis_name,
     )
@@ -100,7 +105,7 @@ def make_train_step(
 
         def summed_over_batch(trainable: Params) -> tuple[jax.Array, ModelState, dict[str, jax.Array], jax.Array, Any]:
             """(loss, model state, `found`, weight, gradients), sums over the batch of all devices."""
-            given = (trainable, frozen, state.model_state, batch, rng, state.ema)
+            given = (trainable, frozen, state.model_state, batch, rng, state.ema, state.fixed)
             if accum_steps == 1:
                 (summed, (model_state, found)), grads = gradients(*given)
             else:
@@ -187,8 +192,8 @@ def make_eval_step(
     def step(params: Params, model_state: ModelState, batch: Batch) -> tuple[Any, dict[str, jax.Array]]:
         batch = _with_mask(batch if augment is None else augment(batch))
         outputs, _ = apply(params, model_state, batch["image"], train=False, rng=None)
-        teacher = (params, model_state)  # averages are what is evaluated, where they are kept
-        per_example = example_losses(loss, apply, params, model_state, outputs, batch, train=False, rng=None, teacher=teacher)
+        averaged = (params, model_state)  # averages are what is evaluated, where they are kept
+        per_example = example_losses(loss, apply, params, model_state, outputs, batch, train=False, rng=None, averaged=averaged)
         found = model_outputs(outputs["logits"], batch["label"], per_example, batch["mask"])
         logits = outputs["logits"] if keep_logits else outputs["logits"][:, :0]
         return metrics.single_from_model_output(**found), {"logits": logits, "loss": per_example}
@@ -223,6 +228,7 @@ def _accumulate(
     batch: Batch,
     rng: jax.Array,
     averages: Any,
+    fixed: Any,
     *,
     steps: int,
 ) -> tuple[jax.Array, ModelState, dict[str, jax.Array], Any]:
@@ -237,7 +243,7 @@ def _accumulate(
         loss, total, model_state = carry
         index, part = item
         key = jax.random.fold_in(rng, index)
-        (summed, (model_state, found)), grads = gradients(trainable, frozen, model_state, part, key, averages)
+        (summed, (model_state, found)), grads = gradients(trainable, frozen, model_state, part, key, averages, fixed)
         return (loss + summed, jax.tree.map(jnp.add, total, grads), model_state), found
 
     begin = (jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, trainable), model_state)

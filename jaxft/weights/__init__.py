@@ -1,8 +1,9 @@
 """Pretrained weights: fetched, read, renamed, checked, put into a network; and written back."""
 
 from jaxft.weights.convert import ConvertReport, convert_file
+from jaxft.weights.fit import fit
 from jaxft.weights.limits import UnsafeCheckpoint
-from jaxft.weights.load import Loaded, LoadReport, create_model, load_model
+from jaxft.weights.load import OWN_NAMES, Loaded, LoadReport, create_model, load_model
 from jaxft.weights.projection import image_projection
 from jaxft.weights.readers import read, read_with_metadata
 from jaxft.weights.repository import Repository, is_repository, open_repository
@@ -14,6 +15,7 @@ __all__ = [
     "CONV",
     "DENSE",
     "IDENTITY",
+    "OWN_NAMES",
     "ConvertReport",
     "Converted",
     "LoadReport",
@@ -28,6 +30,7 @@ __all__ = [
     "create_model",
     "export",
     "fetch",
+    "fit",
     "flatten_chw",
     "image_projection",
     "is_repository",

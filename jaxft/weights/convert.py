@@ -13,8 +13,9 @@ from jaxft import tree
 from jaxft.errors import JaxftError
 from jaxft.models import build
 from jaxft.weights import names
+from jaxft.weights.fit import channels_of, head_of
 from jaxft.weights.keras_files import save_weights_h5
-from jaxft.weights.load import channels_of, convention_of, head_of, load_model, named, table_for
+from jaxft.weights.load import convention_of, load_model, named, table_for
 from jaxft.weights.readers import read_with_metadata
 from jaxft.weights.rules import export
 from jaxft.weights.safetensors_file import save_safetensors

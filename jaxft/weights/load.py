@@ -11,17 +11,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxft import tree
 from jaxft.errors import JaxftError
 from jaxft.models import Model, Pretrained, build, is_tag, pretrained_records, split_tag
 from jaxft.models import pretrained as pretrained_record
 from jaxft.preprocessing import Preprocessing
 from jaxft.typing import ModelState, Params
 from jaxft.weights import names
+from jaxft.weights.fit import fit, head_of, prepared
 from jaxft.weights.keras_files import plain
 from jaxft.weights.readers import is_keras, read_with_metadata
 from jaxft.weights.repository import is_repository, open_repository
-from jaxft.weights.rules import IDENTITY, Op, Rule, convert, destinations
+from jaxft.weights.rules import Rule, destinations
 from jaxft.weights.sources import fetch, file_sha256
 
 OWN = "jaxft"
@@ -144,14 +144,13 @@ def load_model(
     options |= {"dtype": dtype, "size": size, "remat": remat}
     # Options first: a bad one is found before anything is downloaded.
     model = build(name, num_classes, **options)
-    rng = jax.random.key(seed)
     if given is None:
         if record:  # the name's tag: random weights, but for images as these want them
-            model = _prepared(model, record.preprocessing, size)
+            model = prepared(model, record.preprocessing, size)
         if not draw:
             return Loaded(model, *model.shapes, LoadReport(""))
-        params, model_state = jax.jit(model.init)(rng)
-        return Loaded(model, _numpy(params), _numpy(model_state), LoadReport(""))
+        params, model_state = jax.device_get(jax.jit(model.init)(jax.random.key(seed)))
+        return Loaded(model, params, model_state, LoadReport(""))
 
     path = fetch(given, sha256=record.sha256 if record else None, pin=bool(record and record.tag))
     found_there, metadata = read_with_metadata(path)
@@ -163,33 +162,21 @@ def load_model(
     table = table_for(model, convention)
     if num_classes is None and (own := head_of(model, tensors, table)):
         num_classes = own[1]
-    fitted, options["size"], resized = _fit_positions(tensors, table, model, size)
-    model = build(name, num_classes, **options)
-    if record:
-        preprocessing = record.preprocessing
-    else:
-        preprocessing = _preprocessing(metadata, path) or names.preprocessing(model, convention)
-    model = _prepared(model, preprocessing, size)
-    # Shapes first: a mismatch is found before any memory is spent.
-    params, model_state = model.shapes
-    new, old_head = _new_leaves(model, tensors, table, params)
-    adapted = _adapt_first_convolution(fitted, table, model)
-    found = convert(adapted, table, {"params": params, **model_state}, new=new, ignore=old_head)
-    complete = _fill(found.tree, model, rng, found.new)
+    preprocessing = record.preprocessing if record else _preprocessing(metadata, path) or names.preprocessing(model, convention)
+    fitted = fit(model, tensors, table, num_classes, options, preprocessing, seed)
     report = LoadReport(
         source=given,
         sha256=digest,
         tag=record.tag if record else "",
         convention=convention,
         licence=record.licence if record else metadata.get("licence", ""),
-        loaded=len(tree.flatten(found.tree)),
-        new=tuple(path.removeprefix("params/") for path in found.new),
-        ignored=found.ignored,
+        loaded=fitted.loaded,
+        new=fitted.new,
+        ignored=fitted.ignored,
         unwrapped=metadata.get("unwrapped", ""),
-        resized=resized,
+        resized=fitted.resized,
     )
-    state = {key: value for key, value in complete.items() if key != "params"}
-    return Loaded(model, complete["params"], state, report)
+    return Loaded(fitted.model, fitted.params, fitted.model_state, report)
 
 
 def asked_for(name: str, given: str | bool | None) -> tuple[str, Pretrained | None, str | None]:
@@ -228,12 +215,6 @@ def _of_repository(source: str, name: str, given: str | bool | None) -> tuple[st
     return found.network, found.record(), None
 
 
-def _prepared(model: Model, preprocessing: Preprocessing, size: int | None) -> Model:
-    """The network with the preprocessing of its weights, at its own size."""
-    preprocessing = preprocessing.with_channels(model.in_channels)
-    return dataclasses.replace(model, preprocessing=preprocessing.with_size(size) if size else preprocessing)
-
-
 def _preprocessing(metadata: Mapping[str, str], path: Path) -> Preprocessing | None:
     """What a file that `convert_file` wrote says of its images."""
     if "preprocessing" not in metadata:
@@ -262,96 +243,3 @@ def convention_of(model: Model, tensors: Mapping[str, np.ndarray], record: Pretr
 def table_for(model: Model, convention: str) -> tuple[Rule, ...]:
     """The table of a convention of `convention_of`."""
     return OWN_NAMES if convention == OWN else names.rules(model, convention)
-
-
-def head_of(model: Model, tensors: Mapping[str, np.ndarray], table: tuple[Rule, ...]) -> tuple[str, int] | None:
-    """The kind and the number of classes of the head in a file; None where it has none."""
-    for key, path in destinations(tensors, table).items():
-        if path.endswith("/bias") and not path.endswith("/hidden/bias") and _in_head(model, path):
-            return "mlp" if path.endswith("/out/bias") else "linear", int(tensors[key].size)
-    return None
-
-
-def channels_of(model: Model, tensors: Mapping[str, np.ndarray], table: tuple[Rule, ...]) -> tuple[str, Op, int] | None:
-    """The first convolution of a file: its name, how it becomes ours, and the number of its input channels."""
-    path = f"params/{model.architecture.first_conv}"
-    op = next((rule.op for rule in table if rule.dst == path), IDENTITY)
-    for key, found in destinations(tensors, table).items():
-        if found == path and tensors[key].ndim == 4:
-            return key, op, op.forward(tensors[key]).shape[2]
-    return None
-
-
-def _in_head(model: Model, path: str) -> bool:
-    return any(tree.matches(f"params/{pattern}", path) for pattern in model.stages["head"])
-
-
-def _extents(shape: tuple[int, ...]) -> list[int]:
-    """Whatever the layout: a dense kernel may be transposed, or written as a 1x1 convolution."""
-    return sorted(extent for extent in shape if extent != 1)
-
-
-def _new_leaves(
-    model: Model, tensors: Mapping[str, np.ndarray], table: tuple[Rule, ...], params: Mapping[str, Any]
-) -> tuple[list[str], list[str]]:
-    """Head leaves the file cannot fill (target paths), and the file's own head (foreign names).
-
-    A head is taken whole or not at all: its kernel without its bias would be neither old nor new.
-    """
-    wanted = {f"params/{path}": leaf for path, leaf in tree.flatten(params).items() if model.stage_of(path) == "head"}
-    heads = {key: path for key, path in destinations(tensors, table).items() if _in_head(model, path)}
-    have = {path: tensors[key].shape for key, path in heads.items()}
-    fits = have.keys() == wanted.keys() and all(_extents(have[path]) == _extents(leaf.shape) for path, leaf in wanted.items())
-    return ([], []) if fits else (list(wanted), list(heads))
-
-
-def _adapt_first_convolution(
-    tensors: Mapping[str, np.ndarray], table: tuple[Rule, ...], model: Model
-) -> Mapping[str, np.ndarray]:
-    """Gives the first convolution the model's number of input channels: timm's rule (`adapt_input_conv`)."""
-    found = channels_of(model, tensors, table)
-    if found is None or found[2] == model.in_channels or found[2] == 0:
-        return tensors
-    (key, op, have), want = found, model.in_channels
-    kernel = op.forward(tensors[key])
-    if want == 1:
-        adapted = kernel.sum(2, keepdims=True)
-    else:
-        repeated = np.concatenate([kernel] * -(-want // have), 2)
-        adapted = repeated[:, :, :want] * np.asarray(have / want, kernel.dtype)
-    return {**tensors, key: np.asarray(op.inverse(adapted))}
-
-
-def _fit_positions(
-    tensors: Mapping[str, np.ndarray], table: tuple[Rule, ...], model: Model, size: int | None
-) -> tuple[Mapping[str, np.ndarray], int | None, str]:
-    """(tensors with position embeddings for `size`, the size, what was resized); without `size` it is that of the file."""
-    positions = model.architecture.positions
-    if positions is None:
-        return tensors, size, ""
-    path = f"params/{positions.path}"
-    key = next((key for key, found in destinations(tensors, table).items() if found == path), None)
-    if key is None:
-        return tensors, size, ""
-    have = positions.size_of(tensors[key])
-    if size is None or have == size:
-        return tensors, have, ""
-    return {**tensors, key: positions.resized(tensors[key], size)}, size, f"{have} to {size} pixels"
-
-
-def _fill(found: Mapping[str, Any], model: Model, rng: jax.Array, new: tuple[str, ...]) -> dict[str, Any]:
-    """Adds the new leaves, initialised; the rest of the network is never initialised at all."""
-    if not new:
-        return dict(found)
-
-    def fresh(rng: jax.Array) -> dict[str, jax.Array]:
-        params, state = model.init(rng)
-        flat = tree.flatten({"params": params, **state})
-        return {path: flat[path] for path in new}
-
-    values = _numpy(jax.jit(fresh)(rng))
-    return tree.unflatten({**tree.flatten(found), **values})
-
-
-def _numpy(found: Any) -> Any:
-    return jax.tree.map(np.asarray, found)

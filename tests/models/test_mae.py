@@ -11,9 +11,9 @@ from jaxft import tree
 from jaxft.errors import JaxftError
 from jaxft.export import export_network
 from jaxft.finetuned import FineTuned
+from jaxft.losses.self_supervised import masked_autoencoder
 from jaxft.models import build, vit
 from jaxft.preprocessing import Preprocessing
-from jaxft.self_supervised import masked_autoencoder
 from jaxft.tuning import FreezeSpec, default_groups, make_mask
 from jaxft.weights import load_model
 

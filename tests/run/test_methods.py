@@ -24,6 +24,8 @@ pytestmark = pytest.mark.usefixtures("quick_compiles")
 FIRST, STEPS, STOP = 1, 4, 3
 VIT = {"model.name": "tiny_nets:tiny_vit", "model.size": 32}
 PART = "from:stage3"
+#: Stands for the workdir of a run.
+TEACHER = "teacher"
 FREE = {"optim.schedule": "constant"}
 #: name -> (what trains in the second phase, keys of the config).
 METHODS = {
@@ -44,6 +46,8 @@ METHODS = {
     "sam": (PART, {"train.sam_rho": 0.05}),
     "asam with accumulation": (PART, {"train.sam_rho": 0.5, "train.sam_adaptive": True, "train.accum_steps": 2}),
     "restore_best": (PART, {"train.restore_best": True}),
+    "distillation": (PART, {"loss.name": "distillation", "teacher.run": TEACHER}),
+    "feature_distillation": (PART, {"loss.name": "feature_distillation", "teacher.run": TEACHER}),
     "fresh moments": (PART, {"optim.keep_moments": False, "optim.name": "adamw"}),
 }
 
@@ -61,17 +65,26 @@ QUICK = (
     "ema",
     "asam with accumulation",
     "plateau",
+    "distillation",
 )
 ROWS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
 
 
 @pytest.fixture(scope="module")
 def small(made_once, photos):
-    return made_once("methods", lambda folder: write_small_recipe(folder / "small.py", photos)) / "small.py"
+    """A recipe, and beside it a run of its network."""
+
+    def make(folder):
+        config = read_config(str(write_small_recipe(folder / "small.py", photos)))
+        config.phases.phase1.length = "1 steps"
+        train(config, folder / TEACHER, test=False)
+
+    return made_once("methods", make) / "small.py"
 
 
 def _config(small, method):
     term, settings = METHODS[method]
+    settings = {key: str(small.parent / TEACHER) if value == TEACHER else value for key, value in settings.items()}
     config = read_config(str(small))
     config.input.augment = "none"
     config.train.eval_every = config.train.log_every = "1 steps"

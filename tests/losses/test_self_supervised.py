@@ -12,8 +12,8 @@ import pytest
 
 from jaxft import losses
 from jaxft.errors import JaxftError
+from jaxft.losses.self_supervised import dino, masked_autoencoder, simclr, sinkhorn, supervised_contrastive
 from jaxft.parallel import make_mesh, put_batch
-from jaxft.self_supervised import dino, masked_autoencoder, simclr, sinkhorn, supervised_contrastive
 
 FIXTURE = Path(__file__).parent / "fixtures" / "self_supervised.npz"
 

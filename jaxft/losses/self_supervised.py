@@ -180,5 +180,5 @@ def _check_temperature(value: float, what: str) -> None:
         raise JaxftError(f"{what} is {value}: it must be positive, e.g. 0.1")
 
 
-#: The losses of this module.
-LOSSES = (simclr, supervised_contrastive, dino, masked_autoencoder)
+#: The losses of this module: what they train is judged by them alone.
+REPRESENTATION = (simclr, supervised_contrastive, dino, masked_autoencoder)

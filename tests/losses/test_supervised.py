@@ -83,7 +83,7 @@ def test_mean_squared_error():
         ("no_such_module:loss", {}, "cannot import 'no_such_module'"),
         ("jaxft.losses:fokal", {}, "has no 'fokal' .did you mean 'focal'"),
         ("focal", {"gama": 1}, "takes no option 'gama' .did you mean 'gamma'"),
-        ("jaxft.losses:annotations", {}, "is not a function"),
+        ("jaxft.losses:SCHEMES", {}, "is not a function"),
     ],
 )
 def test_a_loss_that_is_not_there_is_a_clear_error(name, options, message):

@@ -1,17 +1,8 @@
-"""Losses: plain functions of (outputs, batch) that give one number an example, neither masked nor averaged.
-
-What a loss takes by these names, and its options do not set, the run gives it (see `resolve`), be it of this module or not:
-`class_counts` [K] f64, the training examples of each class; `num_examples`, how many there are; `train`, True in training and
-False in evaluations. Weights of classes and the adjustment of logits belong to training: an evaluation is of the plain loss,
-so that its figure means the same whatever the weights.
-"""
+"""Losses against labels: cross-entropies, focal losses, squared error; and the weights of classes they take."""
 
 from __future__ import annotations
 
-import functools
-import importlib
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -20,9 +11,8 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from jaxft import self_supervised
 from jaxft.errors import JaxftError, near
-from jaxft.typing import Batch, LossFn, Outputs
+from jaxft.typing import Batch, Outputs
 
 #: Weights of classes: one of `SCHEMES`, or a number a class.
 ClassWeights = str | Sequence[float]
@@ -94,7 +84,7 @@ def _counts(counts: ArrayLike | None, num_classes: int, what: str) -> np.ndarray
     return known
 
 
-def _target(logits: jax.Array, label: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+def soft_target(logits: jax.Array, label: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
     """Probabilities [B, K] of `label` [B] (classes) or [B, K]: `(1 - e) * label + e / K`, as in Szegedy et al. (2016)."""
     classes = logits.shape[-1]
     target = jax.nn.one_hot(label, classes) if label.ndim == logits.ndim - 1 else label
@@ -122,7 +112,7 @@ def softmax_cross_entropy(
       class_weights, beta: see `jaxft.losses.class_weights`; None weighs all alike.
       class_counts, train: see `jaxft.losses`.
     """
-    target = _target(outputs["logits"], batch["label"], label_smoothing)
+    target = soft_target(outputs["logits"], batch["label"], label_smoothing)
     return optax.softmax_cross_entropy(outputs["logits"], _weighted(target, class_weights, beta, class_counts, train))
 
 
@@ -156,7 +146,7 @@ def logit_adjusted(
     if train:
         known = np.maximum(_counts(class_counts, logits.shape[-1], "logit_adjusted"), 1)
         logits = logits + tau * np.log(known / known.sum()).astype(np.float32)
-    return optax.softmax_cross_entropy(logits, _target(logits, batch["label"], label_smoothing))
+    return optax.softmax_cross_entropy(logits, soft_target(logits, batch["label"], label_smoothing))
 
 
 def binary_cross_entropy(
@@ -223,7 +213,7 @@ def focal(
       class_counts, train: see `jaxft.losses`.
     """
     logits = outputs["logits"]
-    target = _target(logits, batch["label"])
+    target = soft_target(logits, batch["label"])
     # A class ruled out by a logit of minus infinity is no part of a label, and 0 times infinity is no number.
     log_p = jnp.where(target > 0, jax.nn.log_softmax(logits), 0)
     # 1 - p, exact near 0; kept off 0, where a power below 1 has no derivative.
@@ -244,54 +234,3 @@ def mean_squared_error(outputs: Outputs, batch: Batch) -> jax.Array:
     logits, label = outputs["logits"], batch["label"]
     label = label.reshape(logits.shape)
     return ((logits - label) ** 2).mean(-1)
-
-
-_OF_LABELS = (softmax_cross_entropy, logit_adjusted, binary_cross_entropy, focal, sigmoid_focal, mean_squared_error)
-_BUILT_IN: dict[str, LossFn] = {function.__name__: function for function in (*_OF_LABELS, *self_supervised.LOSSES)}
-
-
-def import_function(name: str, what: str) -> Callable[..., Any]:
-    """Imports `module:function`; every way this can fail is one clear error that says `what` was looked for."""
-    module, _, function = name.partition(":")
-    try:
-        found: Any = importlib.import_module(module)
-        for part in function.split("."):
-            found = getattr(found, part)
-    except ImportError as error:
-        raise JaxftError(f"{what} '{name}': cannot import '{module}' ({error})") from error
-    except AttributeError as error:
-        raise JaxftError(f"{what} '{name}': '{module}' has no '{function}'{near(function, dir(found))}") from error
-    if not callable(found):
-        raise JaxftError(f"{what} '{name}' is not a function")
-    return found
-
-
-def resolve(loss: str | LossFn, given: Mapping[str, Any] | None = None, /, **options: Any) -> LossFn:
-    """The loss of a name of this module, of `"module:function"`, or the function given, with `options` bound to it.
-
-    Args:
-      loss: a name or a function.
-      given: what is bound besides where the loss takes it and `options` do not set it: `class_counts` and its like.
-
-    Raises:
-      JaxftError: no such loss, or options it does not take.
-    """
-    if callable(loss):
-        function, name = loss, getattr(loss, "__name__", "the function given")
-    elif ":" in loss:
-        function, name = import_function(loss, "the loss"), loss
-    elif loss in _BUILT_IN:
-        function, name = _BUILT_IN[loss], loss
-    else:
-        raise JaxftError(f"no loss is called '{loss}'{near(loss, _BUILT_IN)} (or give 'module:function')")
-    taken = inspect.signature(function).parameters
-    for key in options:
-        if key not in taken:
-            raise JaxftError(f"the loss '{name}' takes no option '{key}'{near(key, taken)}")
-    bound = {key: value for key, value in (given or {}).items() if key in taken} | options
-    return functools.partial(function, **bound) if bound else function
-
-
-def wanted(loss: LossFn) -> tuple[str, ...]:
-    """Which of `forward`, `params` and `average` a loss takes: a loss of the second form, see `jaxft.typing.LossFn`."""
-    return tuple(name for name in ("forward", "params", "average") if name in inspect.signature(loss).parameters)
