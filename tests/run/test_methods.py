@@ -27,6 +27,8 @@ PART = "from:stage3"
 #: Stands for the workdir of a run.
 TEACHER = "teacher"
 FREE = {"optim.schedule": "constant"}
+LOSS = {"train.monitor": "loss", "train.mode": "min"}
+VIEWS = {**LOSS, "input.views": 2, "input.augment": "random_resized_crop(0.5), random_flip, random_color", "model.outputs": 6}
 #: name -> (what trains in the second phase, keys of the config).
 METHODS = {
     **{term: (term, {}) for term in ("head", "full", PART, "norms+head", "biases+head")},
@@ -48,6 +50,19 @@ METHODS = {
     "restore_best": (PART, {"train.restore_best": True}),
     "distillation": (PART, {"loss.name": "distillation", "teacher.run": TEACHER}),
     "feature_distillation": (PART, {"loss.name": "feature_distillation", "teacher.run": TEACHER}),
+    "simclr with accumulation": (
+        PART,
+        {**VIEWS, "data.task": "unlabelled", "model.head": "mlp", "train.accum_steps": 2},
+    ),
+    "dino": (
+        PART,
+        {**VIEWS, "data.task": "unlabelled", "loss.name": "dino", "model.head": "cosine:8", "train.ema_decay": 0.9},
+    ),
+    "mae": (
+        PART,
+        {**VIT, **LOSS, "data.task": "unlabelled", "loss.name": "masked_autoencoder", "model.head": "mae:1x32"},
+    ),
+    "supervised_contrastive": (PART, {**VIEWS, "loss.name": "supervised_contrastive", "model.head": "mlp"}),
     "fresh moments": (PART, {"optim.keep_moments": False, "optim.name": "adamw"}),
 }
 
@@ -66,6 +81,9 @@ QUICK = (
     "asam with accumulation",
     "plateau",
     "distillation",
+    "simclr with accumulation",
+    "dino",
+    "mae",
 )
 ROWS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
 
@@ -164,8 +182,8 @@ def test_eight_devices_do_what_one_does(small, method):
                 "image": rng.integers(0, 256, (8, side, side, 3), dtype=np.uint8),
                 "label": rng.integers(0, 3, 8).astype(np.int32),
                 "mask": np.ones(8, np.float32),
-                "index": np.arange(8, dtype=np.int32),
-                "shown": np.zeros(8, np.int32),
+                "index": np.arange(8, dtype=np.int32) % (8 // config.input.views),
+                "shown": np.arange(8, dtype=np.int32) // (8 // config.input.views),
             }
             state, _ = step(state, put_batch(batch, mesh))
         found.append(jax.device_get(state))
