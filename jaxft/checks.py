@@ -28,7 +28,7 @@ def check_values(config: ConfigDict) -> None:
     """Finds now what would be found when the first batch is due, the first step, or the first evaluation."""
     values = {f"input.{key}": config.input[key] for key in ("batch_size", "eval_batch_size", "views")}
     values |= {f"train.{key}": config.train[key] for key in ("accum_steps", "patience")}
-    values["features.views"] = config.features.views
+    values |= {"features.views": config.features.views, "model.outputs": config.model.outputs}
     values |= {f"probe.{key}": config.probe[key] for key in ("c_count", "max_steps")}
     for key, value in values.items():
         if value is not None and value < 1:
@@ -50,8 +50,6 @@ def check_values(config: ConfigDict) -> None:
             f"config.train.accum_steps ({config.train.accum_steps}) does not divide the {config.input.batch_size // views} "
             f"examples of a batch (config.input.batch_size / config.input.views): the views of one stay together"
         )
-    if (config.model.outputs or 1) < 1:
-        raise JaxftError(f"config.model.outputs is {config.model.outputs}: it must be at least 1")
     if config.features.cache and jax.process_count() > 1:
         raise JaxftError(f"config.features.cache works in one process, not in {jax.process_count()}: set it to False")
     for key, allowed in CHOICES.items():

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from jaxft.augment import Augment
 from jaxft.errors import JaxftError
 from jaxft.losses import REPRESENTATION
-from jaxft.tasks import UNLABELLED
+from jaxft.tasks import UNLABELLED, get_task
 
 #: Width of the outputs where `config.model.outputs` does not say: SimCLR's projection (Chen et al., 2020).
 OUTPUTS = 128
@@ -48,7 +48,7 @@ def check_representation(config: ConfigDict, augment: Augment) -> None:
         if hides:
             raise JaxftError("config.model.head 'mae' gives pixels: set config.loss.name='masked_autoencoder'")
         return
-    name = name or "simclr"
+    name = name or getattr(get_task(config.data.task, 2).loss, "__name__", "")
     known = [function.__name__ for function in REPRESENTATION]
     if name not in known and ":" not in name:
         raise JaxftError(

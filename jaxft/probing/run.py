@@ -168,9 +168,7 @@ def _run_config(given: ConfigDict) -> ConfigDict:
     config.phases = ConfigDict({"probe": phase(train="head", length="1 steps")})
     check_config(config)
     if learns_representation(config):
-        raise JaxftError(
-            "a probe fits classifiers to labels: give it a config of a fine-tune, with config.data.task='classify'"
-        )
+        raise JaxftError("a probe fits classifiers to labels: give it a config that fine-tunes, with labels and their loss")
     # What belongs to training alone says nothing of a probe, and must not forbid it.
     config.optim, config.train, config.adapter = (default_config()[name] for name in ("optim", "train", "adapter"))
     if config.data.task == "regression":
