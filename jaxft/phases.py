@@ -154,7 +154,8 @@ def _generations(name: str, settings: Mapping[str, Any], mask: Mask, before: _Be
     """
     method = METHODS.get(settings["name"])
     own = tuple((key, repr(settings[key])) for key in ("name", "momentum", "nesterov", "b1", "b2", "eps", "options"))
-    optimizer = own if method is not None and not method.free else None
+    cycled = settings["schedule_options"].get("cycle_momentum")  # by the step of its own phase
+    optimizer = own if method is not None and not method.free and not cycled else None
     same = before is not None and optimizer is not None and optimizer == before.optimizer
     earlier = before.generations if before is not None and same else {}
     trained = [path for path, trains in tree.flatten(mask).items() if trains]
@@ -165,7 +166,10 @@ def _generations(name: str, settings: Mapping[str, Any], mask: Mask, before: _Be
     if kept:
         return now, (f"moments of the optimizer go on for {kept} of {len(trained)} arrays, the others begin",)
     why = "nothing of the phase before trains on" if same else "its settings are others"
-    why = why if optimizer is not None else f"the moments of '{settings['name']}' are not kept"
+    if optimizer is None:
+        why = f"the moments of '{settings['name']}' are not kept"
+    if cycled:
+        why = "its momentum is a function of the phase's step"
     return now, (f"the optimizer begins anew: {why}",)
 
 

@@ -85,6 +85,10 @@ RUNS = {
         "all",
     ),
     "lion": ("timm:Lion", {"lr": 0.002, "weight_decay": 0.1}, "kernels", 2, None, "all"),
+    "momentum_onecycle": ("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1}, "kernels", 1, None, "all"),
+    "nesterov_onecycle_three": ("SGD", {"lr": 0.05, "momentum": 0.9, "nesterov": True}, "kernels", 1, None, "all"),
+    "adam_onecycle": ("Adam", {"lr": 0.002}, "kernels", 1, None, "all"),
+    "adamw_onecycle": ("AdamW", {"lr": 0.002, "weight_decay": 0.1}, "kernels", 1, None, "all"),
     "adamw_cosine": ("AdamW", {"lr": 0.002, "weight_decay": 0.1}, "kernels", 1, None, "all"),
 }
 KEPT = (1, 2, 10, 30)
@@ -186,7 +190,12 @@ def main() -> None:
     found |= {f"gradients|{path}": value for path, value in gradients.items()}
     for name, settings in RUNS.items():
         live, optimizer = run(start, gradients, *settings)
-        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS) if name.endswith("cosine") else None
+        of, scheduler = torch.optim.lr_scheduler, None
+        if name.endswith("cosine"):
+            scheduler = of.CosineAnnealingLR(optimizer, STEPS)
+        if "onecycle" in name:  # torch cycles the momentum by default
+            more = {"three_phase": True, "pct_start": 0.4, "anneal_strategy": "linear"} if name.endswith("three") else {}
+            scheduler = of.OneCycleLR(optimizer, settings[1]["lr"], total_steps=STEPS, **more)
         clip = settings[4]
         norms, kept = [], []
         for step in range(STEPS):
@@ -195,8 +204,8 @@ def main() -> None:
             if clip is not None:
                 norms.append(torch.nn.utils.clip_grad_norm_(live.values(), clip).item())
             optimizer.step()
-            if cosine is not None:
-                cosine.step()
+            if scheduler is not None and step + 1 < STEPS:
+                scheduler.step()
             if step + 1 in KEPT:
                 kept.append(np.concatenate([leaf.detach().numpy().ravel() for leaf in live.values()]))
         if clip is not None:

@@ -323,7 +323,8 @@ class Head(nn.Module):
     """The classifier on features [B, D] -> logits [B, K] f32: dropout, then one dense layer, or two with ReLU between ("mlp").
 
     "cosine" takes features of length 1, "cosine:E" those of length 1 after a projection `proj` [D, E]: the classifier of CLIP
-    (Radford et al., 2021), whose kernel is the scale times the embeddings of texts.
+    (Radford et al., 2021), whose kernel is the scale times the embeddings of texts. Kinds with "+" between them are mixed: each
+    has parameters of its own, under `fc/0`, `fc/1`, ..., and the logits are the mean of theirs.
 
     The single dense layer's parameters stand directly under the head's name (`fc/kernel`), those of the two under
     `fc/hidden` and `fc/out`.
@@ -336,6 +337,10 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: Train) -> jax.Array:
+        if "+" in self.kind:
+            kinds = self.kind.split("+")
+            heads = [Head(self.num_classes, kind, self.dropout, self.dtype, name=str(n)) for n, kind in enumerate(kinds)]
+            return sum((head(x, train) for head in heads[1:]), heads[0](x, train)) / len(heads)
         x = Dropout(self.dropout, of=path_of(self), name="dropout")(x, train)
         if self.kind == "mlp":
             x = nn.relu(Dense(x.shape[-1], dtype=self.dtype, name="hidden")(x))

@@ -109,8 +109,8 @@ def build(
         "module:function", a function without arguments that returns one.
       num_classes: width of the logits; None is ImageNet's 1,000.
       head: "linear"; "mlp" (dense, ReLU, dense); "cosine" (of features of length 1), "cosine:512" (projected before to 512);
-        "mae", "mae:4x128" or "mae:4x128:0.6" (see `jaxft.models.mae`), whose outputs are the numbers of the image, whatever
-        `num_classes` is.
+        several, "linear+cosine": the mean of their logits; or "mae", "mae:4x128" or "mae:4x128:0.6" (`jaxft.models.mae`), whose
+        outputs are the numbers of the image, whatever `num_classes` is.
       in_channels: of the image.
       dropout, drop_path: rates in [0, 1); None is the network's own.
       dtype: "float32" or "bfloat16": what is computed in. Parameters are float32, logits too. "float64", for comparisons of
@@ -125,8 +125,10 @@ def build(
     architecture = architecture_of(name) if isinstance(name, str) else name
     name = name if isinstance(name, str) else architecture.family
     make = mae.masked_module(architecture) if mae.is_mae(head) else architecture.module
-    if not mae.is_mae(head) and not re.fullmatch(r"linear|mlp|cosine(:[1-9]\d*)?", head):
-        raise JaxftError(f"head is '{head}', not 'linear' or 'mlp', 'cosine' or 'cosine:WIDTH', or 'mae'")
+    if not mae.is_mae(head) and not all(re.fullmatch(r"linear|mlp|cosine(:[1-9]\d*)?", kind) for kind in head.split("+")):
+        raise JaxftError(
+            f"head is '{head}', not 'linear' or 'mlp', 'cosine' or 'cosine:WIDTH', or several with + between them, or 'mae'"
+        )
     if dtype not in ("float32", "bfloat16", "float64"):
         raise JaxftError(f"dtype is '{dtype}', not 'float32', 'bfloat16' or 'float64'")
     if dtype == "float64" and not jax.config.read("jax_enable_x64"):

@@ -222,6 +222,31 @@ def settings_of(name: str, given: Mapping[str, Any], options: Mapping[str, Any])
     return {**own, **chosen, **options}
 
 
+#: Whose momentum "onecycle" can cycle, and what it is called there.
+CYCLED = {"sgd": "momentum", "lars": "momentum", "adam": "b1", "adamw": "b1", "lamb": "b1"}
+
+
+def cycled_core(name: str, settings: Mapping[str, Any], momentum: Callable[[Any], Any]) -> optax.GradientTransformation:
+    """The transform of an optimizer with a momentum that is a function of the step.
+
+    Args:
+      name: a key of `METHODS`.
+      settings: of `settings_of`.
+      momentum: of `jaxft.optim.schedules.momentum_cycle`.
+
+    Raises:
+      JaxftError: an optimizer whose momentum is not cycled.
+    """
+    if name not in CYCLED:
+        raise JaxftError(
+            f"schedule_options.cycle_momentum is for {', '.join(CYCLED)}, not for optimizer '{name}': set it to False"
+        )
+    if CYCLED[name] == "momentum":
+        return optax.inject_hyperparams(optax.trace)(momentum, nesterov=settings["nesterov"])
+    adam = optax.inject_hyperparams(optax.scale_by_adam, static_args=("b2", "eps", "eps_root"))
+    return adam(momentum, settings["b2"], settings["eps"])
+
+
 def make_core(
     name: str, settings: Mapping[str, Any], params: Params, head: Collection[str] = ()
 ) -> optax.GradientTransformation:

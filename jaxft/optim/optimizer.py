@@ -12,9 +12,9 @@ import optax
 from jaxft import tree
 from jaxft.errors import JaxftError, near
 from jaxft.losses import import_function
-from jaxft.optim.methods import METHODS, is_set, make_core, settings_of
+from jaxft.optim.methods import CYCLED, METHODS, cycled_core, is_set, make_core, settings_of
 from jaxft.optim.moments import Generations, by_label, pull_to_start, scale_by_factor
-from jaxft.optim.schedules import Schedule, make_schedule
+from jaxft.optim.schedules import Schedule, make_schedule, momentum_cycle
 from jaxft.tuning.groups import Group, assign
 from jaxft.typing import Mask, Params
 
@@ -95,6 +95,9 @@ def make_optimizer(
     clip = optax.clip_by_global_norm(clip_norm) if clip_norm is not None else optax.identity()
     scaled = _scale_by_tree(scales) if any(scale != 1.0 for scale in tree.flatten(scales).values()) else optax.identity()
     factor = scale_by_factor() if schedule == "plateau" else optax.identity()
+    cycle = momentum_cycle(schedule_options, total_steps)
+    if cycle is not None and ":" in name:
+        raise JaxftError(f"schedule_options.cycle_momentum does not reach the optimizer '{name}': set it to False")
     if ":" in name:
         return optax.chain(clip, _imported(name, rate, weight_decay, l2_sp, given, options or {}), scaled, factor), rate
     if name not in METHODS:
@@ -102,7 +105,12 @@ def make_optimizer(
             f"no optimizer is called '{name}'{near(name, METHODS)}; there are {', '.join(METHODS)} and 'module:function'"
         )
     method, settings = METHODS[name], settings_of(name, given, options or {})
-    core = make_core(name, settings, trainable, head)
+    if cycle is None:
+        core = make_core(name, settings, trainable, head)
+    else:
+        core = cycled_core(name, settings, cycle)
+        if given[key := CYCLED[name]] is not None:
+            raise JaxftError(f"{key} is {given[key]}, and schedule_options.cycle_momentum cycles it: set one of them to None")
     decay = _decay(name, weight_decay, l2_sp, l2_sp_head, decayed, head)
     trust = optax.masked(optax.scale_by_trust_ratio(), decayed) if method.trust == "after" else optax.identity()
     before, after = (optax.identity(), decay) if method.decoupled else (decay, optax.identity())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,6 +16,8 @@ from jaxft.errors import JaxftError, near
 #: Learning rate of a step (int or int32 array), counted from 0.
 Schedule = Callable[[Any], Any]
 
+#: Options of "onecycle" that are `momentum_cycle`'s.
+_MOMENTUM = ("cycle_momentum", "base_momentum", "max_momentum")
 #: What comes after the warm-up.
 SCHEDULES = ("constant", "cosine", "linear", "polynomial", "step", "onecycle", "plateau")
 
@@ -44,7 +46,7 @@ def make_schedule(
       warmup_steps: W.
       end_lr: where cosine, linear and polynomial end, and the least rate of plateau.
       step_every, step_factor: of "step".
-      options: of "polynomial": `power` (1.0); of "onecycle" and "plateau": see `onecycle` and `Plateau`.
+      options: of "polynomial": `power` (1.0); of "onecycle" and "plateau": see `onecycle`, `momentum_cycle` and `Plateau`.
 
     Raises:
       JaxftError: an argument out of its range.
@@ -64,7 +66,7 @@ def make_schedule(
                 "schedule 'onecycle' has a warm-up and an end of its own: set warmup to '0 steps' and end_lr to 0, and "
                 "pct_start, div_factor and final_div_factor in schedule_options"
             )
-        return onecycle(lr, total_steps, **given)
+        return onecycle(lr, total_steps, **{key: value for key, value in given.items() if key not in _MOMENTUM})
     rest = max(total_steps - warmup_steps, 1)
     if schedule in ("constant", "plateau"):
         main: Schedule = optax.constant_schedule(lr)
@@ -91,7 +93,7 @@ def _taken(schedule: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a schedule, each one it takes."""
     known = {
         "polynomial": ["power"],
-        "onecycle": list(inspect.signature(onecycle).parameters)[2:],
+        "onecycle": [*list(inspect.signature(onecycle).parameters)[2:], *_MOMENTUM],
         "plateau": [field.name for field in dataclasses.fields(Plateau) if field.name not in _PLATEAU_GIVEN],
     }.get(schedule, [])
     for key in options:
@@ -113,8 +115,8 @@ def onecycle(
 ) -> Schedule:
     """The one-cycle policy (Smith & Topin, 2018), step for step that of `torch.optim.lr_scheduler.OneCycleLR`.
 
-    From `lr / div_factor` up to `lr`, then down to `lr / div_factor / final_div_factor`. torch's cycling of the momentum is not
-    part of it.
+    From `lr / div_factor` up to `lr`, then down to `lr / div_factor / final_div_factor`. The momentum's part of it, where it is
+    wanted, is `momentum_cycle`.
 
     Args:
       lr: the peak.
@@ -138,15 +140,41 @@ def onecycle(
     if anneal not in ("cos", "linear"):
         raise JaxftError(f"anneal of schedule 'onecycle' is '{anneal}', not 'cos' or 'linear'")
     first, last = lr / div_factor, lr / div_factor / final_div_factor
-    rise = pct_start * total_steps
-    corners = [(0.0, first), (rise - 1, lr)]
-    if three_phase:
-        corners.append((2 * rise - 2, first))
-    corners.append((max(total_steps - 1, 1), last))
+    return _cycle((first, lr, first, last) if three_phase else (first, lr, last), total_steps, pct_start, anneal)
 
-    def rate(step: Any) -> Any:
+
+def momentum_cycle(options: Mapping[str, Any] | None, total_steps: int) -> Schedule | None:
+    """The momentum (Adam's b1) of "onecycle" where its options say `cycle_momentum=True`, as torch's; None where they do not.
+
+    From `max_momentum` (0.95) down to `base_momentum` (0.85) while the rate rises, and up again.
+
+    Args:
+      options: of `make_schedule`.
+      total_steps: length of the cycle.
+
+    Raises:
+      JaxftError: a momentum out of its range.
+    """
+    given = dict(options or {})
+    if not given.get("cycle_momentum"):
+        return None
+    base, top = given.get("base_momentum", 0.85), given.get("max_momentum", 0.95)
+    if not 0 <= base <= top < 1:
+        raise JaxftError(f"base_momentum ({base}) and max_momentum ({top}) of schedule 'onecycle' must lie in [0, 1), in order")
+    three = given.get("three_phase", False)
+    corners = (top, base, top, top) if three else (top, base, top)
+    return _cycle(corners, total_steps, given.get("pct_start", 0.3), given.get("anneal", "cos"))
+
+
+def _cycle(values: Sequence[float], total_steps: int, pct_start: float, anneal: str) -> Schedule:
+    """From value to value; the first piece is `pct_start` of the steps, of three pieces the second one as long."""
+    rise = pct_start * total_steps
+    places = [0.0, rise - 1, *([2 * rise - 2] if len(values) == 4 else []), max(total_steps - 1, 1)]
+    corners = list(zip(places, values, strict=True))
+
+    def value(step: Any) -> Any:
         step = jnp.minimum(jnp.asarray(step, jnp.float32), total_steps - 1)
-        found = jnp.float32(last)
+        found = jnp.float32(values[-1])
         # Backwards: the first piece whose end is not behind the step counts, as in torch.
         for (start, begin), (stop, end) in reversed(list(itertools.pairwise(corners))):
             share = (step - start) / (stop - start if stop != start else 1.0)
@@ -156,7 +184,7 @@ def onecycle(
             found = piece if stop == corners[-1][0] else jnp.where(step <= stop, piece, found)
         return found
 
-    return rate
+    return value
 
 
 _PLATEAU_GIVEN = ("mode", "min_lr")

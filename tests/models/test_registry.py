@@ -56,6 +56,29 @@ def test_outputs_have_logits_features_and_a_map_a_stage(name, head, channels, si
     assert len(model.preprocessing.mean) == channels
 
 
+@pytest.mark.parametrize("name", ["resnet10t", "deit_tiny_distilled_patch16_224"])
+def test_mixed_heads_give_the_mean_of_their_logits_and_all_belong_to_the_head(name):
+    """Each part computes what it would as the only head."""
+    model = models.build(name, 5, head="linear+mlp+cosine:6", size=32, dropout=0.0)
+    params, state = jax.jit(model.init)(jax.random.key(0))
+    image = jax.random.normal(jax.random.key(1), (3, 32, 32, 3))
+    apply = lambda model, params: jax.jit(lambda p: model.apply(p, state, image)[0]["logits"])(params)
+    found, alone = apply(model, params), []
+    flat = tree.flatten(params)
+    for number, kind in enumerate(("linear", "mlp", "cosine:6")):
+        one = models.build(name, 5, head=kind, size=32, dropout=0.0)
+        own = {path: flat[path] for path in tree.paths(one.shapes[0]) if path in flat}
+        for path in tree.paths(one.shapes[0]):
+            if path not in flat:  # head/kernel is head/0/kernel here, head/hidden/bias head/1/hidden/bias
+                assert one.stage_of(path) == "head"
+                (place,) = (mixed for mixed in flat if mixed.replace(f"/{number}/", "/", 1) == path)
+                own[path] = flat[place]
+        alone.append(apply(one, tree.unflatten(own)))
+    np.testing.assert_allclose(found, sum(alone) / 3, rtol=1e-5, atol=1e-6)
+    _, frozen = tree.split(params, make_mask(FreezeSpec.parse("head"), params, model.stages))
+    assert {*tree.paths(frozen)} < {*tree.paths(models.build(name).shapes[0])}
+
+
 @pytest.fixture(scope="module")
 def lite():
     model = models.build(originals.cases()["efficientnet_timm"].architecture, 5, size=32, dropout=0.2, drop_path=0.2)

@@ -26,6 +26,7 @@ STEPS, KEPT = 30, (1, 2, 10, 30)
 
 SGD = {"name": "sgd", "lr": 0.01, "momentum": 0.9}
 ADAMW = {"name": "adamw", "lr": 0.002, "weight_decay": 0.1}
+CYCLE = {"schedule": "onecycle", "schedule_options": {"cycle_momentum": True}}
 ALL = (Group("all", ("**",)),)
 FASTER_HEAD = (
     Group("head bias", ("head/bias",), lr_scale=2, weight_decay=False),
@@ -51,6 +52,16 @@ RUNS = {
     "adamw_groups": {**ADAMW, "groups": FASTER_HEAD},
     "adamw_clip": {**ADAMW, "clip_norm": 0.5},
     "adamw_cosine": {**ADAMW, "schedule": "cosine"},
+    "momentum_onecycle": {"name": "sgd", "lr": 0.05, "weight_decay": 0.1, **CYCLE},
+    "nesterov_onecycle_three": {
+        "name": "sgd",
+        "lr": 0.05,
+        "nesterov": True,
+        "schedule": "onecycle",
+        "schedule_options": {"cycle_momentum": True, "three_phase": True, "pct_start": 0.4, "anneal": "linear"},
+    },
+    "adam_onecycle": {"name": "adam", "lr": 0.002, **CYCLE},
+    "adamw_onecycle": {**ADAMW, **CYCLE},
     "nadam": {"name": "nadam", "lr": 0.002},
     "nadam_l2": {"name": "nadam", "lr": 0.002, "weight_decay": 0.1, "options": {"momentum_decay": 0.05}},
     "nadamw_groups": {**ADAMW, "name": "nadamw", "groups": FASTER_HEAD},
@@ -225,6 +236,13 @@ def test_an_optax_factory_is_called_with_the_schedule_and_its_options():
         ({"name": "sgd", "momentum": -0.1}, r"momentum is -0.1"),
         ({"weight_decay": -0.1}, r"weight_decay .-0.1. must not be negative"),
         ({"clip_norm": 0.0}, r"clip_norm .0.0. must be positive"),
+        ({"name": "lion", **CYCLE}, r"cycle_momentum is for sgd, lars, adam, adamw, lamb, not for optimizer 'lion'"),
+        ({"name": "optax:lion", **CYCLE}, r"cycle_momentum does not reach the optimizer 'optax:lion'"),
+        ({"b1": 0.8, **CYCLE}, r"b1 is 0.8, and schedule_options.cycle_momentum cycles it"),
+        (
+            {"schedule": "onecycle", "schedule_options": {"cycle_momentum": True, "base_momentum": 0.99}},
+            r"base_momentum .0.99. and max_momentum .0.95. .* in order",
+        ),
         ({"options": {"b3": 1}}, r"optimizer 'adamw' has no option 'b3'; it takes none"),
         ({"name": "optax:lion", "options": {"b3": 1}}, r"the optimizer 'optax:lion': .*'b3'"),
         (

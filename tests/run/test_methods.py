@@ -41,7 +41,7 @@ METHODS = {
         for name, method in OPTIMIZERS.items()
     },
     "layer_decay": (PART, {"optim.layer_decay": 0.5, "optim.stage_lr": "stage3:0.1"}),
-    "onecycle": (PART, {"optim.schedule": "onecycle"}),
+    "onecycle": (PART, {"optim.schedule": "onecycle", "optim.schedule_options": {"cycle_momentum": True}}),
     "plateau": (PART, {"optim.schedule": "plateau", "optim.schedule_options": {"patience": 0, "factor": 0.5}}),
     "ema": (PART, {"train.ema_decay": 0.9, "train.ema_warmup_power": 0.7}),
     "swa": (PART, {"train.swa_start": "1 steps", "train.swa_every": "1 steps"}),
@@ -63,6 +63,7 @@ METHODS = {
         {**VIT, **LOSS, "data.task": "unlabelled", "loss.name": "masked_autoencoder", "model.head": "mae:1x32"},
     ),
     "supervised_contrastive": (PART, {**VIEWS, "loss.name": "supervised_contrastive", "model.head": "mlp"}),
+    "mixed heads": ("head", {"model.head": "linear+mlp+cosine:8"}),
     "fresh moments": (PART, {"optim.keep_moments": False, "optim.name": "adamw"}),
 }
 
