@@ -88,11 +88,13 @@ def test_records_of_any_task_open_and_pictures_without_labels_can_be_packed(phot
         open_data(f"records:{tmp_path / 'bare'}")
 
 
-def test_a_survey_counts_them(loose):
-    survey = check_data(f"folder:{loose}", task="unlabelled")
+def test_a_survey_counts_them(loose, tmp_path):
+    survey = check_data(f"folder:{loose}", task="unlabelled", sheet=tmp_path / "sheet.html")
     assert survey.splits["all"].count == 12
     assert survey.splits["all"].classes == {}
-    assert "12" in str(survey)
+    assert "12 pictures" in str(survey)
+    assert "class" not in str(survey)
+    assert "classes" not in (tmp_path / "sheet.html").read_text()
 
 
 def test_what_does_not_fit_is_one_clear_error(loose, tmp_path):
