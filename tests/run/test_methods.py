@@ -30,6 +30,8 @@ TEACHER = "teacher"
 #: Stands for a file that says how much each parameter matters.
 IMPORTANCE = "importance.safetensors"
 FREE = {"optim.schedule": "constant"}
+LOSS = {"train.monitor": "loss", "train.mode": "min"}
+VIEWS = {**LOSS, "input.views": 2, "input.augment": "random_resized_crop(0.5), random_flip, random_color", "model.outputs": 6}
 #: name -> (what trains in the second phase, keys of the config).
 METHODS = {
     **{term: (term, {}) for term in ("head", "full", PART, "norms+head", "biases+head")},
@@ -52,6 +54,19 @@ METHODS = {
     "distillation": (PART, {"loss.name": "distillation", "teacher.run": TEACHER}),
     "feature_distillation": (PART, {"loss.name": "feature_distillation", "teacher.run": TEACHER}),
     "ewc": (PART, {"loss.name": "ewc", "anchor.importance": IMPORTANCE, "loss.options": {"strength": 10.0}}),
+    "simclr with accumulation": (
+        PART,
+        {**VIEWS, "data.task": "unlabelled", "model.head": "mlp", "train.accum_steps": 2},
+    ),
+    "dino": (
+        PART,
+        {**VIEWS, "data.task": "unlabelled", "loss.name": "dino", "model.head": "cosine:8", "train.ema_decay": 0.9},
+    ),
+    "mae": (
+        PART,
+        {**VIT, **LOSS, "data.task": "unlabelled", "loss.name": "masked_autoencoder", "model.head": "mae:1x32"},
+    ),
+    "supervised_contrastive": (PART, {**VIEWS, "loss.name": "supervised_contrastive", "model.head": "mlp"}),
     "mixed heads": ("head", {"model.head": "linear+mlp+cosine:8"}),
     "fresh moments": (PART, {"optim.keep_moments": False, "optim.name": "adamw"}),
 }
@@ -71,6 +86,9 @@ QUICK = (
     "asam with accumulation",
     "plateau",
     "distillation",
+    "simclr with accumulation",
+    "dino",
+    "mae",
 )
 ROWS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
 
@@ -172,8 +190,8 @@ def test_eight_devices_do_what_one_does(small, method):
                 "image": rng.integers(0, 256, (8, side, side, 3), dtype=np.uint8),
                 "label": rng.integers(0, 3, 8).astype(np.int32),
                 "mask": np.ones(8, np.float32),
-                "index": np.arange(8, dtype=np.int32),
-                "shown": np.zeros(8, np.int32),
+                "index": np.arange(8, dtype=np.int32) % (8 // config.input.views),
+                "shown": np.arange(8, dtype=np.int32) // (8 // config.input.views),
             }
             state, _ = step(state, put_batch(batch, mesh))
         found.append(jax.device_get(state))
