@@ -7,6 +7,7 @@ classes and the adjustment of logits belong to training: an evaluation is of the
 whatever the weights.
 """
 
+from jaxft.losses.continual import ewc
 from jaxft.losses.distillation import distillation, feature_distillation
 from jaxft.losses.resolve import import_function, resolve, wanted
 from jaxft.losses.self_supervised import REPRESENTATION, dino, masked_autoencoder, simclr, supervised_contrastive
@@ -30,6 +31,7 @@ __all__ = [
     "class_weights",
     "dino",
     "distillation",
+    "ewc",
     "feature_distillation",
     "focal",
     "import_function",

@@ -16,6 +16,7 @@ from jaxft.plan import make_plan
 from jaxft.run import train
 from jaxft.states import enter, first_weights, jit_train_step
 from jaxft.tuning import trains
+from jaxft.weights import save_safetensors
 from jaxft.workdir import load_run
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -26,6 +27,8 @@ VIT = {"model.name": "tiny_nets:tiny_vit", "model.size": 32}
 PART = "from:stage3"
 #: Stands for the workdir of a run.
 TEACHER = "teacher"
+#: Stands for a file that says how much each parameter matters.
+IMPORTANCE = "importance.safetensors"
 FREE = {"optim.schedule": "constant"}
 LOSS = {"train.monitor": "loss", "train.mode": "min"}
 VIEWS = {**LOSS, "input.views": 2, "input.augment": "random_resized_crop(0.5), random_flip, random_color", "model.outputs": 6}
@@ -50,6 +53,7 @@ METHODS = {
     "restore_best": (PART, {"train.restore_best": True}),
     "distillation": (PART, {"loss.name": "distillation", "teacher.run": TEACHER}),
     "feature_distillation": (PART, {"loss.name": "feature_distillation", "teacher.run": TEACHER}),
+    "ewc": (PART, {"loss.name": "ewc", "anchor.importance": IMPORTANCE, "loss.options": {"strength": 10.0}}),
     "simclr with accumulation": (
         PART,
         {**VIEWS, "data.task": "unlabelled", "model.head": "mlp", "train.accum_steps": 2},
@@ -97,13 +101,16 @@ def small(made_once, photos):
         config = read_config(str(write_small_recipe(folder / "small.py", photos)))
         config.phases.phase1.length = "1 steps"
         train(config, folder / TEACHER, test=False)
+        params = tree.flatten(load_run(folder / TEACHER).params)
+        save_safetensors(folder / IMPORTANCE, {path: np.abs(leaf) for path, leaf in params.items()}, {})
 
     return made_once("methods", make) / "small.py"
 
 
 def _config(small, method):
     term, settings = METHODS[method]
-    settings = {key: str(small.parent / TEACHER) if value == TEACHER else value for key, value in settings.items()}
+    beside = (TEACHER, IMPORTANCE)
+    settings = {key: str(small.parent / value) if value in beside else value for key, value in settings.items()}
     config = read_config(str(small))
     config.input.augment = "none"
     config.train.eval_every = config.train.log_every = "1 steps"
