@@ -27,7 +27,7 @@ from jaxft.network import RUN, adapted_network, expecting, network_and_weights, 
 from jaxft.parallel import parse_rules, put
 from jaxft.phases import Phase, adapter_of, make_phases
 from jaxft.preprocessing import on_pixels
-from jaxft.representation import check_representation, learns_representation, outputs_of
+from jaxft.representation import check_representation, learns_representation, outputs_of, trace_on_rows
 from jaxft.tasks import UNLABELLED, Task, get_task
 from jaxft.train import Average
 from jaxft.typing import ApplyFn, Batch, LossFn, ModelState, Params
@@ -214,13 +214,18 @@ def _loss(
     """The loss of a config, for training or for evaluations; `known` is what the run knows and a loss may take."""
     name, options = config.loss.name, config.loss.options.to_dict()
     loss = losses.resolve(name or task.loss, known, **options)
-    if ":" not in name and task.name != UNLABELLED:  # ours say what does not fit them; others may need more than logits
+    if ":" not in name:  # ours say what does not fit them when they are traced; another may need more than logits
         logits = jax.ShapeDtypeStruct((1, outputs), jnp.float32)
         label = jax.ShapeDtypeStruct((1, *labels.shape[1:]), labels.dtype)
         if known["train"] and augment.mixes_examples:
             label = jax.eval_shape(functools.partial(soft_label, classes=outputs), label)
         try:
-            jax.eval_shape(functools.partial(loss, **dict.fromkeys(losses.wanted(loss))), {"logits": logits}, {"label": label})
+            if task.name == UNLABELLED:
+                trace_on_rows(loss, outputs)
+            else:
+                jax.eval_shape(
+                    functools.partial(loss, **dict.fromkeys(losses.wanted(loss))), {"logits": logits}, {"label": label}
+                )
         except JaxftError as error:
             raise JaxftError(f"config.loss.options: {error}") from error
         except (TypeError, ValueError) as error:

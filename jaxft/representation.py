@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxft.augment import Augment
 from jaxft.errors import JaxftError
-from jaxft.losses import REPRESENTATION
+from jaxft.losses import REPRESENTATION, wanted
 from jaxft.tasks import UNLABELLED, get_task
+from jaxft.typing import LossFn
 
 #: Width of the outputs where `config.model.outputs` does not say: SimCLR's projection (Chen et al., 2020).
 OUTPUTS = 128
@@ -76,6 +79,23 @@ def check_representation(config: ConfigDict, augment: Augment) -> None:
         )
     if config.model.zero_shot:
         raise JaxftError(f"config.model.zero_shot tells classes apart, the loss '{name}' does not: set it to ''")
+
+
+def trace_on_rows(loss: LossFn, outputs: int) -> None:
+    """Traces a loss of this library on shapes of two rows, so that what does not fit it is said before a step is.
+
+    Args:
+      loss: of `jaxft.losses.REPRESENTATION`, its options bound.
+      outputs: the width of the logits.
+    """
+
+    def call(logits: jax.Array, number: jax.Array) -> jax.Array:
+        found = {"logits": logits, "target": logits[:, None], "masked": jnp.ones((2, 1))}
+        batch = {"image": logits, "label": number, "index": number, "mask": jnp.ones(2)}
+        given = {"forward": lambda image, **_: found, "average": {}}
+        return loss(found, batch, **{name: given[name] for name in wanted(loss)})
+
+    jax.eval_shape(call, jax.ShapeDtypeStruct((2, outputs), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32))
 
 
 def refuse_representation(task: str, what: str) -> None:

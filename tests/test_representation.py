@@ -88,6 +88,12 @@ def test_a_loss_of_ones_own_has_as_many_outputs_as_are_asked_for(small):
         ({**VIT, "model.head": "mae:1x32"}, "config.model.head 'mae' gives pixels"),
         ({**MAE, "model.head": "mae:1x32", "model.outputs": 4}, "as many outputs as the image has numbers: set it to None"),
         ({**MAE, "model.head": "mae:1x32", "features.cache": True}, "the head 'mae' hides other patches each time"),
+        ({**SIMCLR, "loss.options": {"temperature": 0.0}}, "config.loss.options: temperature is 0.0: it must be positive"),
+        ({**SIMCLR, "loss.options": {"temperature": "warm"}}, "simclr|the loss does not work with the task 'unlabelled'"),
+        (
+            {**SIMCLR, "loss.name": "dino", "train.ema_decay": 0.9, "loss.options": {"teacher_temperature": -1.0}},
+            "config.loss.options: teacher_temperature is -1.0",
+        ),
         ({"model.outputs": 4}, "config.model.outputs 4 it takes"),
     ],
 )

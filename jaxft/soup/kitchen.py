@@ -81,7 +81,7 @@ class Kitchen:
         size = self.config.input.batch_size
         check_batch_size(size, self.mesh, "batch_size")
         batches = pictures(self.plan, self.config, self.mesh, self.eval_step).batches(0)
-        count = -(-len(self.plan.splits.train) // size)
+        count = -(-len(self.plan.splits.train) // self.plan.clock.batch_size)
         try:
             shown = (self.prepare(put_batch(batch, self.mesh)) for batch in itertools.islice(batches, count))
             rng = jax.random.key(self.config.seed)

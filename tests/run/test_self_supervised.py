@@ -2,6 +2,10 @@
 
 import csv
 import json
+import os
+import socket
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -169,3 +173,32 @@ def test_an_evaluation_is_of_the_first_looks_of_each_example_on_any_number_of_de
     expected = _simclr_of_a_split(plan, config, params, model_state, plan.val)
     np.testing.assert_allclose(found.metrics["loss"], expected, rtol=1e-5)
     np.testing.assert_allclose(found.losses.mean(), expected, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_do_to_the_bit_what_one_does_with_their_devices(small, tmp_path):
+    """The views of an example lie on two devices, here of two processes."""
+    recipe = tmp_path / "views.py"
+    recipe.write_text(
+        f"from jaxft.cli.config import read_config\n\ndef get_config(arg=''):\n    config = read_config({str(small)!r})\n"
+        "    config.data.task, config.input.views = 'unlabelled', 2\n"
+        "    config.input.augment = 'random_resized_crop(0.5), random_flip'\n"
+        "    config.train.monitor, config.train.mode, config.train.log_every = 'loss', 'min', '1 steps'\n"
+        "    config.phases.phase1.length = '4 steps'\n"
+        "    return config\n"
+    )
+
+    def start(workdir, devices, **variables):
+        command = [sys.executable, "-m", "jaxft", "train", f"--config={recipe}", f"--workdir={tmp_path / workdir}"]
+        quick = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+        return subprocess.Popen(command, env={**os.environ, **quick, **variables})
+
+    assert start("one", 2).wait(240) == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    variables = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    both = [start("two", 1, **variables, JAX_PROCESS_ID=str(number)) for number in range(2)]
+    assert [process.wait(240) for process in both] == [0, 0]
+    for file in ("metrics.jsonl", "predictions.csv"):
+        assert (tmp_path / "two" / file).read_bytes() == (tmp_path / "one" / file).read_bytes()
