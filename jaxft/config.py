@@ -50,6 +50,7 @@ def default_config() -> ConfigDict:
     config.data.data_dir = config_dict.placeholder(str)  # where tfds keeps its data sets
     config.data.group = config_dict.placeholder(str)  # a column, or a regular expression over names: never split up
     config.data.per_class = config_dict.placeholder(int)  # use so many training pictures of each class, drawn by split_seed
+    config.data.unlabelled = ""  # pictures to learn from without labels: a source, any folder, or "rest", what per_class leaves
 
     # jaxft.data.train_batches and eval_batches.
     config.input = ConfigDict()
@@ -57,6 +58,8 @@ def default_config() -> ConfigDict:
     config.input.eval_batch_size = 64
     config.input.sampler = "shuffle"  # every example once an epoch; "balanced", "sqrt": by class, see jaxft.data.order
     config.input.augment = "crop_flip"  # jaxft.augment.parse: "random_resized_crop(0.5), random_flip, module:function"
+    config.input.unlabelled_ratio = 7  # of data.unlabelled a batch has so many times batch_size, in two looks: augment's and
+    config.input.strong_augment = "crop_flip, rand_augment(2, 10), random_erasing(1.0)"  # this (docs/few-labels.md)
     config.input.threads = config_dict.placeholder(int)  # None: one a core, at most 16
     config.input.processes = 0  # that decode in the place of threads: for many cores and small pictures
     config.input.scaled_decode = True  # training decodes JPEGs much larger than wanted at a fraction of their size

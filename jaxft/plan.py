@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxft import losses, tree
-from jaxft.augment import Augment, parse, soft_label
+from jaxft.augment import Augment, parse, soft_label, two_looks
 from jaxft.averaging import make_average
 from jaxft.checks import check_values
 from jaxft.config import Clock, call, to_json
@@ -27,6 +27,7 @@ from jaxft.network import RUN, adapted_network, expecting, network_and_weights, 
 from jaxft.parallel import parse_rules, put
 from jaxft.phases import Phase, adapter_of, make_phases
 from jaxft.preprocessing import on_pixels
+from jaxft.semi_supervised import strong_augment
 from jaxft.tasks import Task, get_task
 from jaxft.train import Average
 from jaxft.typing import ApplyFn, Batch, LossFn, ModelState, Params
@@ -64,13 +65,16 @@ class Plan:
     selection: dict[str, Any]
     record: dict[str, Any]
     augment: Augment
+    strong: Augment | None
     average: Average | None
     fixed: Fixed
 
     def augment_batch(self, batch: Batch) -> Batch:
         """A batch of the training input as the network is to see it."""
-        outputs = self.model.num_classes
-        return self.augment.batch(batch, seed=self.seed, size=self.model.preprocessing.size, classes=outputs)
+        outputs, drawn = self.model.num_classes, {"seed": self.seed, "size": self.model.preprocessing.size}
+        if self.strong is not None:
+            batch = two_looks(batch, weak=self.augment, strong=self.strong, **drawn)
+        return self.augment.batch(batch, **drawn, classes=outputs)
 
     @property
     def apply(self) -> ApplyFn:
@@ -105,6 +109,7 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
       JaxftError: for anything in the config, the data or the weights that does not fit.
     """
     check_values(config)
+    strong = strong_augment(config)
     splits = call(open_data, config.data.to_dict(), "config.data", manifest=manifest)
     if splits.val is None:
         raise JaxftError(f"'{config.data.source}' has no validation split; set config.data.val_fraction")
@@ -138,6 +143,7 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
         splits=splits,
         order=order,
         augment=augment,
+        strong=strong,
         fixed=fixed,
         val=splits.val,
         seed=config.seed,

@@ -9,6 +9,7 @@ from jaxft.data.pipeline import eval_batches, row_batches, train_batches
 from jaxft.data.sources import Arrays, Files, Source, Splits, Stored, predict_source
 from jaxft.data.splits import write_manifest
 from jaxft.data.survey import Survey
+from jaxft.data.unlabelled import unlabelled_batches
 from jaxft.decoding.decode import BadImage, decode
 from jaxft.decoding.transforms import eval_transform, read_eval, read_train
 
@@ -37,5 +38,6 @@ __all__ = [
     "read_train",
     "row_batches",
     "train_batches",
+    "unlabelled_batches",
     "write_manifest",
 ]

@@ -18,6 +18,7 @@ from jaxft.data.objects import read_objects
 from jaxft.data.sources import EXTENSIONS, Arrays, Files, Found, Source, Splits, Stored, fingerprint, is_encoded, was_checked
 from jaxft.data.splits import duplicates_across, groups_across, read_manifest
 from jaxft.data.stratify import stratified
+from jaxft.data.unlabelled import open_unlabelled
 from jaxft.errors import JaxftError, near
 
 TASKS = ("classify", "multilabel", "regression", "soft")
@@ -49,6 +50,7 @@ def open_data(
     data_dir: str | None = None,
     group: str | None = None,
     per_class: int | None = None,
+    unlabelled: str = "",
     class_names: Sequence[str] | None = None,
 ) -> Splits:
     """Opens a data set.
@@ -73,6 +75,8 @@ def open_data(
         all it matches) within an example's name is its group.
       per_class: how many training examples of each class are used, drawn by `split_seed`; the others are left aside, validation
         and test stay whole. The draw for a smaller number is part of that for a larger one. None uses all.
+      unlabelled: pictures for `Splits.unlabelled`: text as for `source`, a folder of pictures in any order, or "rest", the
+        training pictures that `per_class` leaves aside; see `jaxft.data.unlabelled`. "" is none.
       class_names: of arrays and objects; None numbers them.
 
     Raises:
@@ -91,15 +95,26 @@ def open_data(
     splits, ours = _split(pieces, settings, manifest, task)
     if ours:
         notes.append("split by us: " + ", ".join(f"{len(part)} {split}" for split, part in ours.items()))
+    rest: Source | None = None
     if per_class is not None:  # of the training split as it is written down, so that no other split depends on it
-        splits["train"], more = few_of_each(splits["train"], names, per_class, split_seed, task)
+        splits["train"], rest, more = few_of_each(splits["train"], names, per_class, split_seed, task)
+        notes += more
+    beside: Source | None = None
+    if unlabelled:
+
+        def find(text: str) -> tuple[Mapping[str, Source], list[str]]:
+            found, _, said = find_data(text, task=task, max_bad_fraction=max_bad_fraction, data_dir=data_dir)
+            return found, said
+
+        judged = {split: part for split, part in splits.items() if split in ("val", "test")}
+        beside, more = open_unlabelled(unlabelled, rest, judged, find, max_bad_fraction)
         notes += more
     files = {split: part for split, part in splits.items() if is_encoded(part)}
     if len(files) > 1:
         notes += duplicates_across(files)
     if splits.get("test") is None:
         notes.append("there is no test split: the final figures are on the validation split, which selection has seen")
-    ordered = {split: splits.get(split) for split in ("train", "val", "test")}
+    ordered = {**{split: splits.get(split) for split in ("train", "val", "test")}, "unlabelled": beside}
     return Splits(
         train=splits["train"],
         val=splits.get("val"),
@@ -109,6 +124,7 @@ def open_data(
         notes=tuple(notes),
         ours=ours,
         settings=settings,
+        unlabelled=beside,
     )
 
 

@@ -8,6 +8,7 @@ whatever the weights.
 """
 
 from jaxft.losses.distillation import distillation, feature_distillation
+from jaxft.losses.fixmatch import fixmatch
 from jaxft.losses.resolve import import_function, resolve, wanted
 from jaxft.losses.supervised import (
     SCHEMES,
@@ -28,6 +29,7 @@ __all__ = [
     "class_weights",
     "distillation",
     "feature_distillation",
+    "fixmatch",
     "focal",
     "import_function",
     "logit_adjusted",

@@ -10,6 +10,7 @@ from typing import Any
 
 from jaxft.errors import JaxftError, near
 from jaxft.losses.distillation import distillation, feature_distillation
+from jaxft.losses.fixmatch import fixmatch
 from jaxft.losses.supervised import (
     binary_cross_entropy,
     focal,
@@ -34,6 +35,7 @@ _BUILT_IN: dict[str, LossFn] = {
         mean_squared_error,
         distillation,
         feature_distillation,
+        fixmatch,
     )
 }
 

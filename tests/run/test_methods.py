@@ -26,6 +26,15 @@ VIT = {"model.name": "tiny_nets:tiny_vit", "model.size": 32}
 PART = "from:stage3"
 #: Stands for the workdir of a run.
 TEACHER = "teacher"
+UNLABELLED = {
+    "loss.name": "fixmatch",
+    "loss.options": {"threshold": 0.35},  # of three classes: some answers are above it and some are not
+    "data.per_class": 3,
+    "data.unlabelled": "rest",
+    "input.unlabelled_ratio": 2,
+    "input.augment": "random_flip",
+    "input.strong_augment": "random_resized_crop(0.5), rand_augment(2, 10), random_erasing(1.0)",
+}
 FREE = {"optim.schedule": "constant"}
 #: name -> (what trains in the second phase, keys of the config).
 METHODS = {
@@ -48,6 +57,7 @@ METHODS = {
     "restore_best": (PART, {"train.restore_best": True}),
     "distillation": (PART, {"loss.name": "distillation", "teacher.run": TEACHER}),
     "feature_distillation": (PART, {"loss.name": "feature_distillation", "teacher.run": TEACHER}),
+    "fixmatch with accumulation": (PART, {**UNLABELLED, "train.accum_steps": 2}),
     "mixed heads": ("head", {"model.head": "linear+mlp+cosine:8"}),
     "fresh moments": (PART, {"optim.keep_moments": False, "optim.name": "adamw"}),
 }
@@ -67,6 +77,7 @@ QUICK = (
     "asam with accumulation",
     "plateau",
     "distillation",
+    "fixmatch with accumulation",
 )
 ROWS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
 
@@ -148,6 +159,25 @@ def test_what_is_frozen_stays_and_a_stopped_run_goes_on_bit_for_bit(small, metho
             np.testing.assert_array_equal(tree.flatten(tuned.model_state["batch_stats"])[path], leaf, err_msg=path)
 
 
+def _batch(plan, one, config, number):
+    """A batch of noise with all keys that the run's own batches have."""
+    rng = np.random.default_rng(number)
+    _, shapes = abstract_arguments(plan, one, config, place=False)
+    batch = {}
+    for key, leaf in shapes.items():
+        if leaf.dtype == np.uint8:
+            batch[key] = rng.integers(0, 256, leaf.shape, dtype=np.uint8)
+        elif key == "label":
+            batch[key] = rng.integers(0, 3, leaf.shape).astype(np.int32)
+    rows = {key: len(leaf) for key, leaf in batch.items()}
+    for key, leaf in shapes.items():
+        if key.endswith("index"):
+            batch[key] = np.arange(len(leaf), dtype=np.int32)
+        elif key.endswith("shown"):
+            batch[key] = np.zeros(leaf.shape, np.int32)
+    return {**batch, "mask": np.ones(rows["image"], np.float32)}
+
+
 @pytest.mark.parametrize("method", ROWS)
 def test_eight_devices_do_what_one_does(small, method):
     config = _config(small, method)
@@ -158,17 +188,8 @@ def test_eight_devices_do_what_one_does(small, method):
         one = plan.phases[1]
         state = enter(plan, one, config, mesh, *first_weights(plan, one, config, mesh), FIRST)
         step = jit_train_step(plan, one, config, mesh)
-        side = plan.model.preprocessing.size
         for number in range(2):
-            rng = np.random.default_rng(number)
-            batch = {
-                "image": rng.integers(0, 256, (8, side, side, 3), dtype=np.uint8),
-                "label": rng.integers(0, 3, 8).astype(np.int32),
-                "mask": np.ones(8, np.float32),
-                "index": np.arange(8, dtype=np.int32),
-                "shown": np.zeros(8, np.int32),
-            }
-            state, _ = step(state, put_batch(batch, mesh))
+            state, _ = step(state, put_batch(_batch(plan, one, config, number), mesh))
         found.append(jax.device_get(state))
     ours, theirs = (jax.tree.leaves((state.params, state.model_state, state.ema)) for state in found)
     assert len(ours) == len(theirs)
