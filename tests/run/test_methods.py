@@ -10,6 +10,7 @@ from small_run import write_small_recipe
 from jaxft import tree
 from jaxft.cli.config import read_config
 from jaxft.config import phase
+from jaxft.explain.step import abstract_arguments
 from jaxft.optim.methods import METHODS as OPTIMIZERS
 from jaxft.parallel import make_mesh, put_batch
 from jaxft.plan import make_plan
@@ -159,23 +160,19 @@ def test_what_is_frozen_stays_and_a_stopped_run_goes_on_bit_for_bit(small, metho
             np.testing.assert_array_equal(tree.flatten(tuned.model_state["batch_stats"])[path], leaf, err_msg=path)
 
 
-def _batch(plan, one, config, number):
-    """A batch of noise with all keys that the run's own batches have."""
+def _batch(plan, one, config, mesh, number):
+    """A batch with all keys that those of a run have, its pictures and labels drawn."""
     rng = np.random.default_rng(number)
-    _, shapes = abstract_arguments(plan, one, config, place=False)
+    _, shapes = abstract_arguments(plan, one, config, mesh, place=False)
     batch = {}
-    for key, leaf in shapes.items():
-        if leaf.dtype == np.uint8:
-            batch[key] = rng.integers(0, 256, leaf.shape, dtype=np.uint8)
-        elif key == "label":
-            batch[key] = rng.integers(0, 3, leaf.shape).astype(np.int32)
-    rows = {key: len(leaf) for key, leaf in batch.items()}
     for key, leaf in shapes.items():
         if key.endswith("index"):
             batch[key] = np.arange(len(leaf), dtype=np.int32)
-        elif key.endswith("shown"):
-            batch[key] = np.zeros(leaf.shape, np.int32)
-    return {**batch, "mask": np.ones(rows["image"], np.float32)}
+        elif key == "mask":
+            batch[key] = np.ones(leaf.shape, np.float32)
+        else:
+            batch[key] = rng.integers(0, {"label": 3}.get(key, 256 if leaf.dtype == np.uint8 else 1), leaf.shape, leaf.dtype)
+    return batch
 
 
 @pytest.mark.parametrize("method", ROWS)
@@ -189,7 +186,7 @@ def test_eight_devices_do_what_one_does(small, method):
         state = enter(plan, one, config, mesh, *first_weights(plan, one, config, mesh), FIRST)
         step = jit_train_step(plan, one, config, mesh)
         for number in range(2):
-            state, _ = step(state, put_batch(_batch(plan, one, config, number), mesh))
+            state, _ = step(state, put_batch(_batch(plan, one, config, mesh, number), mesh))
         found.append(jax.device_get(state))
     ours, theirs = (jax.tree.leaves((state.params, state.model_state, state.ema)) for state in found)
     assert len(ours) == len(theirs)
