@@ -6,10 +6,10 @@ from jaxft.data.feeding import LoadTimes, advice
 from jaxft.data.open import open_data
 from jaxft.data.order import SAMPLERS, Order, batch_examples
 from jaxft.data.pipeline import eval_batches, row_batches, train_batches
+from jaxft.data.semi_supervised import unlabelled_batches
 from jaxft.data.sources import Arrays, Files, Source, Splits, Stored, predict_source
 from jaxft.data.splits import write_manifest
 from jaxft.data.survey import Survey
-from jaxft.data.unlabelled import unlabelled_batches
 from jaxft.decoding.decode import BadImage, decode
 from jaxft.decoding.transforms import eval_transform, read_eval, read_train
 

@@ -15,10 +15,10 @@ from jaxft.data.check import drop_bad
 from jaxft.data.few import few_of_each
 from jaxft.data.folder import read_folder
 from jaxft.data.objects import read_objects
+from jaxft.data.semi_supervised import open_unlabelled
 from jaxft.data.sources import EXTENSIONS, Arrays, Files, Found, Source, Splits, Stored, fingerprint, is_encoded, was_checked
 from jaxft.data.splits import duplicates_across, groups_across, read_manifest
 from jaxft.data.stratify import stratified
-from jaxft.data.unlabelled import open_unlabelled
 from jaxft.errors import JaxftError, near
 
 TASKS = ("classify", "multilabel", "regression", "soft")
@@ -76,7 +76,7 @@ def open_data(
       per_class: how many training examples of each class are used, drawn by `split_seed`; the others are left aside, validation
         and test stay whole. The draw for a smaller number is part of that for a larger one. None uses all.
       unlabelled: pictures for `Splits.unlabelled`: text as for `source`, a folder of pictures in any order, or "rest", the
-        training pictures that `per_class` leaves aside; see `jaxft.data.unlabelled`. "" is none.
+        training pictures that `per_class` leaves aside; see `open_unlabelled`. "" is none.
       class_names: of arrays and objects; None numbers them.
 
     Raises:
