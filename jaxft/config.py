@@ -50,6 +50,9 @@ def default_config() -> ConfigDict:
     config.data.data_dir = config_dict.placeholder(str)  # where tfds keeps its data sets
     config.data.group = config_dict.placeholder(str)  # a column, or a regular expression over names: never split up
     config.data.per_class = config_dict.placeholder(int)  # use so many training pictures of each class, drawn by split_seed
+    config.data.classes = config_dict.placeholder(tuple)  # all classes of the head, where these data have only some
+    config.data.replay = config_dict.placeholder(tuple)  # sources of earlier tasks, whose training pictures join these
+    config.data.replay_per_class = 20
     config.data.unlabelled = ""  # pictures to learn from without labels: a source, any folder, or "rest", what per_class leaves
 
     # jaxft.data.train_batches and eval_batches.

@@ -43,7 +43,9 @@ def few_of_each(
     chosen = np.sort(np.concatenate(drawn))
     few, rest = train.subset(chosen), train.subset(np.setdiff1d(np.arange(len(train)), chosen))
     notes = [f"of each class {per_class} training pictures are used, {len(few)} of {len(train)}"]
-    short = [f"'{name}' has {len(found)}" for name, found in zip(class_names, drawn, strict=True) if len(found) < per_class]
+    # Of a class without any, other lines speak; of one among several tasks' classes nothing is to be said.
+    counted = zip(class_names, drawn, strict=True)
+    short = [f"'{name}' has {len(found)}" for name, found in counted if 0 < len(found) < per_class]
     if short:
         more = f", and {len(short) - 4} more have fewer" if len(short) > 4 else ""
         notes.append(f"not every class has {per_class} training pictures: {', '.join(short[:4])}{more}")

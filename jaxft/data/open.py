@@ -15,6 +15,7 @@ from jaxft.data.check import drop_bad
 from jaxft.data.few import few_of_each
 from jaxft.data.folder import read_folder
 from jaxft.data.objects import read_objects
+from jaxft.data.replay import among_classes, joined
 from jaxft.data.semi_supervised import open_unlabelled
 from jaxft.data.sources import EXTENSIONS, Arrays, Files, Found, Source, Splits, Stored, fingerprint, is_encoded, was_checked
 from jaxft.data.splits import duplicates_across, groups_across, read_manifest
@@ -50,6 +51,9 @@ def open_data(
     data_dir: str | None = None,
     group: str | None = None,
     per_class: int | None = None,
+    classes: Sequence[str] | None = None,
+    replay: Sequence[str] | None = None,
+    replay_per_class: int = 20,
     unlabelled: str = "",
     class_names: Sequence[str] | None = None,
 ) -> Splits:
@@ -75,6 +79,9 @@ def open_data(
         all it matches) within an example's name is its group.
       per_class: how many training examples of each class are used, drawn by `split_seed`; the others are left aside, validation
         and test stay whole. The draw for a smaller number is part of that for a larger one. None uses all.
+      classes: all classes there are, where these data have only some of them; None: those of the data.
+      replay: other sources, of earlier tasks: `replay_per_class` training examples of each of their classes join the training
+        split. They are split as these data are, so that what validated or tested them does not.
       unlabelled: pictures for `Splits.unlabelled`: text as for `source`, a folder of pictures in any order, or "rest", the
         training pictures that `per_class` leaves aside; see `open_unlabelled`. "" is none.
       class_names: of arrays and objects; None numbers them.
@@ -82,9 +89,8 @@ def open_data(
     Raises:
       JaxftError: whatever does not fit, with what to do.
     """
-    pieces, names, notes = find_data(
-        source, task=task, max_bad_fraction=max_bad_fraction, data_dir=data_dir, group=group, class_names=class_names
-    )
+    found: dict[str, Any] = {"task": task, "max_bad_fraction": max_bad_fraction, "data_dir": data_dir, "group": group}
+    pieces, names, notes = find_data(source, **found, class_names=class_names)
     settings: dict[str, Any] = {"val_fraction": val_fraction, "test_fraction": test_fraction, "split_seed": split_seed}
     if group is not None:
         settings["group"] = group
@@ -93,6 +99,9 @@ def open_data(
     notes += dict.fromkeys(part.note for part in pieces.values() if isinstance(part, Stored) and part.note)
     notes += groups_across({split: part for split, part in pieces.items() if split != "all"})
     splits, ours = _split(pieces, settings, manifest, task)
+    if classes is not None:  # of splits that do not depend on it
+        splits, ours = (among_classes(parts, names, classes, task) for parts in (splits, ours))
+        names = tuple(classes)
     if ours:
         notes.append("split by us: " + ", ".join(f"{len(part)} {split}" for split, part in ours.items()))
     rest: Source | None = None
@@ -103,12 +112,22 @@ def open_data(
     if unlabelled:
 
         def find(text: str) -> tuple[Mapping[str, Source], list[str]]:
-            found, _, said = find_data(text, task=task, max_bad_fraction=max_bad_fraction, data_dir=data_dir)
-            return found, said
+            parts, _, said = find_data(text, **{**found, "group": None})
+            return parts, said
 
         judged = {split: part for split, part in splits.items() if split in ("val", "test")}
         beside, more = open_unlabelled(unlabelled, rest, judged, find, max_bad_fraction)
         notes += more
+    if replay:
+        same: dict[str, Any] = {
+            "val_fraction": val_fraction,
+            "test_fraction": test_fraction,
+            "split_seed": split_seed,
+            "classes": names,
+        }
+        earlier = [open_data(text, **found, **same, per_class=replay_per_class).train for text in replay]
+        splits["train"] = joined(splits["train"], earlier)
+        notes.append(f"{sum(map(len, earlier))} training pictures of {len(earlier)} earlier tasks are shown again")
     files = {split: part for split, part in splits.items() if is_encoded(part)}
     if len(files) > 1:
         notes += duplicates_across(files)

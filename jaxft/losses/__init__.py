@@ -7,6 +7,7 @@ classes and the adjustment of logits belong to training: an evaluation is of the
 whatever the weights.
 """
 
+from jaxft.losses.continual import ewc
 from jaxft.losses.distillation import distillation, feature_distillation
 from jaxft.losses.fixmatch import fixmatch
 from jaxft.losses.resolve import import_function, resolve, wanted
@@ -28,6 +29,7 @@ __all__ = [
     "binary_cross_entropy",
     "class_weights",
     "distillation",
+    "ewc",
     "feature_distillation",
     "fixmatch",
     "focal",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxft.errors import JaxftError, near
+from jaxft.losses.continual import ewc
 from jaxft.losses.distillation import distillation, feature_distillation
 from jaxft.losses.fixmatch import fixmatch
 from jaxft.losses.supervised import (
@@ -35,6 +36,7 @@ _BUILT_IN: dict[str, LossFn] = {
         mean_squared_error,
         distillation,
         feature_distillation,
+        ewc,
         fixmatch,
     )
 }
