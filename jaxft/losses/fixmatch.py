@@ -34,7 +34,7 @@ def fixmatch(
     strong pictures are one batch; here they are a pass each, so that the weak one has no backward pass: the same for networks
     without BatchNorm or with a frozen one. A BatchNorm that trains normalises each pass by itself, as Torch's USB does with
     `use_cat=False`, and its running statistics are those of the labelled pictures, which are what evaluations look like;
-    strong looks do not move them. Dropout and stochastic depth draw the same for row i of each pass.
+    strong looks do not move them. Dropout and stochastic depth draw the same for both looks of a picture.
 
     Args:
       outputs, batch: `logits` [B, K]; `label` [B] (classes) or [B, K] (probabilities); and in training `unlabelled_weak` and

@@ -162,3 +162,22 @@ def test_an_evaluation_is_of_the_labelled_pictures_alone():
         for loss in (resolve("fixmatch", {"train": False}), losses.softmax_cross_entropy)
     ]
     np.testing.assert_array_equal(*found)
+
+
+def test_the_weak_look_costs_no_backward_pass():
+    apply = nets.make_apply(dropout=0, batch_norm=False)
+
+    def flops(loss, batch):
+        mask = make_mask(FreezeSpec.parse("full"), PARAMS, nets.STAGES)
+        tx = optax.sgd(0.1)
+        step = make_train_step(apply, loss, tx, mask, metrics=METRICS)
+        state = create_state(PARAMS, STATE, tx, mask, rng=jax.random.key(0))
+        return jax.jit(step).lower(state, batch).compile().cost_analysis()["flops"]
+
+    # There are three times as many strong looks as labelled rows, which cost a whole step each; with one of the weak looks it
+    # would be three forward passes more.
+    labelled, both = flops(losses.softmax_cross_entropy, nets.make_batch(0, 4)), flops(resolve("fixmatch"), _batch())
+    image = _batch()["unlabelled_weak"]
+    run = jax.jit(lambda image: apply(PARAMS, STATE, image, train=False, rng=None)[0]["logits"])
+    forward = run.lower(image).compile().cost_analysis()["flops"]
+    assert both - 4 * labelled < 1.3 * forward
