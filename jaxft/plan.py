@@ -43,7 +43,7 @@ class Plan:
     `record` says in JSON all that is needed to use a checkpoint without the config; `eval_every` and its like are in steps;
     `selection` is how `Standing.judge` finds the best step; `order` the examples of each batch; `eval_loss` is the loss without
     what belongs to training (see `jaxft.losses`); `average` is what a phase keeps, of steps counted from its first; `fixed` is
-    what the loss reads beside the network.
+    what the loss reads beside the network; `strong` is the strong look of unlabelled pictures, where there are any.
     """
 
     splits: Splits
