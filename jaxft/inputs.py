@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from jaxft.config import call
 from jaxft.data import LoadTimes, Source, advice, train_batches, unlabelled_batches
 from jaxft.errors import JaxftError
-from jaxft.evaluate import Evaluation, evaluate, evaluate_source
+from jaxft.evaluate import Evaluation, evaluate, evaluate_source, evaluate_views
 from jaxft.features import (
     DTYPES,
     Prefix,
@@ -35,7 +35,9 @@ from jaxft.parallel import batch_parts, process_rows, put_batch
 from jaxft.paths import is_remote, open_path
 from jaxft.phases import Phase
 from jaxft.plan import Plan
+from jaxft.tasks import UNLABELLED
 from jaxft.train import make_eval_step
+from jaxft.train.step import EvalStep
 from jaxft.typing import ApplyFn, Batch, ModelState, Params
 
 HostBatches = Generator[dict[str, np.ndarray], None, None]
@@ -69,6 +71,17 @@ class Features:
     dtype: str
 
 
+def picture_eval_step(plan: Plan, apply: ApplyFn | None = None) -> EvalStep:
+    """The evaluation step of a run on pictures, to be jitted; `apply` is the network, where that is not the plan's."""
+    return make_eval_step(
+        apply or plan.apply,
+        plan.eval_loss,
+        metrics=plan.task.metrics,
+        augment=plan.augment_batch if plan.eval_views > 1 else None,
+        keep_logits=plan.task.name != UNLABELLED,
+    )
+
+
 def evaluate_pictures(
     eval_step: Callable[..., Any],
     params: Params,
@@ -78,11 +91,21 @@ def evaluate_pictures(
     config: ConfigDict,
     mesh: Mesh,
 ) -> Evaluation:
-    """Evaluates the whole network on a source of pictures."""
+    """Evaluates the whole network on a source of pictures.
+
+    Args:
+      eval_step: `picture_eval_step`, jitted.
+      params, model_state: of the network.
+      source: the pictures.
+      plan, config, mesh: of the run.
+    """
     given = config.input
-    return evaluate_source(
+    read = {"batch_size": given.eval_batch_size, "mesh": mesh, "threads": given.threads, "processes": given.processes}
+    if plan.eval_views == 1:
+        return evaluate_source(eval_step, params, model_state, source, plan.model, **read)
+    return evaluate_views(
         eval_step, params, model_state, source, plan.model,
-        batch_size=given.eval_batch_size, mesh=mesh, threads=given.threads, processes=given.processes,
+        views=plan.eval_views, augment=plan.augment, seed=plan.seed, scaled_decode=given.scaled_decode, **read,
     )  # fmt: skip
 
 

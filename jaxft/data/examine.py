@@ -96,6 +96,8 @@ def _parts(source: Any, task: str, data_dir: str | None) -> tuple[dict[str, Sour
 
 
 def _label(label: Any, class_names: Sequence[str], task: str) -> str:
+    if task == "unlabelled":
+        return ""
     if task == "regression":
         return f"{float(label):.6g}"
     if task == "multilabel":

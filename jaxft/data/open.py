@@ -20,9 +20,10 @@ from jaxft.data.semi_supervised import open_unlabelled
 from jaxft.data.sources import EXTENSIONS, Arrays, Files, Found, Source, Splits, Stored, fingerprint, is_encoded, was_checked
 from jaxft.data.splits import duplicates_across, groups_across, read_manifest
 from jaxft.data.stratify import stratified
+from jaxft.data.unlabelled import read_pictures, without_labels
 from jaxft.errors import JaxftError, near
 
-TASKS = ("classify", "multilabel", "regression", "soft")
+TASKS = ("classify", "multilabel", "regression", "soft", "unlabelled")
 _TABLE = ("image", "label", "split", "group")
 #: The kinds of source and what each may be told behind a `?`.
 KINDS: dict[str, tuple[str, ...]] = {
@@ -37,6 +38,8 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 #: Of these, `group` is a column; of others a regular expression over the names of examples.
 _TABLES = ("csv", "parquet", "hf")
+#: These are nothing without labels.
+_LABELLED = ("hf", "wds", "tfds")
 
 
 def open_data(
@@ -61,14 +64,16 @@ def open_data(
 
     Args:
       source: one of
-        - `folder:PATH` or an existing folder: `train/ val/ test/` of class folders, or class folders;
+        - `folder:PATH` or an existing folder: `train/ val/ test/` of class folders, or class folders; of the task "unlabelled"
+          any folder of pictures;
         - `csv:FILE`, `parquet:FILE` or `parquet:FOLDER`: columns path (or image), label and, if there, split and group;
         - `hf:OWNER/REPO[:CONFIG][@REVISION]` or `hf:FOLDER`, of Hugging Face;
         - `wds:PATTERN`, WebDataset shards; `records:FOLDER`, shards of `convert_data`; `tfds:NAME`;
         - `python:MODULE:FUNCTION`, a function without arguments that returns any of these;
         - (images, labels); an object with `__len__` and `__getitem__` that gives (image, label); or a dict of either by split.
         Text may end in `?key=value&key=value`: names of columns (image, label, split), of endings (image, label), `group`.
-      task: "classify"; "multilabel"; "soft", shares of classes that sum to 1; or "regression".
+      task: "classify"; "multilabel"; "soft", shares of classes that sum to 1; "regression"; or "unlabelled", pictures alone:
+        labels are dropped where there are any, and int32 zeros; there are no class names.
       val_fraction, test_fraction: what is split off, stratified, where the data come in one piece; of data with a training and
         a test split, `val_fraction` of the training data validates.
       split_seed: of that split.
@@ -112,11 +117,11 @@ def open_data(
     if unlabelled:
 
         def find(text: str) -> tuple[Mapping[str, Source], list[str]]:
-            parts, _, said = find_data(text, **{**found, "group": None})
+            parts, _, said = find_data(text, **{**found, "task": "unlabelled", "group": None})
             return parts, said
 
         judged = {split: part for split, part in splits.items() if split in ("val", "test")}
-        beside, more = open_unlabelled(unlabelled, rest, judged, find, max_bad_fraction)
+        beside, more = open_unlabelled(unlabelled, rest, judged, find)
         notes += more
     if replay:
         same: dict[str, Any] = {
@@ -188,6 +193,8 @@ def read_source(
     else:
         found, names, notes = read_objects(source, task, class_names)
         found = _grouped(found, group) if group is not None else found
+    if task == "unlabelled":
+        return {split: without_labels(part) for split, part in found.items()}, (), notes
     return found, names, notes
 
 
@@ -242,13 +249,16 @@ def _by_text(text: str, task: str, data_dir: str | None, group: str | None) -> F
         raise JaxftError(f"'{text}' says no place: write {kind}: and where the data are")
     if group is not None and "group" not in KINDS[kind]:
         raise JaxftError(f"{kind}: sources have no groups: set config.data.group to None")
-    found = _READERS[kind](place, task, options, data_dir)
+    # Of formats that need a label it is read, and dropped.
+    found = _READERS[kind](place, "classify" if task == "unlabelled" and kind in _LABELLED else task, options, data_dir)
     if kind not in _TABLES and "group" in options:
         return _grouped(found[0], options["group"]), found[1]
     return found
 
 
 def _folder(place: str, task: str, options: Mapping[str, str], data_dir: str | None) -> Found:
+    if task == "unlabelled":
+        return read_pictures(Path(place).expanduser()), ()
     if task != "classify":
         raise JaxftError(f"folders give one class a picture: the task '{task}' needs a table, csv:FILE")
     found, names = read_folder(Path(place).expanduser())

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from jaxft.augment import Augment, parse
-from jaxft.data.check import drop_bad
 from jaxft.data.feeding import LoadTimes
 from jaxft.data.loading import Loader, Shown
 from jaxft.data.order import Order, batch_positions
-from jaxft.data.sources import EXTENSIONS, Arrays, Files, Source, Stored, find_pictures, is_encoded
+from jaxft.data.sources import Arrays, Source, is_encoded
+from jaxft.data.unlabelled import without_labels
 from jaxft.decoding.reading import Reading
 from jaxft.errors import JaxftError
 from jaxft.preprocessing import Preprocessing
@@ -31,50 +29,33 @@ def open_unlabelled(
     rest: Source | None,
     judged: Mapping[str, Source],
     find: Callable[[str], tuple[Mapping[str, Source], list[str]]],
-    max_bad_fraction: float,
 ) -> tuple[Source, list[str]]:
-    """Opens pictures whose labels are not looked at: all labels are 0 from here on.
+    """Opens pictures whose labels are not looked at.
 
     Args:
-      text: "rest"; a folder, all pictures below which are taken, whatever its folders are called; or text that `find` takes,
-        whose training split, or the whole where it has none, is taken.
+      text: "rest", or text that `find` takes, whose training split, or the whole where it has none, is taken.
       rest: the training pictures that were left aside; None where none were.
       judged: validation and test split: pictures of the same bytes are left out, and a note says so.
-      find: opens text: the data by split, and notes.
-      max_bad_fraction: share of unreadable pictures that may be left out.
+      find: opens text: pictures without labels by split, and notes.
 
     Raises:
       JaxftError: nothing was left aside, no such data, or no pictures.
     """
     notes: list[str] = []
-    folder = Path(text.removeprefix("folder:")).expanduser()
     if text == REST:
         if rest is None:
             raise JaxftError(
                 "config.data.unlabelled is 'rest', the pictures that config.data.per_class leaves aside: set "
                 "config.data.per_class too, e.g. to 5, or name a folder of pictures"
             )
-        found: Source = rest
-    elif text.startswith("folder:") or folder.is_dir():
-        found, notes = drop_bad(_pictures_below(folder), "config.data.unlabelled", max_bad_fraction)
+        found = without_labels(rest)
     else:
         pieces, notes = find(text)
         found = pieces["train"] if "train" in pieces else pieces["all"]
-    assert isinstance(found, Files | Stored | Arrays)
-    found = dataclasses.replace(found, labels=np.zeros(len(found), np.int32))
     found, more = _unjudged(found, judged, known_apart=text == REST)
     if not len(found):
         raise JaxftError(f"config.data.unlabelled is '{text}', and there are no pictures left to learn from without labels")
     return found, [*notes, *more, f"{len(found):,} pictures are learnt from without their labels"]
-
-
-def _pictures_below(folder: Path) -> Files:
-    if not folder.is_dir():
-        raise JaxftError(f"config.data.unlabelled: no folder '{folder}'")
-    names = [path.relative_to(folder).as_posix() for path in find_pictures(folder)]
-    if not names:
-        raise JaxftError(f"config.data.unlabelled: the folder '{folder}' holds no pictures ({', '.join(sorted(EXTENSIONS))})")
-    return Files(folder, names, np.zeros(len(names), np.int32))
 
 
 def _unjudged(source: Source, judged: Mapping[str, Source], *, known_apart: bool) -> tuple[Source, list[str]]:

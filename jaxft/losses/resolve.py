@@ -12,6 +12,7 @@ from jaxft.errors import JaxftError, near
 from jaxft.losses.continual import ewc
 from jaxft.losses.distillation import distillation, feature_distillation
 from jaxft.losses.fixmatch import fixmatch
+from jaxft.losses.self_supervised import REPRESENTATION
 from jaxft.losses.supervised import (
     binary_cross_entropy,
     focal,
@@ -37,6 +38,7 @@ _BUILT_IN: dict[str, LossFn] = {
         distillation,
         feature_distillation,
         ewc,
+        *REPRESENTATION,
         fixmatch,
     )
 }

@@ -58,7 +58,7 @@ def streams(made_once, small):
     """Each method's stream, made once."""
 
     def make(folder):
-        for method, strength in (("finetune", None), ("replay", None), ("ewc", 200.0), ("lwf", 4.0), ("l2_sp", 5.0)):
+        for method, strength in (("finetune", None), ("replay", None), ("ewc", 1000.0), ("lwf", 4.0), ("l2_sp", 5.0)):
             learn(_config(small), _tasks(small), folder / method, method=method, strength=strength)
 
     return made_once("streams", make)
@@ -88,7 +88,7 @@ def test_each_task_begins_where_the_one_before_ended_and_the_head_has_all_classe
         assert config["model"]["pretrained"] == f"run:{streams / method / 'task1'}"
         assert load_run(streams / method / "task2").class_names == ("green", "red", "blue", "grey")
     figures = json.loads((streams / "ewc" / "task2" / "config.json").read_text())
-    assert figures["loss"] == {"name": "ewc", "options": {"strength": 200.0}}
+    assert figures["loss"] == {"name": "ewc", "options": {"strength": 1000.0}}
     lwf = json.loads((streams / "lwf" / "task2" / "config.json").read_text())
     assert lwf["loss"]["options"] == {"classes": [0, 1], "temperature": 2.0, "weight": 0.5}
     assert json.loads((streams / "l2_sp" / "task2" / "config.json").read_text())["optim"]["l2_sp"] == 5.0
@@ -119,7 +119,7 @@ def test_the_importances_of_later_tasks_are_added_up(small, tmp_path):
 
 @pytest.mark.parametrize("method", ["ewc", pytest.param("replay", marks=pytest.mark.slow)])
 def test_a_stream_that_was_stopped_goes_on_to_the_same_bits(small, streams, tmp_path, monkeypatch, method):
-    strength = 200.0 if method == "ewc" else None
+    strength = 1000.0 if method == "ewc" else None
 
     unbroken = learn(_config(small), _tasks(small), tmp_path / "unbroken", method=method, strength=strength)
     broken = _config(small)

@@ -91,7 +91,7 @@ def test_pixels_and_files_cannot_be_compared_and_the_run_says_so(draw):
 def test_an_unreadable_picture_is_an_error_or_left_out_as_elsewhere(photos, draw):
     folder = draw("a.png", "b.png", "c.png", under="more")
     (folder / "d.png").write_bytes(b"no picture")
-    with pytest.raises(JaxftError, match=r"1 of 4 pictures of config.data.unlabelled cannot be read .d.png"):
+    with pytest.raises(JaxftError, match=r"1 of 4 pictures of all cannot be read .d.png"):
         open_data(str(photos), unlabelled=str(folder))
     found = open_data(str(photos), unlabelled=str(folder), max_bad_fraction=0.3)
     assert found.unlabelled.names == ["a.png", "b.png", "c.png"]
@@ -102,7 +102,7 @@ def test_an_unreadable_picture_is_an_error_or_left_out_as_elsewhere(photos, draw
     [
         ({"unlabelled": "rest"}, "the pictures that config.data.per_class leaves aside: set config.data.per_class too"),
         ({"unlabelled": "rest", "per_class": 1000}, "there are no pictures left to learn from without labels"),
-        ({"unlabelled": "folder:/no/such"}, "config.data.unlabelled: no folder '/no/such'"),
+        ({"unlabelled": "folder:/no/such"}, "no folder '/no/such'"),
         ({"unlabelled": "flder:x"}, "no folder 'flder:x' .did you mean 'folder'"),
     ],
 )
