@@ -140,7 +140,7 @@ def pictures(plan: Plan, config: ConfigDict, mesh: Mesh, eval_step: Callable[...
         labelled = call(train_batches, section, "config.input", source=plan.splits.train, rows=rows, **known)
         if plan.strong is None or unlabelled is None:
             return labelled
-        section = {key: value for key, value in section.items() if key not in ("sampler", "augment")}
+        section = {key: value for key, value in section.items() if key not in ("sampler", "views", "augment")}
         section |= {"batch_size": more, "weak": plan.augment, "strong": plan.strong}
         rows = process_rows(mesh, more)
         return _beside(labelled, call(unlabelled_batches, section, "config.input", source=unlabelled, rows=rows, **known))
