@@ -64,7 +64,7 @@ def open_data(
       classes: all classes there are, where these data have only some of them; None: those of the data.
       replay: other sources, of earlier tasks: `replay_per_class` training examples of each of their classes join the training
         split. They are split as these data are, so that what validated or tested them does not.
-      unlabelled: pictures for `Splits.unlabelled`: text as for `source`, a folder of pictures in any order, or "rest", the
+      unlabelled: pictures for `Splits.unlabelled`: text as for `source`, any folder of pictures, or "rest", the
         training pictures that `per_class` leaves aside; see `open_unlabelled`. "" is none.
       class_names: of arrays and objects; None numbers them.
 
