@@ -26,7 +26,7 @@ CHOICES = {
 
 def check_values(config: ConfigDict) -> None:
     """Finds now what would be found when the first batch is due, the first step, or the first evaluation."""
-    values = {f"input.{key}": config.input[key] for key in ("batch_size", "eval_batch_size", "views")}
+    values = {f"input.{key}": config.input[key] for key in ("batch_size", "eval_batch_size", "views", "unlabelled_ratio")}
     values |= {f"train.{key}": config.train[key] for key in ("accum_steps", "patience")}
     values |= {"features.views": config.features.views, "model.outputs": config.model.outputs}
     values |= {f"probe.{key}": config.probe[key] for key in ("c_count", "max_steps")}

@@ -56,6 +56,7 @@ def default_config() -> ConfigDict:
     config.data.classes = config_dict.placeholder(tuple)  # all classes of the head, where these data have only some
     config.data.replay = config_dict.placeholder(tuple)  # sources of earlier tasks, whose training pictures join these
     config.data.replay_per_class = 20
+    config.data.unlabelled = ""  # pictures to learn from without labels: a source, any folder, or "rest", what per_class leaves
 
     # jaxft.data.train_batches and eval_batches.
     config.input = ConfigDict()
@@ -64,6 +65,8 @@ def default_config() -> ConfigDict:
     config.input.sampler = "shuffle"  # every example once an epoch; "balanced", "sqrt": by class, see jaxft.data.order
     config.input.views = 1  # of each example in a batch, which then holds batch_size / views examples: for losses that compare
     config.input.augment = "crop_flip"  # jaxft.augment.parse: "random_resized_crop(0.5), random_flip, module:function"
+    config.input.unlabelled_ratio = 7  # of data.unlabelled a batch has so many times batch_size, in two looks: augment's and
+    config.input.strong_augment = "crop_flip, rand_augment(2, 10), random_erasing(1.0)"  # this (docs/few-labels.md)
     config.input.threads = config_dict.placeholder(int)  # None: one a core, at most 16
     config.input.processes = 0  # that decode in the place of threads: for many cores and small pictures
     config.input.scaled_decode = True  # training decodes JPEGs much larger than wanted at a fraction of their size

@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxft import losses, tree
-from jaxft.augment import Augment, parse, soft_label
+from jaxft.augment import Augment, parse, soft_label, two_looks
 from jaxft.averaging import make_average
 from jaxft.checks import check_values
 from jaxft.config import Clock, call, to_json
@@ -28,6 +28,7 @@ from jaxft.parallel import parse_rules, put
 from jaxft.phases import Phase, adapter_of, make_phases
 from jaxft.preprocessing import on_pixels
 from jaxft.representation import check_representation, learns_representation, outputs_of, trace_on_rows
+from jaxft.semi_supervised import strong_augment
 from jaxft.tasks import UNLABELLED, Task, get_task
 from jaxft.train import Average
 from jaxft.typing import ApplyFn, Batch, LossFn, ModelState, Params
@@ -43,8 +44,8 @@ class Plan:
     `record` says in JSON all that is needed to use a checkpoint without the config; `eval_every` and its like are in steps;
     `selection` is how `Standing.judge` finds the best step; `order` the examples of each batch; `eval_loss` is the loss without
     what belongs to training (see `jaxft.losses`); `average` is what a phase keeps, of steps counted from its first; `fixed` is
-    what the loss reads beside the network. The `task` is that of the outputs: "unlabelled" where they are no classes, whatever
-    labels the data have.
+    what the loss reads beside the network; `strong` is the strong look of unlabelled pictures, where there are any. The
+    `task` is that of the outputs: "unlabelled" where they are no classes, whatever labels the data have.
     """
 
     splits: Splits
@@ -66,13 +67,16 @@ class Plan:
     selection: dict[str, Any]
     record: dict[str, Any]
     augment: Augment
+    strong: Augment | None
     average: Average | None
     fixed: Fixed
 
     def augment_batch(self, batch: Batch) -> Batch:
         """A batch of the training input as the network is to see it."""
-        outputs = self.model.num_classes
-        return self.augment.batch(batch, seed=self.seed, size=self.model.preprocessing.size, classes=outputs)
+        outputs, drawn = self.model.num_classes, {"seed": self.seed, "size": self.model.preprocessing.size}
+        if self.strong is not None:
+            batch = two_looks(batch, weak=self.augment, strong=self.strong, **drawn)
+        return self.augment.batch(batch, **drawn, classes=outputs)
 
     @property
     def eval_views(self) -> int:
@@ -112,6 +116,7 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
       JaxftError: for anything in the config, the data or the weights that does not fit.
     """
     check_values(config)
+    strong = strong_augment(config)
     splits = call(open_data, config.data.to_dict(), "config.data", manifest=manifest)
     if splits.val is None:
         raise JaxftError(f"'{config.data.source}' has no validation split; set config.data.val_fraction")
@@ -146,6 +151,7 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
         splits=splits,
         order=order,
         augment=augment,
+        strong=strong,
         fixed=fixed,
         val=splits.val,
         seed=config.seed,

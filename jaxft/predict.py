@@ -103,7 +103,7 @@ def evaluate_run(
 
 def run_data(tuned: FineTuned, workdir: str | Path, data: str | None = None) -> Splits:
     """A run's own data, split as they were, or other data in one piece, as `evaluate_run` takes both."""
-    section = dict(tuned.record["config"]["data"])
+    section = dict(tuned.record["config"]["data"]) | {"unlabelled": ""}  # it judges nothing
     if data is not None:
         section |= {"source": data, "val_fraction": 0.0, "test_fraction": 0.0, "group": None, "per_class": None, "replay": None}
     found: Splits = call(open_data, section, "config.data", manifest=splits_file(open_path(workdir)) if data is None else None)

@@ -38,7 +38,7 @@ def test_the_default_configuration_is_valid_and_made_anew_each_time():
     [
         ("model", load_model, {"zero_shot"}),
         ("data", open_data, set()),
-        ("input", train_batches, {"eval_batch_size"}),
+        ("input", train_batches, {"eval_batch_size", "unlabelled_ratio", "strong_augment"}),
         ("optim", make_optimizer, {"warmup", "decay_norms_and_biases", "layer_decay", "stage_lr", "keep_moments"}),
         ("log", RunLog, set()),
         ("probe", Settings, set()),

@@ -16,6 +16,7 @@ from jaxft.data.few import few_of_each
 from jaxft.data.folder import read_folder
 from jaxft.data.objects import read_objects
 from jaxft.data.replay import among_classes, joined
+from jaxft.data.semi_supervised import open_unlabelled
 from jaxft.data.sources import EXTENSIONS, Arrays, Files, Found, Source, Splits, Stored, fingerprint, is_encoded, was_checked
 from jaxft.data.splits import duplicates_across, groups_across, read_manifest
 from jaxft.data.stratify import stratified
@@ -56,6 +57,7 @@ def open_data(
     classes: Sequence[str] | None = None,
     replay: Sequence[str] | None = None,
     replay_per_class: int = 20,
+    unlabelled: str = "",
     class_names: Sequence[str] | None = None,
 ) -> Splits:
     """Opens a data set.
@@ -85,6 +87,8 @@ def open_data(
       classes: all classes there are, where these data have only some of them; None: those of the data.
       replay: other sources, of earlier tasks: `replay_per_class` training examples of each of their classes join the training
         split. They are split as these data are, so that what validated or tested them does not.
+      unlabelled: pictures for `Splits.unlabelled`: text as for `source`, a folder of pictures in any order, or "rest", the
+        training pictures that `per_class` leaves aside; see `open_unlabelled`. "" is none.
       class_names: of arrays and objects; None numbers them.
 
     Raises:
@@ -105,8 +109,19 @@ def open_data(
         names = tuple(classes)
     if ours:
         notes.append("split by us: " + ", ".join(f"{len(part)} {split}" for split, part in ours.items()))
+    rest: Source | None = None
     if per_class is not None:  # of the training split as it is written down, so that no other split depends on it
-        splits["train"], more = few_of_each(splits["train"], names, per_class, split_seed, task)
+        splits["train"], rest, more = few_of_each(splits["train"], names, per_class, split_seed, task)
+        notes += more
+    beside: Source | None = None
+    if unlabelled:
+
+        def find(text: str) -> tuple[Mapping[str, Source], list[str]]:
+            parts, _, said = find_data(text, **{**found, "task": "unlabelled", "group": None})
+            return parts, said
+
+        judged = {split: part for split, part in splits.items() if split in ("val", "test")}
+        beside, more = open_unlabelled(unlabelled, rest, judged, find)
         notes += more
     if replay:
         same: dict[str, Any] = {
@@ -123,7 +138,7 @@ def open_data(
         notes += duplicates_across(files)
     if splits.get("test") is None:
         notes.append("there is no test split: the final figures are on the validation split, which selection has seen")
-    ordered = {split: splits.get(split) for split in ("train", "val", "test")}
+    ordered = {**{split: splits.get(split) for split in ("train", "val", "test")}, "unlabelled": beside}
     return Splits(
         train=splits["train"],
         val=splits.get("val"),
@@ -133,6 +148,7 @@ def open_data(
         notes=tuple(notes),
         ours=ours,
         settings=settings,
+        unlabelled=beside,
     )
 
 

@@ -9,6 +9,7 @@ whatever the weights.
 
 from jaxft.losses.continual import ewc
 from jaxft.losses.distillation import distillation, feature_distillation
+from jaxft.losses.fixmatch import fixmatch
 from jaxft.losses.resolve import import_function, resolve, wanted
 from jaxft.losses.self_supervised import REPRESENTATION, dino, masked_autoencoder, simclr, supervised_contrastive
 from jaxft.losses.supervised import (
@@ -33,6 +34,7 @@ __all__ = [
     "distillation",
     "ewc",
     "feature_distillation",
+    "fixmatch",
     "focal",
     "import_function",
     "logit_adjusted",

@@ -11,6 +11,7 @@ from typing import Any
 from jaxft.errors import JaxftError, near
 from jaxft.losses.continual import ewc
 from jaxft.losses.distillation import distillation, feature_distillation
+from jaxft.losses.fixmatch import fixmatch
 from jaxft.losses.self_supervised import REPRESENTATION
 from jaxft.losses.supervised import (
     binary_cross_entropy,
@@ -38,6 +39,7 @@ _BUILT_IN: dict[str, LossFn] = {
         feature_distillation,
         ewc,
         *REPRESENTATION,
+        fixmatch,
     )
 }
 

@@ -236,8 +236,9 @@ def _accumulate(
     size = batch["image"].shape[0]
     if size % steps:
         raise JaxftError(f"accum_steps ({steps}) does not divide the batch size ({size})")
-    # Strided microbatches: each device keeps its own examples, whatever the number of microbatches.
-    micro = jax.tree.map(lambda x: x.reshape(size // steps, steps, *x.shape[1:]).swapaxes(0, 1), dict(batch))
+    # Strided microbatches: each device keeps its own examples, whatever the number of microbatches. There may be more rows of
+    # pictures without labels, a multiple of the batch size.
+    micro = jax.tree.map(lambda x: x.reshape(len(x) // steps, steps, *x.shape[1:]).swapaxes(0, 1), dict(batch))
 
     def body(carry: tuple[Any, Any, ModelState], item: tuple[jax.Array, Batch]) -> tuple[tuple[Any, Any, ModelState], Any]:
         loss, total, model_state = carry

@@ -10,6 +10,7 @@ from small_run import write_small_recipe
 from jaxft import tree
 from jaxft.cli.config import read_config
 from jaxft.config import phase
+from jaxft.explain.step import abstract_arguments
 from jaxft.optim.methods import METHODS as OPTIMIZERS
 from jaxft.parallel import make_mesh, put_batch
 from jaxft.plan import make_plan
@@ -29,6 +30,15 @@ PART = "from:stage3"
 TEACHER = "teacher"
 #: Stands for a file that says how much each parameter matters.
 IMPORTANCE = "importance.safetensors"
+UNLABELLED = {
+    "loss.name": "fixmatch",
+    "loss.options": {"threshold": 0.35},  # of three classes: some answers are above it and some are not
+    "data.per_class": 3,
+    "data.unlabelled": "rest",
+    "input.unlabelled_ratio": 2,
+    "input.augment": "random_flip",
+    "input.strong_augment": "random_resized_crop(0.5), rand_augment(2, 10), random_erasing(1.0)",
+}
 FREE = {"optim.schedule": "constant"}
 LOSS = {"train.monitor": "loss", "train.mode": "min"}
 VIEWS = {**LOSS, "input.views": 2, "input.augment": "random_resized_crop(0.5), random_flip, random_color", "model.outputs": 6}
@@ -67,6 +77,7 @@ METHODS = {
         {**VIT, **LOSS, "data.task": "unlabelled", "loss.name": "masked_autoencoder", "model.head": "mae:1x32"},
     ),
     "supervised_contrastive": (PART, {**VIEWS, "loss.name": "supervised_contrastive", "model.head": "mlp"}),
+    "fixmatch with accumulation": (PART, {**UNLABELLED, "train.accum_steps": 2}),
     "mixed heads": ("head", {"model.head": "linear+mlp+cosine:8"}),
     "fresh moments": (PART, {"optim.keep_moments": False, "optim.name": "adamw"}),
 }
@@ -89,6 +100,7 @@ QUICK = (
     "simclr with accumulation",
     "dino",
     "mae",
+    "fixmatch with accumulation",
 )
 ROWS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
 
@@ -173,6 +185,24 @@ def test_what_is_frozen_stays_and_a_stopped_run_goes_on_bit_for_bit(small, metho
             np.testing.assert_array_equal(tree.flatten(tuned.model_state["batch_stats"])[path], leaf, err_msg=path)
 
 
+def _batch(plan, one, config, mesh, number):
+    """A batch with all keys that those of a run have, its pictures and labels drawn."""
+    rng = np.random.default_rng(number)
+    _, shapes = abstract_arguments(plan, one, config, mesh, place=False)
+    batch = {}
+    for key, leaf in shapes.items():
+        examples = len(leaf) // (config.input.views if key in ("index", "shown") else 1)
+        if key.endswith("index"):
+            batch[key] = np.arange(len(leaf), dtype=np.int32) % examples
+        elif key.endswith("shown"):
+            batch[key] = np.arange(len(leaf), dtype=np.int32) // examples
+        elif key == "mask":
+            batch[key] = np.ones(leaf.shape, np.float32)
+        else:
+            batch[key] = rng.integers(0, 3 if key == "label" else 256, leaf.shape, leaf.dtype)
+    return batch
+
+
 @pytest.mark.parametrize("method", ROWS)
 def test_eight_devices_do_what_one_does(small, method):
     config = _config(small, method)
@@ -183,17 +213,8 @@ def test_eight_devices_do_what_one_does(small, method):
         one = plan.phases[1]
         state = enter(plan, one, config, mesh, *first_weights(plan, one, config, mesh), FIRST)
         step = jit_train_step(plan, one, config, mesh)
-        side = plan.model.preprocessing.size
         for number in range(2):
-            rng = np.random.default_rng(number)
-            batch = {
-                "image": rng.integers(0, 256, (8, side, side, 3), dtype=np.uint8),
-                "label": rng.integers(0, 3, 8).astype(np.int32),
-                "mask": np.ones(8, np.float32),
-                "index": np.arange(8, dtype=np.int32) % (8 // config.input.views),
-                "shown": np.arange(8, dtype=np.int32) // (8 // config.input.views),
-            }
-            state, _ = step(state, put_batch(batch, mesh))
+            state, _ = step(state, put_batch(_batch(plan, one, config, mesh, number), mesh))
         found.append(jax.device_get(state))
     ours, theirs = (jax.tree.leaves((state.params, state.model_state, state.ema)) for state in found)
     assert len(ours) == len(theirs)
