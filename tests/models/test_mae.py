@@ -1,5 +1,6 @@
 """Masked autoencoders against Hugging Face's ViTMAEForPreTraining (`scripts/make_ssl_fixtures.py`), and as stages of a ViT."""
 
+import functools
 from pathlib import Path
 
 import jax
@@ -16,6 +17,8 @@ from jaxft.models import build, vit
 from jaxft.preprocessing import Preprocessing
 from jaxft.tuning import FreezeSpec, default_groups, make_mask
 from jaxft.weights import load_model
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 HEAD = "mae:1x32:0.6"
 SMALL = vit.Config(16, 2, 2, patch=8, hidden=24)
@@ -84,7 +87,7 @@ def test_pixels_mask_loss_and_gradient_are_hugging_faces(theirs, params):
         outputs = model.module.apply({"params": params}, images, False, noise=theirs["noise"])
         return masked_autoencoder(outputs, {}).mean(), outputs
 
-    (value, outputs), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    (value, outputs), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     np.testing.assert_array_equal(outputs["masked"], theirs["mask"])
     np.testing.assert_allclose(outputs["logits"].reshape(3, 16, 192), theirs["logits"], atol=2e-5)
     np.testing.assert_allclose(value, theirs["loss"], rtol=1e-5)
@@ -111,11 +114,12 @@ def test_what_was_hidden_changes_nothing_and_what_was_not_has_its_own_position(p
     model, plain = _built(), _built("linear", num_classes=5)
     image = jnp.asarray(np.random.default_rng(0).normal(size=(2, 32, 32, 3)), jnp.float32)
     noise = jnp.tile(jnp.arange(16.0), (2, 1))  # the first six patches are kept
-    found = model.module.apply({"params": params}, image, False, noise=noise)
-    seen = plain.module.apply({"params": {**params, "head": _zeros(plain)}}, image, False)
+    say = jax.jit(lambda image: model.module.apply({"params": params}, image, False, noise=noise))
+    found = say(image)
+    seen = jax.jit(lambda image: plain.module.apply({"params": {**params, "head": _zeros(plain)}}, image, False))(image)
     np.testing.assert_allclose(found["stem"], seen["stem"][:, :7], atol=1e-6)
     other = image.at[:, 16:].set(7.0)  # patches that were hidden
-    again = model.module.apply({"params": params}, other, False, noise=noise)
+    again = say(other)
     np.testing.assert_array_equal(again["logits"], found["logits"])
     np.testing.assert_array_equal(again["features"], found["features"])
 
@@ -128,8 +132,12 @@ def test_a_step_hides_other_patches_of_each_image_and_an_evaluation_the_same(par
     model = _built()
     image = jnp.ones((4, 32, 32, 3))
 
+    @functools.partial(jax.jit, static_argnums=0)
+    def say(train, key):
+        return model.apply(params, {}, image, train=train, rng=key)[0]["masked"]
+
     def masked(train, key):
-        return np.asarray(model.apply(params, {}, image, train=train, rng=key)[0]["masked"])
+        return np.asarray(say(train, key))
 
     first, second = masked(True, jax.random.key(1)), masked(True, jax.random.key(2))
     assert (first.sum(1) == 10).all()
