@@ -62,8 +62,8 @@ def open_data(
       per_class: how many training examples of each class are used, drawn by `split_seed`; the others are left aside, validation
         and test stay whole. The draw for a smaller number is part of that for a larger one. None uses all.
       classes: all classes there are, where these data have only some of them; None: those of the data.
-      replay: other sources, of earlier tasks: `replay_per_class` training examples of each of their classes join the training
-        split. They are split as these data are, so that what validated or tested them does not.
+      replay: other sources, of earlier tasks: `replay_per_class` training examples of each of their classes (at most `per_class`
+        of them) join the training split. They are split as these data are, so that what validated or tested them does not.
       unlabelled: pictures for `Splits.unlabelled`: text as for `source`, any folder of pictures, or "rest", the
         training pictures that `per_class` leaves aside; see `open_unlabelled`. "" is none.
       class_names: of arrays and objects; None numbers them.
@@ -107,7 +107,9 @@ def open_data(
             "split_seed": split_seed,
             "classes": names,
         }
-        earlier = [open_data(text, **found, **same, per_class=replay_per_class).train for text in replay]
+        # What per_class left aside in an earlier task was not seen there.
+        most = replay_per_class if per_class is None else min(replay_per_class, per_class)
+        earlier = [open_data(text, **found, **same, per_class=most).train for text in replay]
         splits["train"] = joined(splits["train"], earlier)
         notes.append(f"{sum(map(len, earlier))} training pictures of {len(earlier)} earlier tasks are shown again")
     files = {split: part for split, part in splits.items() if is_encoded(part)}

@@ -59,6 +59,13 @@ def test_pictures_of_earlier_tasks_join_the_training_split_and_none_that_judged_
     assert len({both.fingerprint, fewer.fingerprint, second.fingerprint}) == 3
 
 
+def test_nothing_is_shown_again_that_per_class_kept_from_the_earlier_task(tasks):
+    first = open_data(tasks / "first", classes=CLASSES, per_class=2)
+    both = open_data(tasks / "second", classes=CLASSES, per_class=2, replay=(str(tasks / "first"),), replay_per_class=5)
+    again = [name.removeprefix("replay1/") for name in both.train.names if name.startswith("replay1/")]
+    assert sorted(again) == sorted(first.train.names)
+
+
 def test_the_pictures_are_those_of_both_sources(tasks):
     given = {"classes": CLASSES, "val_fraction": 0.25, "test_fraction": 0.25}
     both = open_data(tasks / "second", **given, replay=(str(tasks / "first"),), replay_per_class=3)
