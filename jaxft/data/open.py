@@ -62,8 +62,8 @@ def open_data(
       per_class: how many training examples of each class are used, drawn by `split_seed`; the others are left aside, validation
         and test stay whole. The draw for a smaller number is part of that for a larger one. None uses all.
       classes: all classes there are, where these data have only some of them; None: those of the data.
-      replay: other sources, of earlier tasks: `replay_per_class` training examples of each of their classes (at most `per_class`
-        of them) join the training split. They are split as these data are, so that what validated or tested them does not.
+      replay: other sources, of earlier tasks: `replay_per_class` training examples of each of their classes (no more than
+        `per_class`) join the training split. They are split as these data are, so that what validated or tested them does not.
       unlabelled: pictures for `Splits.unlabelled`: text as for `source`, any folder of pictures, or "rest", the
         training pictures that `per_class` leaves aside; see `open_unlabelled`. "" is none.
       class_names: of arrays and objects; None numbers them.
