@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from jaxft import tree
 from jaxft.config import call, to_json
 from jaxft.continual.fisher import fisher_diagonal
-from jaxft.continual.table import average_accuracy, backward_transfer, forgetting, table
+from jaxft.continual.result import Stream
 from jaxft.data import Source, Splits, eval_batches, open_data
 from jaxft.errors import JaxftError, near
 from jaxft.files import write_whole
@@ -34,49 +34,6 @@ METHODS = {"finetune": None, "l2_sp": 0.01, "ewc": 1000.0, "lwf": 1.0, "replay":
 #: Softness of answers that are compared, of Li & Hoiem (2016).
 TEMPERATURE = 2.0
 IMPORTANCE = "importance.safetensors"
-
-
-@dataclasses.dataclass(frozen=True)
-class Stream:
-    """A stream of tasks as far as it went.
-
-    Attributes:
-      status: "finished" or "interrupted" (a signal; the same call goes on).
-      names: of the tasks.
-      split: what judges, "test" or "val", of each task.
-      accuracy: [done, T], after each task that of every task so far, among the classes of all tasks so far; NaN of later ones.
-      within: the same among the classes of the judged task alone; equal where all tasks have the same classes.
-      method: see `METHODS`.
-    """
-
-    status: str
-    names: tuple[str, ...]
-    split: tuple[str, ...]
-    accuracy: np.ndarray
-    within: np.ndarray
-    method: str
-
-    def to_json(self) -> str:
-        known = [[None if np.isnan(value) else float(value) for value in row] for row in self.accuracy]
-        own = [[None if np.isnan(value) else float(value) for value in row] for row in self.within]
-        found: dict[str, Any] = {"method": self.method, "status": self.status, "tasks": self.names, "split": self.split}
-        found |= {"accuracy": known, "within": own}
-        done = len(self.accuracy)
-        if done:
-            square = self.accuracy[:, :done]
-            found["average_accuracy"], found["forgetting"] = average_accuracy(square), forgetting(square)
-            found["backward_transfer"] = backward_transfer(square)
-        return json.dumps(found, indent=1)
-
-    def __str__(self) -> str:
-        if not len(self.accuracy):
-            return "no task is finished yet"
-        judged = ", ".join(f"{name}: {split}" for name, split in zip(self.names, self.split, strict=True))
-        lines = [f"{self.method}; accuracy on the splits {judged}", "", "among all classes so far"]
-        lines += table(self.accuracy, self.names)
-        if not np.array_equal(self.within, self.accuracy, equal_nan=True):
-            lines += ["", "among the task's own classes", *table(self.within, self.names)]
-        return "\n".join(lines)
 
 
 def learn(
