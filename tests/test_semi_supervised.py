@@ -68,10 +68,11 @@ def test_what_does_not_fit_together_is_a_clear_error(small, keys, message):
         make_plan(config, weights=False)
 
 
-def test_labelled_pictures_come_as_without_the_others_which_stand_beside_them(small):
+@pytest.mark.parametrize("views", [1, 2])
+def test_labelled_pictures_come_as_without_the_others_which_stand_beside_them(small, views):
     found = []
     for extra in (FIXMATCH, (FIXMATCH[0], FIXMATCH[-1])):
-        config = read_config(str(small), extra)
+        config = read_config(str(small), [*extra, f"--config.input.views={views}"])
         plan, mesh = make_plan(config, weights=False), make_mesh("1x1x1", jax.devices()[:1])
         with contextlib.closing(pictures(plan, config, mesh, None).batches(5)) as batches:
             found.append(list(itertools.islice(batches, 2)))
