@@ -26,11 +26,11 @@ def fisher_diagonal(
     *,
     labels: str = "expected",
     seed: int = 0,
-    chunk: int = 8,
 ) -> dict[str, np.ndarray]:
     """The mean over examples of (d log p(y | x) / d w)^2, for each trained parameter (Kirkpatrick et al., 2017).
 
-    The network is in evaluation mode.
+    The network is in evaluation mode. One pass follows the other: JAX cannot batch the kernels' gradients of grouped
+    convolutions, which many networks have.
 
     Args:
       apply: on `batch["image"]`; `logits` [B, K] are those of a softmax over K classes.
@@ -41,7 +41,6 @@ def fisher_diagonal(
         "drawn", y drawn from these, one for each example; "data", the example's label, which is the "empirical Fisher" and
         another thing (Kunstner et al., 2019).
       seed: of "drawn", with the example's `index`.
-      chunk: examples whose gradients are in memory at once.
 
     Returns:
       '/' path -> f32, of the parameter's shape.
@@ -63,44 +62,34 @@ def fisher_diagonal(
         logits, back = jax.vjp(lambda trainable: jax.nn.log_softmax(logits_of(trainable, image)), trainable)
         classes = jnp.eye(logits.shape[-1], dtype=logits.dtype)
         if labels == "expected":
-            grads = jax.vmap(lambda one: back(one)[0])(classes)
-            return jax.tree.map(lambda grad: jnp.einsum("k,k...->...", jnp.exp(logits), grad**2), grads)
+
+            def plus(total: Params, one: tuple[jax.Array, jax.Array]) -> tuple[Params, None]:
+                share, chosen = one
+                return jax.tree.map(lambda old, grad: old + share * grad**2, total, back(chosen)[0]), None
+
+            zeros = jax.tree.map(jnp.zeros_like, trainable)
+            return jax.lax.scan(plus, zeros, (jnp.exp(logits), classes))[0]
         if labels == "drawn":
             label = jax.random.categorical(jax.random.fold_in(jax.random.key(seed), index), logits)
         return jax.tree.map(jnp.square, back(classes[label])[0])
 
     @jax.jit
     def added(total: Params, trainable: Params, batch: Mapping[str, jax.Array]) -> Params:
-        """A batch's squares on top; examples one after the other, `chunk` at a time."""
+        """A batch's squares on top."""
 
-        def weighed(one: tuple[jax.Array, ...]) -> Params:
+        def plus(total: Params, one: tuple[jax.Array, ...]) -> tuple[Params, None]:
             image, label, index, weight = one
-            return jax.tree.map(lambda leaf: weight * leaf, squares(trainable, image, label, index))
+            found = squares(trainable, image, label, index)
+            return jax.tree.map(lambda old, new: old + weight * new, total, found), None
 
-        def body(total: Params, some: tuple[jax.Array, ...]) -> tuple[Params, None]:
-            found = jax.vmap(weighed)(some)
-            return jax.tree.map(lambda old, new: old + new.sum(0), total, found), None
-
-        rows = (batch["image"], batch["label"], batch["index"], batch["mask"])
-        parts = jax.tree.map(lambda leaf: leaf.reshape(-1, chunk, *leaf.shape[1:]), rows)
-        return jax.lax.scan(body, total, parts)[0]
+        rows = tuple(batch[name] for name in ("image", "label", "index", "mask"))
+        return jax.lax.scan(plus, total, rows)[0]
 
     total: Params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), trainable)
     count = 0.0
     for batch in batches:
         count += float(np.asarray(batch["mask"]).sum())
-        total = added(total, trainable, _filled(batch, chunk))
+        total = added(total, trainable, {name: batch[name] for name in ("image", "label", "index", "mask")})
     if not count:
         raise JaxftError("there is no example to say what matters")
     return {path: np.asarray(leaf) / np.float32(count) for path, leaf in tree.flatten(jax.device_get(total)).items()}
-
-
-def _filled(batch: Mapping[str, Any], chunk: int) -> dict[str, np.ndarray]:
-    """With rows of mask 0 up to a multiple of `chunk`."""
-    more = -len(batch["image"]) % chunk
-    rows = {name: np.asarray(batch[name]) for name in ("image", "label", "index", "mask")}
-    if not more:
-        return rows
-    filled = {name: np.concatenate([leaf, np.repeat(leaf[-1:], more, axis=0)]) for name, leaf in rows.items()}
-    filled["mask"][-more:] = 0
-    return filled

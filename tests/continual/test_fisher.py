@@ -10,6 +10,7 @@ import pytest
 from jaxft import tree
 from jaxft.continual import fisher_diagonal
 from jaxft.errors import JaxftError
+from jaxft.ops import conv
 
 FOUND = dict(np.load(Path(__file__).parent / "fixtures" / "fisher.npz"))
 PARAMS = jax.tree.map(
@@ -42,16 +43,16 @@ def _batches(size, padding=0):
 
 @pytest.mark.parametrize("labels", ["expected", "data"])
 def test_it_is_torchs_squared_gradients_one_example_at_a_time(labels):
-    found = fisher_diagonal(_apply, PARAMS, {}, _batches(7), ALL, labels=labels, chunk=2)
+    found = fisher_diagonal(_apply, PARAMS, {}, _batches(7), ALL, labels=labels)
     assert found.keys() == {*tree.paths(PARAMS)}
     for path, leaf in found.items():
         assert leaf.dtype == np.float32
         np.testing.assert_allclose(leaf, FOUND[f"{labels}|{path}"], rtol=2e-5, atol=1e-7, err_msg=path)
 
 
-@pytest.mark.parametrize(("size", "padding", "chunk"), [(7, 0, 7), (3, 0, 4), (1, 0, 1), (4, 3, 2), (7, 1, 16)])
-def test_batches_chunks_and_padding_change_nothing(size, padding, chunk):
-    found = fisher_diagonal(_apply, PARAMS, {}, _batches(size, padding), ALL, chunk=chunk)
+@pytest.mark.parametrize(("size", "padding"), [(7, 0), (3, 0), (1, 0), (4, 3), (7, 1)])
+def test_batches_and_padding_change_nothing(size, padding):
+    found = fisher_diagonal(_apply, PARAMS, {}, _batches(size, padding), ALL)
     for path, leaf in found.items():
         np.testing.assert_allclose(leaf, FOUND[f"expected|{path}"], rtol=2e-5, atol=1e-7, err_msg=path)
 
@@ -86,7 +87,7 @@ def test_that_of_logistic_regression_is_its_closed_form():
 def test_labels_that_are_drawn_give_it_in_the_mean_and_the_same_for_a_seed():
     many = [{key: np.concatenate([value] * 600) for key, value in batch.items()} for batch in _batches(7)]
     many[0]["index"] = np.arange(len(many[0]["index"]))
-    draws = [fisher_diagonal(_apply, PARAMS, {}, many, ALL, labels="drawn", seed=seed, chunk=100) for seed in (0, 0, 1)]
+    draws = [fisher_diagonal(_apply, PARAMS, {}, many, ALL, labels="drawn", seed=seed) for seed in (0, 0, 1)]
     for path, leaf in draws[0].items():
         np.testing.assert_array_equal(leaf, draws[1][path])
         expected = FOUND[f"expected|{path}"]
@@ -99,3 +100,31 @@ def test_no_such_labels_and_no_example_are_clear_errors():
         fisher_diagonal(_apply, PARAMS, {}, _batches(7), ALL, labels="expect")
     with pytest.raises(JaxftError, match="no example"):
         fisher_diagonal(_apply, PARAMS, {}, [], ALL)
+
+
+def test_grouped_convolutions_have_one():
+    """A depthwise and a pointwise convolution, as networks for phones have them; each example's gradients by themselves."""
+    rng = np.random.default_rng(2)
+    params = {
+        "depthwise": jnp.asarray(rng.normal(size=(3, 3, 1, 8)), jnp.float32),
+        "pointwise": jnp.asarray(rng.normal(size=(1, 1, 8, 3)), jnp.float32),
+    }
+
+    def apply(params, model_state, image, *, train, rng):
+        x = jnp.maximum(conv(image, params["depthwise"], padding=1, groups=8), 0)
+        return {"logits": conv(x, params["pointwise"]).mean((1, 2))}, model_state
+
+    images = rng.normal(size=(3, 6, 6, 8)).astype(np.float32)
+    batch = {"image": images, "label": np.zeros(3, np.int32), "index": np.arange(3), "mask": np.ones(3, np.float32)}
+    found = fisher_diagonal(apply, params, {}, [batch], dict.fromkeys(params, True))
+
+    answers = lambda params, image: jax.nn.log_softmax(apply(params, {}, image[None], train=False, rng=None)[0]["logits"][0])
+    expected = {path: np.zeros(leaf.shape) for path, leaf in params.items()}
+    for image in images:
+        probabilities = np.exp(answers(params, image))
+        for place, share in enumerate(probabilities):
+            grads = jax.grad(lambda params, image=image, place=place: answers(params, image)[place])(params)
+            for path, grad in grads.items():
+                expected[path] += share * np.asarray(grad, np.float64) ** 2 / 3
+    for path, leaf in found.items():
+        np.testing.assert_allclose(leaf, expected[path], rtol=1e-4, atol=1e-7, err_msg=path)
