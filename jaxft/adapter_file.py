@@ -63,7 +63,9 @@ def _base(record: Mapping[str, Any]) -> Params:
     """The pretrained parameters, as a run keeps them; {} where it began with random ones, or with those of another run, which
     others do not have."""
     config = config_of(record["config"])
-    section = {key: value for key, value in config.model.items() if key not in ("name", "pretrained", "size", "zero_shot")}
+    section = {
+        key: value for key, value in config.model.items() if key not in ("name", "outputs", "pretrained", "size", "zero_shot")
+    }
     name, pretrained = network_and_weights(config)
     if pretrained is None or pretrained.startswith(RUN):
         return {}

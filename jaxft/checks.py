@@ -26,9 +26,9 @@ CHOICES = {
 
 def check_values(config: ConfigDict) -> None:
     """Finds now what would be found when the first batch is due, the first step, or the first evaluation."""
-    values = {f"input.{key}": config.input[key] for key in ("batch_size", "eval_batch_size")}
+    values = {f"input.{key}": config.input[key] for key in ("batch_size", "eval_batch_size", "views", "unlabelled_ratio")}
     values |= {f"train.{key}": config.train[key] for key in ("accum_steps", "patience")}
-    values["features.views"] = config.features.views
+    values |= {"features.views": config.features.views, "model.outputs": config.model.outputs}
     values |= {f"probe.{key}": config.probe[key] for key in ("c_count", "max_steps")}
     for key, value in values.items():
         if value is not None and value < 1:
@@ -40,6 +40,15 @@ def check_values(config: ConfigDict) -> None:
         raise JaxftError(
             f"config.train.accum_steps ({config.train.accum_steps}) does not divide config.input.batch_size "
             f"({config.input.batch_size})"
+        )
+    views = config.input.views
+    for key in ("batch_size", "eval_batch_size"):
+        if config.input[key] % views:
+            raise JaxftError(f"config.input.views ({views}) does not divide config.input.{key} ({config.input[key]})")
+    if (config.input.batch_size // views) % config.train.accum_steps:
+        raise JaxftError(
+            f"config.train.accum_steps ({config.train.accum_steps}) does not divide the {config.input.batch_size // views} "
+            f"examples of a batch (config.input.batch_size / config.input.views): the views of one stay together"
         )
     if config.features.cache and jax.process_count() > 1:
         raise JaxftError(f"config.features.cache works in one process, not in {jax.process_count()}: set it to False")

@@ -30,7 +30,10 @@ def default_config() -> ConfigDict:
     config.model = ConfigDict()
     config.model.name = "efficientnet_lite0"  # of `jaxft models`, a repository, or "module:function": see jaxft.models.build
     config.model.pretrained = "imagenet"  # a tag, a file, a URL, `package:`, `hf:`, `run:WORKDIR`; "": random weights
-    config.model.head = "linear"  # or "mlp"; "cosine", "cosine:512": of features of length 1, projected before; "linear+mlp"
+    config.model.head = (
+        "linear"  # or "mlp"; "cosine", "cosine:512" (features of length 1, projected before); "linear+mlp"; "mae"
+    )
+    config.model.outputs = config_dict.placeholder(int)  # None: as many as classes; 128 where a representation is learnt
     config.model.zero_shot = ""  # an .npz of text embeddings: the head begins as what they tell classes by (docs/few-labels.md)
     config.model.in_channels = 3
     config.model.dropout = config_dict.placeholder(float)
@@ -42,7 +45,7 @@ def default_config() -> ConfigDict:
     # jaxft.data.open_data.
     config.data = ConfigDict()
     config.data.source = ""  # a folder, `csv:FILE`, `tfds:NAME`, ...: see open_data
-    config.data.task = "classify"  # or "multilabel", "soft", "regression"
+    config.data.task = "classify"  # or "multilabel", "soft", "regression", "unlabelled" (docs/self-supervised.md)
     config.data.val_fraction = 0.1
     config.data.test_fraction = 0.1
     config.data.split_seed = 0
@@ -50,13 +53,20 @@ def default_config() -> ConfigDict:
     config.data.data_dir = config_dict.placeholder(str)  # where tfds keeps its data sets
     config.data.group = config_dict.placeholder(str)  # a column, or a regular expression over names: never split up
     config.data.per_class = config_dict.placeholder(int)  # use so many training pictures of each class, drawn by split_seed
+    config.data.classes = config_dict.placeholder(tuple)  # all classes of the head, where these data have only some
+    config.data.replay = config_dict.placeholder(tuple)  # sources of earlier tasks, whose training pictures join these
+    config.data.replay_per_class = 20
+    config.data.unlabelled = ""  # pictures to learn from without labels: a source, any folder, or "rest", what per_class leaves
 
     # jaxft.data.train_batches and eval_batches.
     config.input = ConfigDict()
     config.input.batch_size = 32  # over all devices
     config.input.eval_batch_size = 64
     config.input.sampler = "shuffle"  # every example once an epoch; "balanced", "sqrt": by class, see jaxft.data.order
+    config.input.views = 1  # of each example in a batch, which then holds batch_size / views examples: for losses that compare
     config.input.augment = "crop_flip"  # jaxft.augment.parse: "random_resized_crop(0.5), random_flip, module:function"
+    config.input.unlabelled_ratio = 7  # of data.unlabelled a batch has so many times batch_size, in two looks: augment's and
+    config.input.strong_augment = "crop_flip, rand_augment(2, 10), random_erasing(1.0)"  # this (docs/few-labels.md)
     config.input.threads = config_dict.placeholder(int)  # None: one a core, at most 16
     config.input.processes = 0  # that decode in the place of threads: for many cores and small pictures
     config.input.scaled_decode = True  # training decodes JPEGs much larger than wanted at a fraction of their size
@@ -142,7 +152,7 @@ def default_config() -> ConfigDict:
     config.train.eval_every = "1 epochs"
     config.train.checkpoint_every = config_dict.placeholder(str)  # besides every evaluation
     # What early stopping and the best checkpoint look at, on the validation split: loss, accuracy, balanced_accuracy, top5 (of
-    # more than five classes), mae (of a regression).
+    # more than five classes), mae (of a regression). Without labels there is the loss alone.
     config.train.monitor = "accuracy"
     config.train.mode = "max"  # or "min", for loss and mae
     config.train.patience = config_dict.placeholder(int)  # evaluations without a gain before a phase ends early

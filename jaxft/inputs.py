@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Generator, Mapping
@@ -14,9 +15,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxft.config import call
-from jaxft.data import LoadTimes, Source, advice, train_batches
+from jaxft.data import LoadTimes, Source, advice, train_batches, unlabelled_batches
 from jaxft.errors import JaxftError
-from jaxft.evaluate import Evaluation, evaluate, evaluate_source
+from jaxft.evaluate import Evaluation, evaluate, evaluate_source, evaluate_views
 from jaxft.features import (
     DTYPES,
     Prefix,
@@ -34,8 +35,12 @@ from jaxft.parallel import batch_parts, process_rows, put_batch
 from jaxft.paths import is_remote, open_path
 from jaxft.phases import Phase
 from jaxft.plan import Plan
+from jaxft.tasks import UNLABELLED
 from jaxft.train import make_eval_step
+from jaxft.train.step import EvalStep
 from jaxft.typing import ApplyFn, Batch, ModelState, Params
+
+HostBatches = Generator[dict[str, np.ndarray], None, None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +57,7 @@ class PhaseInput:
 
     apply: ApplyFn
     augment: Callable[[Batch], Batch] | None
-    batches: Callable[[int], Generator[dict[str, np.ndarray], None, None]]
+    batches: Callable[[int], HostBatches]
     evaluate: Callable[[Params, ModelState], Evaluation]
     advise: Callable[[Mapping[str, float]], str] = lambda timing: ""
 
@@ -66,6 +71,17 @@ class Features:
     dtype: str
 
 
+def picture_eval_step(plan: Plan, apply: ApplyFn | None = None) -> EvalStep:
+    """The evaluation step of a run on pictures, to be jitted; `apply` is the network, where that is not the plan's."""
+    return make_eval_step(
+        apply or plan.apply,
+        plan.eval_loss,
+        metrics=plan.task.metrics,
+        augment=plan.augment_batch if plan.eval_views > 1 else None,
+        keep_logits=plan.task.name != UNLABELLED,
+    )
+
+
 def evaluate_pictures(
     eval_step: Callable[..., Any],
     params: Params,
@@ -75,39 +91,65 @@ def evaluate_pictures(
     config: ConfigDict,
     mesh: Mesh,
 ) -> Evaluation:
-    """Evaluates the whole network on a source of pictures."""
+    """Evaluates the whole network on a source of pictures.
+
+    Args:
+      eval_step: `picture_eval_step`, jitted.
+      params, model_state: of the network.
+      source: the pictures.
+      plan, config, mesh: of the run.
+    """
     given = config.input
-    return evaluate_source(
+    read = {"batch_size": given.eval_batch_size, "mesh": mesh, "threads": given.threads, "processes": given.processes}
+    if plan.eval_views == 1:
+        return evaluate_source(eval_step, params, model_state, source, plan.model, **read)
+    return evaluate_views(
         eval_step, params, model_state, source, plan.model,
-        batch_size=given.eval_batch_size, mesh=mesh, threads=given.threads, processes=given.processes,
+        views=plan.eval_views, augment=plan.augment, seed=plan.seed, scaled_decode=given.scaled_decode, **read,
     )  # fmt: skip
+
+
+#: Keys of `config.input` that `train_batches` does not take.
+_NOT_READ = ("eval_batch_size", "unlabelled_ratio", "strong_augment")
+
+
+def _beside(labelled: HostBatches, unlabelled: HostBatches) -> HostBatches:
+    """Each batch with the unlabelled pictures of its step."""
+    with contextlib.closing(labelled), contextlib.closing(unlabelled):
+        for batch, more in zip(labelled, unlabelled, strict=True):
+            yield {**batch, **more}
 
 
 def pictures(plan: Plan, config: ConfigDict, mesh: Mesh, eval_step: Callable[..., Any]) -> PhaseInput:
     """The whole network on pictures."""
 
-    times = LoadTimes()
+    times, size = LoadTimes(), config.input.batch_size
+    unlabelled, more = plan.splits.unlabelled, config.input.unlabelled_ratio * size
+    per_example = 1 if unlabelled is None else 1 + 2 * config.input.unlabelled_ratio  # pictures that are read
 
     def batches(step: int) -> Any:
-        section = {key: value for key, value in config.input.items() if key != "eval_batch_size"}
-        return call(
-            train_batches,
-            section,
-            "config.input",
-            source=plan.splits.train,
-            preprocessing=plan.model.preprocessing,
-            channels=plan.model.in_channels,
-            seed=config.seed,
-            start_step=step,
-            rows=process_rows(mesh, config.input.batch_size),
-            times=times,
-        )
+        section = {key: value for key, value in config.input.items() if key not in _NOT_READ}
+        known = {
+            "preprocessing": plan.model.preprocessing,
+            "channels": plan.model.in_channels,
+            "seed": config.seed,
+            "start_step": step,
+            "times": times,
+        }
+        rows = process_rows(mesh, size)
+        labelled = call(train_batches, section, "config.input", source=plan.splits.train, rows=rows, **known)
+        if plan.strong is None or unlabelled is None:
+            return labelled
+        section = {key: value for key, value in section.items() if key not in ("sampler", "views", "augment")}
+        section |= {"batch_size": more, "weak": plan.augment, "strong": plan.strong}
+        rows = process_rows(mesh, more)
+        return _beside(labelled, call(unlabelled_batches, section, "config.input", source=unlabelled, rows=rows, **known))
 
     def judge(params: Params, model_state: ModelState) -> Evaluation:
         return evaluate_pictures(eval_step, params, model_state, plan.val, plan, config, mesh)
 
     def advise(timing: Mapping[str, float]) -> str:
-        return advice(times, timing["images_per_second"] / jax.process_count(), timing["wait_share"])
+        return advice(times, per_example * timing["images_per_second"] / jax.process_count(), timing["wait_share"])
 
     return PhaseInput(plan.apply, plan.augment_batch, batches, judge, advise)
 

@@ -36,7 +36,8 @@ def inspect_config(config: ConfigDict, *, every_parameter: bool = False) -> str:
         f"{len(part)} {name}" for name, part in (("train", splits.train), ("val", splits.val), ("test", splits.test)) if part
     )
     lines = [
-        f"data           {config.data.source}: {sizes}; {len(splits.class_names)} classes",
+        f"data           {config.data.source}: {sizes}"
+        + (f"; {len(splits.class_names)} classes" if splits.class_names else ""),
         f"network        {model.name}, {tree.count(plan.params):,} parameters, {tree.nbytes(plan.params) / 1e6:.1f} MB",
         f"weights        {plan.weights}",
         f"preprocessing  resize {'both sides to ' if pre.squash else ''}{pre.resize}, crop {pre.size}, {pre.interpolation}, "

@@ -73,6 +73,8 @@ def show_looks(config: ConfigDict, path: Path, *, examples: int = 6, looks: int 
 def _label(label: Any, plan: Plan) -> str:
     """A label as a person writes it; of mixed ones the classes by their shares."""
     names = plan.splits.class_names
+    if not names:
+        return ""
     if np.ndim(label) == 0:
         return names[int(label)] if np.issubdtype(np.asarray(label).dtype, np.integer) else f"{float(label):.4g}"
     order = [number for number in np.argsort(-label, kind="stable") if label[number] > 0.005]

@@ -85,6 +85,11 @@ def regression_metrics() -> type[clu_metrics.Collection]:
     return clu_metrics.Collection.create(loss=_weighted("loss"), mae=_weighted("absolute_error"))
 
 
+def loss_metrics() -> type[clu_metrics.Collection]:
+    """`loss` alone: of outputs that are neither classes nor values."""
+    return clu_metrics.Collection.create(loss=_weighted("loss"))
+
+
 @flax.struct.dataclass
 class NonFinite(clu_metrics.Metric):
     """Steps whose loss or gradient held a NaN or an infinity. It is no figure: what reads it is the loop.

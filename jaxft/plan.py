@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxft import losses, tree
-from jaxft.augment import Augment, parse, soft_label
+from jaxft.augment import Augment, parse, soft_label, two_looks
 from jaxft.averaging import make_average
 from jaxft.checks import check_values
 from jaxft.config import Clock, call, to_json
@@ -27,7 +27,9 @@ from jaxft.network import RUN, adapted_network, expecting, network_and_weights, 
 from jaxft.parallel import parse_rules, put
 from jaxft.phases import Phase, adapter_of, make_phases
 from jaxft.preprocessing import on_pixels
-from jaxft.tasks import Task, get_task
+from jaxft.representation import check_representation, learns_representation, outputs_of, trace_on_rows
+from jaxft.semi_supervised import strong_augment
+from jaxft.tasks import UNLABELLED, Task, get_task
 from jaxft.train import Average
 from jaxft.typing import ApplyFn, Batch, LossFn, ModelState, Params
 from jaxft.warm_start import warm_start
@@ -42,7 +44,8 @@ class Plan:
     `record` says in JSON all that is needed to use a checkpoint without the config; `eval_every` and its like are in steps;
     `selection` is how `Standing.judge` finds the best step; `order` the examples of each batch; `eval_loss` is the loss without
     what belongs to training (see `jaxft.losses`); `average` is what a phase keeps, of steps counted from its first; `fixed` is
-    what the loss reads beside the network.
+    what the loss reads beside the network; `strong` is the strong look of unlabelled pictures, where there are any. The
+    `task` is that of the outputs: "unlabelled" where they are no classes, whatever labels the data have.
     """
 
     splits: Splits
@@ -64,13 +67,21 @@ class Plan:
     selection: dict[str, Any]
     record: dict[str, Any]
     augment: Augment
+    strong: Augment | None
     average: Average | None
     fixed: Fixed
 
     def augment_batch(self, batch: Batch) -> Batch:
         """A batch of the training input as the network is to see it."""
-        outputs = self.model.num_classes
-        return self.augment.batch(batch, seed=self.seed, size=self.model.preprocessing.size, classes=outputs)
+        outputs, drawn = self.model.num_classes, {"seed": self.seed, "size": self.model.preprocessing.size}
+        if self.strong is not None:
+            batch = two_looks(batch, weak=self.augment, strong=self.strong, **drawn)
+        return self.augment.batch(batch, **drawn, classes=outputs)
+
+    @property
+    def eval_views(self) -> int:
+        """How often an evaluation shows an example: more than once where the loss compares views."""
+        return self.order.views if self.task.name == UNLABELLED else 1
 
     @property
     def apply(self) -> ApplyFn:
@@ -105,14 +116,16 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
       JaxftError: for anything in the config, the data or the weights that does not fit.
     """
     check_values(config)
+    strong = strong_augment(config)
     splits = call(open_data, config.data.to_dict(), "config.data", manifest=manifest)
     if splits.val is None:
         raise JaxftError(f"'{config.data.source}' has no validation split; set config.data.val_fraction")
-    outputs = len(splits.class_names) if config.data.task != "regression" else 1
-    task = get_task(config.data.task, outputs)
+    classes = len(splits.class_names) if config.data.task != "regression" else 1
+    outputs, unlabelled = outputs_of(config, classes), learns_representation(config)
+    task = get_task(UNLABELLED if unlabelled else config.data.task, outputs)
     augment = _augment(config)
-    order = Order(config.seed, len(splits.train), splits.train.labels, config.input.sampler)
-    counts = class_counts(splits.train.labels, outputs)
+    order = Order(config.seed, len(splits.train), splits.train.labels, config.input.sampler, config.input.views)
+    counts = None if unlabelled else class_counts(splits.train.labels, outputs)
     fixed = read_fixed(config, losses.resolve(config.loss.name or task.loss))
     known = {} if counts is None else {"class_counts": counts, "num_examples": len(splits.train)}
     known |= {"teacher_classes": fixed.classes_among(splits.class_names)}
@@ -121,12 +134,12 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
     )
     if counts is not None:
         splits = dataclasses.replace(splits, notes=(*splits.notes, *_note(config, imbalance(counts, splits.class_names))))
-    clock = Clock(len(splits.train), config.input.batch_size)
+    clock = Clock(len(splits.train), config.input.batch_size // config.input.views)
     every = config.train.checkpoint_every
     section = config.model.to_dict()
     section["name"], pretrained = network_and_weights(config)
     texts = section.pop("zero_shot")
-    del section["pretrained"]
+    del section["pretrained"], section["outputs"]
     # Abstract first: what does not fit is found before weights are downloaded, read or drawn.
     adapter = adapter_of(config)
     model = adapted_network(call(build, section, "config.model", num_classes=outputs), adapter, config)
@@ -138,6 +151,7 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
         splits=splits,
         order=order,
         augment=augment,
+        strong=strong,
         fixed=fixed,
         val=splits.val,
         seed=config.seed,
@@ -154,7 +168,7 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
     )
     if not weights:
         model = expecting(model, pretrained, config.model.size)
-        record = _record(config, splits, model, phases)
+        record = _record(config, splits, model, phases, task)
         return plan(model=model, params=abstract, model_state=abstract_state, weights="not read", record=record)
     if pretrained is not None and pretrained.startswith(RUN):
         run, options = pretrained.removeprefix(RUN), {key: value for key, value in section.items() if key != "name"}
@@ -170,7 +184,7 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
         params=with_adapters(model, params, config.seed),
         model_state=made.model_state,
         weights=str(made.report),
-        record=_record(config, splits, model, phases),
+        record=_record(config, splits, model, phases, task),
     )
 
 
@@ -178,6 +192,7 @@ def _augment(config: ConfigDict) -> Augment:
     """The list of augmentations, checked against what the labels and the phases' input allow."""
     augment = parse(config.input.augment)
     augment.check(config.model.in_channels)
+    check_representation(config, augment)
     names = [one.name for one in augment.operations]
     if config.data.task == "regression" and "random_label_flip" in names:
         raise JaxftError("config.input.augment: random_label_flip flips classes: the values of a regression have no other")
@@ -211,7 +226,12 @@ def _loss(
         if known["train"] and augment.mixes_examples:
             label = jax.eval_shape(functools.partial(soft_label, classes=outputs), label)
         try:
-            jax.eval_shape(functools.partial(loss, **dict.fromkeys(losses.wanted(loss))), {"logits": logits}, {"label": label})
+            if task.name == UNLABELLED:
+                trace_on_rows(loss, outputs)
+            else:
+                jax.eval_shape(
+                    functools.partial(loss, **dict.fromkeys(losses.wanted(loss))), {"logits": logits}, {"label": label}
+                )
         except JaxftError as error:
             raise JaxftError(f"config.loss.options: {error}") from error
         except (TypeError, ValueError) as error:
@@ -263,7 +283,7 @@ def _interval(clock: Clock, duration: str | int, where: str) -> int:
     return steps
 
 
-def _record(config: ConfigDict, splits: Splits, model: Model, phases: tuple[Phase, ...]) -> dict[str, Any]:
+def _record(config: ConfigDict, splits: Splits, model: Model, phases: tuple[Phase, ...], task: Task) -> dict[str, Any]:
     section = config.model.to_dict()
     return {
         "model": {
@@ -277,7 +297,7 @@ def _record(config: ConfigDict, splits: Splits, model: Model, phases: tuple[Phas
         },
         "adapter": None if model.adapter is None else {"name": model.adapter.name, "options": config.adapter.options.to_dict()},
         "preprocessing": dataclasses.asdict(model.preprocessing),
-        "task": config.data.task,
+        "task": task.name,
         "class_names": list(splits.class_names),
         "data_fingerprint": splits.fingerprint,
         "config": json.loads(to_json(config)),

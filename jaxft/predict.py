@@ -22,6 +22,7 @@ from jaxft.finetuned import FineTuned
 from jaxft.parallel import make_mesh, one_late, put_batch
 from jaxft.paths import open_path
 from jaxft.report import Judged, judge
+from jaxft.representation import refuse_representation
 from jaxft.tasks import get_task
 from jaxft.train import make_eval_step
 from jaxft.typing import ApplyFn, ModelState, Outputs, Params
@@ -79,6 +80,7 @@ def evaluate_run(
       JaxftError: no such run, split or view, or other classes.
     """
     tuned = load_run(workdir)
+    refuse_representation(tuned.task, "an evaluation")
     splits = run_data(tuned, workdir, data)
     if tuple(splits.class_names) != tuned.class_names:
         raise JaxftError(
@@ -101,9 +103,9 @@ def evaluate_run(
 
 def run_data(tuned: FineTuned, workdir: str | Path, data: str | None = None) -> Splits:
     """A run's own data, split as they were, or other data in one piece, as `evaluate_run` takes both."""
-    section = dict(tuned.record["config"]["data"])
+    section = dict(tuned.record["config"]["data"]) | {"unlabelled": ""}  # it judges nothing
     if data is not None:
-        section |= {"source": data, "val_fraction": 0.0, "test_fraction": 0.0, "group": None, "per_class": None}
+        section |= {"source": data, "val_fraction": 0.0, "test_fraction": 0.0, "group": None, "per_class": None, "replay": None}
     found: Splits = call(open_data, section, "config.data", manifest=splits_file(open_path(workdir)) if data is None else None)
     return found
 
@@ -119,6 +121,7 @@ def predict_files(tuned: FineTuned, paths: Sequence[str | Path], *, batch_size: 
     Raises:
       JaxftError: a path does not exist, a folder has no pictures, or not one picture can be read.
     """
+    refuse_representation(tuned.task, "a prediction")
     source, bad = readable(tuned, paths)
     apply = _viewed(tuned, tta)
 

@@ -19,6 +19,7 @@ from jaxft.plan import Plan
 from jaxft.report import Judged, judge, write_report, write_samples
 from jaxft.standing import Standing
 from jaxft.states import abstract_state, first_weights
+from jaxft.tasks import UNLABELLED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,5 +82,8 @@ def finish(
         write_samples(workdir / "samples.png", evaluation, source, plan.task, plan.splits.class_names)
         say(text.replace("```\n", ""))
         files = [name for name in ("report.md", "predictions.csv", "samples.png") if (workdir / name).exists()]
-        say(f"{workdir}: {', '.join(files)}; use it: jaxft predict --workdir={workdir} PICTURE")
+        use = f"jaxft predict --workdir={workdir} PICTURE"
+        if plan.task.name == UNLABELLED:
+            use = f"jaxft train --config=... --config.model.pretrained=run:{workdir}"
+        say(f"{workdir}: {', '.join(files)}; use it: {use}")
     return Result("finished", workdir, step, standing.best_step, split, before, after)

@@ -22,7 +22,7 @@ from jaxft.data import batch_examples
 from jaxft.errors import JaxftError, SaveError
 from jaxft.figures import Figures
 from jaxft.heap import keep_heap
-from jaxft.inputs import phase_input
+from jaxft.inputs import phase_input, picture_eval_step
 from jaxft.log import RunLog
 from jaxft.parallel import (
     check_batch_size,
@@ -43,7 +43,7 @@ from jaxft.progress import Progress, StopSignals, Stopwatch
 from jaxft.result import Result, finish
 from jaxft.standing import Standing
 from jaxft.states import begin, first_state, jit_train_step, restore_state, roll_back, with_rate
-from jaxft.train import eval_weights, make_eval_step
+from jaxft.train import eval_weights
 from jaxft.workdir import open_workdir
 
 
@@ -98,9 +98,7 @@ def train(
         )  # fmt: skip
         stack.callback(figures.settle)  # whatever ends the run: a line that was due is written
         stop = stack.enter_context(contextlib.closing(StopSignals(step)))
-        eval_step = compiles.watch(
-            jax.jit(make_eval_step(plan.apply, plan.eval_loss, metrics=plan.task.metrics)), "the evaluation step"
-        )
+        eval_step = compiles.watch(jax.jit(picture_eval_step(plan)), "the evaluation step")
         progress.begin(step)
         resumed = f"resuming at step {step}" if step else ""
         for line in (folder.taken, processes, uncached, plan.weights, *plan.splits.notes, resumed):

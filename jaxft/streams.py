@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 #: What a seed is used for.
-ORDER, AUGMENT, SPLIT, CLASS, FEW = 1, 2, 3, 4, 5
+ORDER, AUGMENT, SPLIT, CLASS, FEW, UNLABELLED = 1, 2, 3, 4, 5, 6
 
 
 def stream(seed: int, use: int, epoch: int = 0, index: int = 0) -> np.random.Generator:
@@ -17,6 +17,11 @@ def stream(seed: int, use: int, epoch: int = 0, index: int = 0) -> np.random.Gen
     key = np.array([seed % 2**64, use], np.uint64)
     counter = np.array([0, 0, index, epoch], np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def derived(seed: int, use: int, index: int = 0) -> int:
+    """A seed made of a seed, for a use that has an order or augmentations of its own."""
+    return int(stream(seed, use, index=index).integers(2**31))
 
 
 def augment_rng(seed: int, shown: int, index: int) -> np.random.Generator:

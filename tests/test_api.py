@@ -29,7 +29,7 @@ def test_finetune_is_a_call_of_the_run_and_its_network_predicts(photos, tmp_path
     assert result.after.figures["loss"] < result.before.figures["loss"]
     assert result.after.intervals["accuracy"][1] <= 1
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert config["loss"]["name"] == "jaxft.losses:focal"
+    assert config["loss"]["name"] == "jaxft.losses.supervised:focal"
     assert config["phases"]["phase1"]["train"] == "head"
     tuned = jaxft.load_run(tmp_path / "run")
     picture = sorted((photos / "cross").iterdir())[0]

@@ -36,9 +36,9 @@ def test_the_default_configuration_is_valid_and_made_anew_each_time():
 @pytest.mark.parametrize(
     ("section", "function", "other"),
     [
-        ("model", load_model, {"zero_shot"}),
+        ("model", load_model, {"zero_shot", "outputs"}),
         ("data", open_data, set()),
-        ("input", train_batches, {"eval_batch_size"}),
+        ("input", train_batches, {"eval_batch_size", "unlabelled_ratio", "strong_augment"}),
         ("optim", make_optimizer, {"warmup", "decay_norms_and_biases", "layer_decay", "stage_lr", "keep_moments"}),
         ("log", RunLog, set()),
         ("probe", Settings, set()),
@@ -49,7 +49,9 @@ def test_each_key_of_a_section_is_an_argument_of_the_function_it_is_for(section,
     assert other <= keys
     assert keys - other <= set(inspect.signature(function).parameters)
     if section == "input":
-        assert keys - other - {"augment", "sampler", "scaled_decode"} <= set(inspect.signature(eval_batches).parameters)
+        assert keys - other - {"augment", "sampler", "scaled_decode", "views"} <= set(
+            inspect.signature(eval_batches).parameters
+        )
 
 
 def test_defaults_of_the_optimizer_are_the_functions_own():

@@ -29,6 +29,7 @@ from jaxft.augment.pixels import (
 )
 from jaxft.augment.policies import aug_mix, rand_augment, trivial_augment
 from jaxft.augment.recipe import Augment, Window, example_keys
+from jaxft.augment.two_looks import two_looks
 from jaxft.augment.warp import warp
 
 __all__ = [
@@ -64,5 +65,6 @@ __all__ = [
     "random_solarize",
     "soft_label",
     "trivial_augment",
+    "two_looks",
     "warp",
 ]

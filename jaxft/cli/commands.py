@@ -16,6 +16,7 @@ from jaxft.cli.config import UsageError, read_config
 from jaxft.cli.output import check_folder, show, write
 from jaxft.columns import aligned
 from jaxft.compiling import deterministic
+from jaxft.continual import learn
 from jaxft.errors import JaxftError
 from jaxft.explain import compile_for, explain_step
 from jaxft.export import export_run
@@ -77,6 +78,26 @@ def sweep(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     if found.best is not None:
         command = found.command(found.best, options.config, list(overrides))
         print(f"\nthe best on the validation split; this opens its test split:\n{command}")
+    if found.status != "finished":
+        print("stopped; everything is saved: the same command goes on from there")
+    return FINISHED if found.status == "finished" else INTERRUPTED
+
+
+def continual(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    from jaxft.cli.main import FINISHED, INTERRUPTED
+
+    found = learn(
+        read_config(options.config, overrides),
+        options.task,
+        options.workdir,
+        method=options.method,
+        strength=options.strength,
+        memory=options.memory,
+        gamma=options.gamma,
+        examples=options.examples,
+        say=lambda line: print(line, flush=True),
+    )
+    print(f"\n{found}")
     if found.status != "finished":
         print("stopped; everything is saved: the same command goes on from there")
     return FINISHED if found.status == "finished" else INTERRUPTED
@@ -316,6 +337,7 @@ COMMANDS = {
     "train": train,
     "probe": probe,
     "sweep": sweep,
+    "continual": continual,
     "eval": eval,
     "predict": predict,
     "select": select,

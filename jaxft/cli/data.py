@@ -25,7 +25,7 @@ def add_commands(parser: argparse.ArgumentParser, parser_class: type[argparse.Ar
         made[name].add_argument(
             "source", metavar="SOURCE", help="a folder, or csv:, parquet:, hf:, wds:, records:, tfds:, python: (docs/data.md)"
         )
-        made[name].add_argument("--task", default="classify", help="classify, multilabel, soft or regression")
+        made[name].add_argument("--task", default="classify", help="classify, multilabel, soft, regression or unlabelled")
         made[name].add_argument("--data-dir", metavar="FOLDER", help="of tensorflow-datasets")
         made[name].add_argument("--threads", type=int, help="that read the pictures")
     made["check"].add_argument("--sheet", metavar="FILE", help="write a page of HTML with pictures there")

@@ -25,6 +25,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _COMMANDS = {
     "train": "fine-tune a network by a config",
     "probe": "fit classifiers to the features of a frozen network: for few labels, or texts alone; without training it",
+    "continual": "learn tasks one after the other, and see what becomes of the earlier ones",
     "sweep": "search over keys of a config: trials that are ordinary runs, compared on the validation split",
     "eval": "judge a fine-tuned network on a split of its data, or on other data",
     "predict": "classify pictures with a fine-tuned network",
@@ -59,7 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     made = {name: commands.add_parser(name, help=text, description=text) for name, text in _COMMANDS.items()}
 
-    for name in ("train", "sweep", "probe", "inspect", "lr-find", "explain-step", "compile"):
+    for name in ("train", "sweep", "probe", "continual", "inspect", "lr-find", "explain-step", "compile"):
         made[name].add_argument(
             "--config", required=True, metavar="FILE[:ARG]", help="a recipe; --config.KEY=VALUE overrides any of its keys"
         )
@@ -94,6 +95,20 @@ def make_parser() -> argparse.ArgumentParser:
     made["sweep"].add_argument("--jobs", type=int, default=1, help="trials at a time")
     made["sweep"].add_argument("--seed", type=int, default=0, help="of the values")
     made["sweep"].add_argument("--reduction-factor", type=int, default=4, help="asha keeps one of so many")
+
+    made["continual"].add_argument("--workdir", required=True, help="folder of the stream; one that was begun there goes on")
+    made["continual"].add_argument(
+        "--task",
+        required=True,
+        action="append",
+        metavar="SOURCE",
+        help="a task's data, as config.data.source; once a task",
+    )
+    made["continual"].add_argument("--method", default="finetune", help="finetune, l2_sp, ewc, lwf or replay")
+    made["continual"].add_argument("--strength", type=float, help="of what keeps the earlier tasks: l2_sp, ewc, lwf")
+    made["continual"].add_argument("--memory", type=int, default=20, help="replay: pictures of each earlier class")
+    made["continual"].add_argument("--gamma", type=float, default=1.0, help="ewc: what is left of earlier importances")
+    made["continual"].add_argument("--examples", type=int, default=500, help="ewc: pictures of a task that say what matters")
 
     made["inspect"].add_argument("--params", action="store_true", help="print every parameter, not only the stages")
 

@@ -5,7 +5,8 @@ from jaxft.data.examine import check_data
 from jaxft.data.feeding import LoadTimes, advice
 from jaxft.data.open import open_data
 from jaxft.data.order import SAMPLERS, Order, batch_examples
-from jaxft.data.pipeline import eval_batches, row_batches, train_batches
+from jaxft.data.pipeline import eval_batches, row_batches, train_batches, view_batches
+from jaxft.data.semi_supervised import unlabelled_batches
 from jaxft.data.sources import Arrays, Files, Source, Splits, Stored, predict_source
 from jaxft.data.splits import write_manifest
 from jaxft.data.survey import Survey
@@ -37,5 +38,7 @@ __all__ = [
     "read_train",
     "row_batches",
     "train_batches",
+    "unlabelled_batches",
+    "view_batches",
     "write_manifest",
 ]

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxft.data.duplicates import NEAR, find_groups
 from jaxft.data.looking import Look, look_at
-from jaxft.data.open import read_source
+from jaxft.data.read import read_source
 from jaxft.data.sheet import write_sheet
 from jaxft.data.sources import Source, Splits
 from jaxft.data.survey import Group, Member, SplitSurvey, Spread, Survey
@@ -96,6 +96,8 @@ def _parts(source: Any, task: str, data_dir: str | None) -> tuple[dict[str, Sour
 
 
 def _label(label: Any, class_names: Sequence[str], task: str) -> str:
+    if task == "unlabelled":
+        return ""
     if task == "regression":
         return f"{float(label):.6g}"
     if task == "multilabel":

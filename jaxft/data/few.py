@@ -11,8 +11,10 @@ from jaxft.errors import JaxftError
 from jaxft.streams import FEW, stream
 
 
-def few_of_each(train: Source, class_names: Sequence[str], per_class: int, seed: int, task: str) -> tuple[Source, list[str]]:
-    """`per_class` training examples of each class, or all of a class that has fewer; and what a user should know of them.
+def few_of_each(
+    train: Source, class_names: Sequence[str], per_class: int, seed: int, task: str
+) -> tuple[Source, Source, list[str]]:
+    """`per_class` training examples of each class, or all of a class that has fewer; the others; and what a user should know.
 
     A class's examples are shuffled by the seed and the first ones taken, so those of a smaller `per_class` are among those of
     a larger one, and what is drawn of one class does not depend on the others'.
@@ -38,10 +40,13 @@ def few_of_each(train: Source, class_names: Sequence[str], per_class: int, seed:
         stream(seed, FEW, index=number).permutation(np.flatnonzero(labels == number))[:per_class]
         for number in range(len(class_names))
     ]
-    few = train.subset(np.sort(np.concatenate(drawn)))
+    chosen = np.sort(np.concatenate(drawn))
+    few, rest = train.subset(chosen), train.subset(np.setdiff1d(np.arange(len(train)), chosen))
     notes = [f"of each class {per_class} training pictures are used, {len(few)} of {len(train)}"]
-    short = [f"'{name}' has {len(found)}" for name, found in zip(class_names, drawn, strict=True) if len(found) < per_class]
+    # Of a class without any, other lines speak; of one among several tasks' classes nothing is to be said.
+    counted = zip(class_names, drawn, strict=True)
+    short = [f"'{name}' has {len(found)}" for name, found in counted if 0 < len(found) < per_class]
     if short:
         more = f", and {len(short) - 4} more have fewer" if len(short) > 4 else ""
         notes.append(f"not every class has {per_class} training pictures: {', '.join(short[:4])}{more}")
-    return few, notes
+    return few, rest, notes

@@ -26,16 +26,7 @@ def read_folder(root: Path) -> tuple[dict[str, Files], tuple[str, ...]]:
     Raises:
       JaxftError: no such folder, no classes, one class, splits with other classes.
     """
-    if not root.is_dir():
-        raise JaxftError(f"no folder '{root}'")
-    below = {folder.name: folder for folder in _folders(root)}
-    named = {split: [below[name] for name in names if name in below] for split, names in SPLITS.items()}
-    if named["train"]:
-        splits = {split: folders[0] for split, folders in named.items() if folders}
-    elif below and below.keys() <= {*SPLITS["val"], *SPLITS["test"]}:
-        raise JaxftError(f"'{root}' has {' and '.join(below)} but no folder 'train'")
-    else:
-        splits = {"all": root}
+    splits = split_folders(root)
     class_names = tuple(folder.name for folder in _folders(splits.get("train", root)))
     if not class_names:
         raise JaxftError(
@@ -44,6 +35,23 @@ def read_folder(root: Path) -> tuple[dict[str, Files], tuple[str, ...]]:
     if len(class_names) < 2:
         raise JaxftError(f"'{root}' has one class only ('{class_names[0]}'): there is nothing to tell apart")
     return {split: _read_classes(folder, class_names, root) for split, folder in splits.items()}, class_names
+
+
+def split_folders(root: Path) -> dict[str, Path]:
+    """The folders of the splits; "all", the folder itself, where it has no `train`.
+
+    Raises:
+      JaxftError: no such folder, or folders of other splits alone.
+    """
+    if not root.is_dir():
+        raise JaxftError(f"no folder '{root}'")
+    below = {folder.name: folder for folder in _folders(root)}
+    named = {split: [below[name] for name in names if name in below] for split, names in SPLITS.items()}
+    if named["train"]:
+        return {split: folders[0] for split, folders in named.items() if folders}
+    if below and below.keys() <= {*SPLITS["val"], *SPLITS["test"]}:
+        raise JaxftError(f"'{root}' has {' and '.join(below)} but no folder 'train'")
+    return {"all": root}
 
 
 def _folders(root: Path) -> list[Path]:

@@ -20,7 +20,7 @@ _SPLITS = ("train", "val", "test", "all")
 def read_objects(
     source: Any, task: str, class_names: Sequence[str] | None
 ) -> tuple[dict[str, Source], tuple[str, ...], list[str]]:
-    """Opens (images, labels), an object of examples, or either by split.
+    """Opens (images, labels), an object of examples, or either by split; of the task "unlabelled" pictures alone too.
 
     Args:
       source: see `open_data`.
@@ -50,7 +50,8 @@ def read_objects(
 
 
 def _arrays(split: str, images: Any, labels: Any, task: str) -> Arrays:
-    checked = _check(split, np.asarray(labels), len(images), task)
+    bare = task == "unlabelled"
+    checked = _check(split, np.zeros(len(images)) if bare else np.asarray(labels), len(images), task)
     first = np.asarray(images[0])
     decode(first, first.shape[-1] if first.ndim == 3 else 1)
     return Arrays(images, checked, [f"{split}/{number}" for number in range(len(checked))])
@@ -68,10 +69,12 @@ def _check(split: str, labels: np.ndarray, count: int, task: str) -> np.ndarray:
         raise JaxftError(f"{split}: labels of the task '{task}' cannot have the shape {list(labels.shape)}")
     if task == "soft":
         check_shares(labels, lambda row: f"{split}/{row}")
-    return labels.astype(np.int32 if task == "classify" else np.float32)
+    return labels.astype(np.int32 if task in ("classify", "unlabelled") else np.float32)
 
 
 def _class_names(found: Mapping[str, Source], task: str, class_names: Sequence[str] | None) -> tuple[str, ...]:
+    if task == "unlabelled":
+        return ()
     if task == "regression":
         return ("value",)
     if task == "classify":
@@ -99,9 +102,10 @@ def _examples(split: str, piece: Any, task: str) -> tuple[Stored, list[str]]:
     count = len(piece)
     if not count:
         raise JaxftError(f"{split}: the {type(piece).__name__} has no examples")
-    first = _picture(piece, 0, split)
+    bare = task == "unlabelled"
+    first = _picture(piece, 0, split, bare)
     notes = []
-    given = getattr(piece, "labels", None)
+    given = np.zeros(count) if bare else getattr(piece, "labels", None)
     if given is None:
         given = [_label(piece, row, split) for row in range(count)]
         notes.append(f"{split}: all {count} examples were read once for their labels: an attribute `labels` spares that")
@@ -117,7 +121,7 @@ def _examples(split: str, piece: Any, task: str) -> tuple[Stored, list[str]]:
     if len(set(names)) < count:
         raise JaxftError(f"{split}: the names of the examples must differ")
     return Stored(
-        lambda position: _picture(piece, position, split),
+        lambda position: _picture(piece, position, split, bare),
         np.arange(count),
         names,
         _check(split, labels, count, task),
@@ -126,9 +130,14 @@ def _examples(split: str, piece: Any, task: str) -> tuple[Stored, list[str]]:
     ), notes
 
 
-def _pair(piece: Any, row: int, split: str) -> tuple[Any, Any]:
+def _pair(piece: Any, row: int, split: str, bare: bool = False) -> tuple[Any, Any]:
+    """Image and label; the label of a `bare` example is None, and there need not be one."""
     try:
         example = piece[row]
+        if bare and not isinstance(example, tuple | Mapping):
+            return example, None
+        if bare:
+            return example["image"] if isinstance(example, Mapping) else example[0], None
         if isinstance(example, Mapping):
             return example["image"], example["label"]
         image, label = example
@@ -143,9 +152,9 @@ def _label(piece: Any, row: int, split: str) -> Any:
     return np.asarray(_pair(piece, row, split)[1])
 
 
-def _picture(piece: Any, row: int, split: str) -> bytes | Path | np.ndarray:
+def _picture(piece: Any, row: int, split: str, bare: bool) -> bytes | Path | np.ndarray:
     """What `decode` takes."""
-    image = _pair(piece, row, split)[0]
+    image = _pair(piece, row, split, bare)[0]
     if isinstance(image, str):
         return Path(image)
     if isinstance(image, bytes | Path):

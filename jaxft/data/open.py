@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import re
-import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +10,13 @@ import numpy as np
 
 from jaxft.data.check import drop_bad
 from jaxft.data.few import few_of_each
-from jaxft.data.folder import read_folder
-from jaxft.data.objects import read_objects
-from jaxft.data.sources import EXTENSIONS, Arrays, Files, Found, Source, Splits, Stored, fingerprint, is_encoded, was_checked
+from jaxft.data.read import read_source
+from jaxft.data.replay import among_classes, joined
+from jaxft.data.semi_supervised import open_unlabelled
+from jaxft.data.sources import EXTENSIONS, Files, Source, Splits, Stored, fingerprint, is_encoded, was_checked
 from jaxft.data.splits import duplicates_across, groups_across, read_manifest
 from jaxft.data.stratify import stratified
-from jaxft.errors import JaxftError, near
-
-TASKS = ("classify", "multilabel", "regression", "soft")
-_TABLE = ("image", "label", "split", "group")
-#: The kinds of source and what each may be told behind a `?`.
-KINDS: dict[str, tuple[str, ...]] = {
-    "folder": ("group",),
-    "csv": _TABLE,
-    "parquet": _TABLE,
-    "hf": ("image", "label", "group"),
-    "wds": ("image", "label", "key", "group"),
-    "records": ("group",),
-    "tfds": (),
-    "python": (),
-}
-#: Of these, `group` is a column; of others a regular expression over the names of examples.
-_TABLES = ("csv", "parquet", "hf")
+from jaxft.errors import JaxftError
 
 
 def open_data(
@@ -49,20 +31,26 @@ def open_data(
     data_dir: str | None = None,
     group: str | None = None,
     per_class: int | None = None,
+    classes: Sequence[str] | None = None,
+    replay: Sequence[str] | None = None,
+    replay_per_class: int = 20,
+    unlabelled: str = "",
     class_names: Sequence[str] | None = None,
 ) -> Splits:
     """Opens a data set.
 
     Args:
       source: one of
-        - `folder:PATH` or an existing folder: `train/ val/ test/` of class folders, or class folders;
+        - `folder:PATH` or an existing folder: `train/ val/ test/` of class folders, or class folders; of the task "unlabelled"
+          any folder of pictures;
         - `csv:FILE`, `parquet:FILE` or `parquet:FOLDER`: columns path (or image), label and, if there, split and group;
         - `hf:OWNER/REPO[:CONFIG][@REVISION]` or `hf:FOLDER`, of Hugging Face;
         - `wds:PATTERN`, WebDataset shards; `records:FOLDER`, shards of `convert_data`; `tfds:NAME`;
         - `python:MODULE:FUNCTION`, a function without arguments that returns any of these;
         - (images, labels); an object with `__len__` and `__getitem__` that gives (image, label); or a dict of either by split.
         Text may end in `?key=value&key=value`: names of columns (image, label, split), of endings (image, label), `group`.
-      task: "classify"; "multilabel"; "soft", shares of classes that sum to 1; or "regression".
+      task: "classify"; "multilabel"; "soft", shares of classes that sum to 1; "regression"; or "unlabelled", pictures alone:
+        labels are dropped where there are any, and int32 zeros; there are no class names.
       val_fraction, test_fraction: what is split off, stratified, where the data come in one piece; of data with a training and
         a test split, `val_fraction` of the training data validates.
       split_seed: of that split.
@@ -73,14 +61,18 @@ def open_data(
         all it matches) within an example's name is its group.
       per_class: how many training examples of each class are used, drawn by `split_seed`; the others are left aside, validation
         and test stay whole. The draw for a smaller number is part of that for a larger one. None uses all.
+      classes: all classes there are, where these data have only some of them; None: those of the data.
+      replay: other sources, of earlier tasks: `replay_per_class` training examples of each of their classes (no more than
+        `per_class`) join the training split. They are split as these data are, so that what validated or tested them does not.
+      unlabelled: pictures for `Splits.unlabelled`: text as for `source`, any folder of pictures, or "rest", the
+        training pictures that `per_class` leaves aside; see `open_unlabelled`. "" is none.
       class_names: of arrays and objects; None numbers them.
 
     Raises:
       JaxftError: whatever does not fit, with what to do.
     """
-    pieces, names, notes = find_data(
-        source, task=task, max_bad_fraction=max_bad_fraction, data_dir=data_dir, group=group, class_names=class_names
-    )
+    found: dict[str, Any] = {"task": task, "max_bad_fraction": max_bad_fraction, "data_dir": data_dir, "group": group}
+    pieces, names, notes = find_data(source, **found, class_names=class_names)
     settings: dict[str, Any] = {"val_fraction": val_fraction, "test_fraction": test_fraction, "split_seed": split_seed}
     if group is not None:
         settings["group"] = group
@@ -89,17 +81,43 @@ def open_data(
     notes += dict.fromkeys(part.note for part in pieces.values() if isinstance(part, Stored) and part.note)
     notes += groups_across({split: part for split, part in pieces.items() if split != "all"})
     splits, ours = _split(pieces, settings, manifest, task)
+    if classes is not None:  # of splits that do not depend on it
+        splits, ours = (among_classes(parts, names, classes, task) for parts in (splits, ours))
+        names = tuple(classes)
     if ours:
         notes.append("split by us: " + ", ".join(f"{len(part)} {split}" for split, part in ours.items()))
+    rest: Source | None = None
     if per_class is not None:  # of the training split as it is written down, so that no other split depends on it
-        splits["train"], more = few_of_each(splits["train"], names, per_class, split_seed, task)
+        splits["train"], rest, more = few_of_each(splits["train"], names, per_class, split_seed, task)
         notes += more
+    beside: Source | None = None
+    if unlabelled:
+
+        def find(text: str) -> tuple[Mapping[str, Source], list[str]]:
+            parts, _, said = find_data(text, **{**found, "task": "unlabelled", "group": None})
+            return parts, said
+
+        judged = {split: part for split, part in splits.items() if split in ("val", "test")}
+        beside, more = open_unlabelled(unlabelled, rest, judged, find)
+        notes += more
+    if replay:
+        same: dict[str, Any] = {
+            "val_fraction": val_fraction,
+            "test_fraction": test_fraction,
+            "split_seed": split_seed,
+            "classes": names,
+        }
+        # What per_class left aside in an earlier task was not seen there.
+        most = replay_per_class if per_class is None else min(replay_per_class, per_class)
+        earlier = [open_data(text, **found, **same, per_class=most).train for text in replay]
+        splits["train"] = joined(splits["train"], earlier)
+        notes.append(f"{sum(map(len, earlier))} training pictures of {len(earlier)} earlier tasks are shown again")
     files = {split: part for split, part in splits.items() if is_encoded(part)}
     if len(files) > 1:
         notes += duplicates_across(files)
     if splits.get("test") is None:
         notes.append("there is no test split: the final figures are on the validation split, which selection has seen")
-    ordered = {split: splits.get(split) for split in ("train", "val", "test")}
+    ordered = {**{split: splits.get(split) for split in ("train", "val", "test")}, "unlabelled": beside}
     return Splits(
         train=splits["train"],
         val=splits.get("val"),
@@ -109,6 +127,7 @@ def open_data(
         notes=tuple(notes),
         ours=ours,
         settings=settings,
+        unlabelled=beside,
     )
 
 
@@ -132,163 +151,6 @@ def find_data(
             pieces[split], more = drop_bad(part, split, max_bad_fraction)
             notes += more
     return pieces, names, notes
-
-
-def read_source(
-    source: Any,
-    *,
-    task: str = "classify",
-    data_dir: str | None = None,
-    group: str | None = None,
-    class_names: Sequence[str] | None = None,
-) -> tuple[dict[str, Source], tuple[str, ...], list[str]]:
-    """What a data set holds, whether its pictures can be decoded or not; class names; notes. See `open_data`."""
-    if task not in TASKS:
-        raise JaxftError(f"no task is called '{task}'{near(task, TASKS)}; there are {', '.join(TASKS)}")
-    notes: list[str] = []
-    if isinstance(source, str) and source.startswith("python:"):
-        source = _call(source)
-    if isinstance(source, str | Path):
-        found, names = _by_text(str(source), task, data_dir, group)
-    else:
-        found, names, notes = read_objects(source, task, class_names)
-        found = _grouped(found, group) if group is not None else found
-    return found, names, notes
-
-
-def _call(source: str) -> Any:
-    """What the function of `python:MODULE:FUNCTION` returns."""
-    from jaxft.losses import import_function  # JAX, which nothing else here needs
-
-    _, _, name = source.partition(":")
-    if not re.fullmatch(r"[\w.]+:[\w.]+", name):
-        raise JaxftError(f"'{source}' is not written python:MODULE:FUNCTION")
-    made = import_function(name, "the data")()
-    if isinstance(made, str) and made.startswith("python:"):
-        raise JaxftError(f"'{source}' returned '{made}': it must return data, or another kind of source")
-    return made
-
-
-def _options(text: str) -> tuple[str, str, dict[str, str]]:
-    """Kind ("" for a bare path), place and options of a source's text."""
-    kind, colon, rest = text.partition(":")
-    if not colon or kind not in KINDS:
-        kind, rest = "", text
-    question = re.search(r"\?(?=[a-z_]+=)", rest)
-    if question is None or Path(rest).expanduser().exists():
-        return kind, rest, {}
-    options: dict[str, str] = {}
-    allowed = KINDS[kind or "folder"]
-    for part in rest[question.end() :].split("&"):
-        key, equals, value = part.partition("=")
-        if key not in allowed:
-            can = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
-            raise JaxftError(f"'{text}': {kind or 'folder'} sources take no option '{key}'{near(key, allowed)}: {can}")
-        if not equals or not value or key in options:
-            raise JaxftError(f"'{text}': options are written ?key=value&key=value, each once (an & in a value as %26)")
-        options[key] = urllib.parse.unquote(value)
-    return kind, rest[: question.start()], options
-
-
-def _by_text(text: str, task: str, data_dir: str | None, group: str | None) -> Found:
-    kind, place, options = _options(text)
-    if group is not None and options.setdefault("group", group) != group:
-        raise JaxftError(f"'{text}' names one group, config.data.group another ('{group}'): give one of them")
-    if not text:
-        raise JaxftError(
-            "no data: set config.data.source to folder:PATH, csv:FILE or tfds:NAME (or parquet:, hf:, wds:, records:, python:)"
-        )
-    if not kind and not Path(place).expanduser().is_dir():
-        given, colon, _ = text.partition(":")
-        guess = near(given, KINDS) if colon else ""
-        raise JaxftError(f"no folder '{place}'{guess} (other data are written {', '.join(f'{known}:' for known in KINDS)})")
-    kind = kind or "folder"
-    if not place:
-        raise JaxftError(f"'{text}' says no place: write {kind}: and where the data are")
-    if group is not None and "group" not in KINDS[kind]:
-        raise JaxftError(f"{kind}: sources have no groups: set config.data.group to None")
-    found = _READERS[kind](place, task, options, data_dir)
-    if kind not in _TABLES and "group" in options:
-        return _grouped(found[0], options["group"]), found[1]
-    return found
-
-
-def _folder(place: str, task: str, options: Mapping[str, str], data_dir: str | None) -> Found:
-    if task != "classify":
-        raise JaxftError(f"folders give one class a picture: the task '{task}' needs a table, csv:FILE")
-    found, names = read_folder(Path(place).expanduser())
-    return dict(found), names
-
-
-# Each import below costs from a tenth of a second to seconds: who has a folder does not pay for it.
-
-
-def _csv(place: str, task: str, options: Mapping[str, str], data_dir: str | None) -> Found:
-    from jaxft.data.tables import read_csv
-
-    return read_csv(Path(place).expanduser(), task, options)
-
-
-def _parquet(place: str, task: str, options: Mapping[str, str], data_dir: str | None) -> Found:
-    from jaxft.data.parquet import read_parquet
-
-    return read_parquet(Path(place).expanduser(), task, options)
-
-
-def _hub(place: str, task: str, options: Mapping[str, str], data_dir: str | None) -> Found:
-    from jaxft.data.hub import read_hub
-
-    return read_hub(place, task, options)
-
-
-def _webdataset(place: str, task: str, options: Mapping[str, str], data_dir: str | None) -> Found:
-    from jaxft.data.webdataset import read_webdataset
-
-    return read_webdataset(place, task, options)
-
-
-def _records(place: str, task: str, options: Mapping[str, str], data_dir: str | None) -> Found:
-    from jaxft.data.records import read_records
-
-    return read_records(Path(place).expanduser(), task)
-
-
-def _tfds(place: str, task: str, options: Mapping[str, str], data_dir: str | None) -> Found:
-    if task != "classify":
-        raise JaxftError(f"tfds: sources are for the task 'classify', not '{task}'")
-    from jaxft.data.tfds import read_tfds
-
-    return read_tfds(place, data_dir=data_dir)
-
-
-_READERS: dict[str, Callable[[str, str, Mapping[str, str], str | None], Found]] = {
-    "folder": _folder,
-    "csv": _csv,
-    "parquet": _parquet,
-    "hf": _hub,
-    "wds": _webdataset,
-    "records": _records,
-    "tfds": _tfds,
-}
-
-
-def _grouped(found: Mapping[str, Source], pattern: str) -> dict[str, Source]:
-    """The same examples, in groups by their names."""
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise JaxftError(f"the group '{pattern}' is no regular expression ({error})") from error
-    grouped: dict[str, Source] = {}
-    for split, part in found.items():
-        groups = []
-        for name in part.names:
-            match = compiled.search(name)
-            if match is None:
-                raise JaxftError(f"the group '{pattern}' matches nothing in the name '{name}'")
-            groups.append((match[1] if compiled.groups else match[0]) or "")
-        assert isinstance(part, Files | Stored | Arrays)
-        grouped[split] = dataclasses.replace(part, groups=groups)
-    return grouped
 
 
 def _split(

@@ -41,6 +41,7 @@ class Order:
       n: the number of examples.
       labels: [n] int, or [n, K] soft labels, whose class is the largest; "shuffle" needs none.
       sampler: one of `SAMPLERS`.
+      views: how often each example stands in a batch, looking different each time; the stream is of examples.
 
     Raises:
       JaxftError: no such sampler, or one that draws by class where the labels are of many classes an example or of none.
@@ -50,8 +51,11 @@ class Order:
     n: int
     labels: np.ndarray | None = None
     sampler: str = "shuffle"
+    views: int = 1
 
     def __post_init__(self) -> None:
+        if self.views < 1:
+            raise JaxftError(f"there are {self.views} views of an example: it must be at least 1")
         if self.sampler not in SAMPLERS:
             raise JaxftError(
                 f"no sampler is called '{self.sampler}'{near(self.sampler, SAMPLERS)}; there are {', '.join(SAMPLERS)}"
@@ -71,6 +75,30 @@ class Order:
         with _LISTING:
             passes, examples = _listed(self, epoch)
         return int(passes[place]), int(examples[place])
+
+    def rows_at(self, step: int, batch_size: int, rows: Sequence[int]) -> list[tuple[int, int]]:
+        """(shown, example) of some rows of a step's batch: how often the example was shown before, and which it is.
+
+        Of M examples with V views, row v * M + k is view v of example k, and what an example looks like in its pass p it looks
+        like where it was shown V * p + v times before. So views are all different, and rows k, k + A, k + 2 A, ... hold whole
+        examples where A divides M.
+
+        Args:
+          step: steps made before.
+          batch_size: V * M.
+          rows: of the batch.
+
+        Raises:
+          JaxftError: no whole number of examples.
+        """
+        if batch_size % self.views:
+            raise JaxftError(f"a batch of {batch_size} does not hold a whole number of examples with {self.views} views each")
+        count, found = batch_size // self.views, []
+        for row in rows:
+            view, place = divmod(int(row), count)
+            shown, example = self.example_at(step * count + place)
+            found.append((self.views * shown + view, example))
+        return found
 
     def passes(self, start: int, stop: int) -> tuple[int, int]:
         """The least and the greatest pass that the epochs of the positions [start, stop) show."""
@@ -145,4 +173,4 @@ def batch_positions(step: int, batch_size: int, rows: Sequence[int]) -> list[int
 
 def batch_examples(order: Order, step: int, batch_size: int) -> list[int]:
     """The examples of a step's whole batch."""
-    return [order.example_at(position)[1] for position in batch_positions(step, batch_size, range(batch_size))]
+    return [example for _, example in order.rows_at(step, batch_size, range(batch_size))]

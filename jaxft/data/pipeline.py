@@ -26,6 +26,7 @@ def train_batches(
     seed: int,
     start_step: int = 0,
     sampler: str = "shuffle",
+    views: int = 1,
     augment: str | Augment = "crop_flip",
     channels: int = 3,
     rows: Sequence[int] | np.ndarray | None = None,
@@ -46,6 +47,7 @@ def train_batches(
       seed: of order and augmentation.
       start_step: any step, at no cost.
       sampler: "shuffle", every example once an epoch; "balanced" or "sqrt", by class: see `jaxft.data.order.Order`.
+      views: of each example in a batch, which holds batch_size / views examples: see `Order.rows_at`.
       augment: a list of augmentations; see `jaxft.augment.parse`.
       channels: of the network's input.
       rows: of the global batch that are yielded; None is all. See `jaxft.parallel.process_rows`.
@@ -71,8 +73,9 @@ def train_batches(
     if start_step < 0:
         raise JaxftError(f"start_step is {start_step}")
     window = parse(augment).window
-    order = Order(seed, len(source), source.labels, sampler)
+    order = Order(seed, len(source), source.labels, sampler, views)
     chosen = _rows(rows, batch_size)
+    order.rows_at(start_step, batch_size, chosen[:1])  # what does not fit is said now
 
     reading = Reading(preprocessing, channels, window, seed, scaled_decode)
     loader = Loader(source, reading, threads, processes, times or LoadTimes())
@@ -80,13 +83,13 @@ def train_batches(
     def plan() -> Iterator[list[Shown]]:
         step = start_step
         while True:
-            yield [order.example_at(position) for position in batch_positions(step, batch_size, chosen)]
+            yield order.rows_at(step, batch_size, chosen)
             step += 1
 
     def batches() -> Generator[HostBatch, None, None]:
         for items, pictures in loader.ahead(plan(), prefetch):
             batch = _batch(source, [index for _, index in items], pictures, len(items))
-            yield {**batch, "shown": np.array([shown % 2**31 for shown, _ in items], np.int32)}
+            yield {**batch, "shown": _shown(items)}
 
     # Checked before, and not when the first batch is asked for: a generator's body runs late.
     return batches()
@@ -175,6 +178,56 @@ def row_batches(
         more = batch_size - len(items)
         numbers = np.array(items + [items[-1]] * more, np.int32)
         yield {"image": np.stack(pictures + [pictures[-1]] * more), "shown": numbers[:, 0], "index": numbers[:, 1]}
+
+
+def view_batches(
+    source: Source,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int,
+    views: int,
+    augment: Augment,
+    seed: int,
+    channels: int = 3,
+    rows: Sequence[int] | np.ndarray | None = None,
+    threads: int | None = None,
+    processes: int = 0,
+    prefetch: int = 2,
+    scaled_decode: bool = True,
+) -> Generator[HostBatch, None, None]:
+    """Every example in order, each as it looks in the first `views` times it is shown in training: the same at every call.
+
+    The views of an example stand in one batch, as in `train_batches`; the last batch is filled up with rows of mask 0.
+
+    Args and yields: as `train_batches`.
+
+    Raises:
+      JaxftError: a batch that holds no whole number of examples, a picture that cannot be read.
+    """
+    size, chosen = len(source), _rows(rows, batch_size)
+    if batch_size < 1 or batch_size % views:
+        raise JaxftError(f"a batch of {batch_size} does not hold a whole number of examples with {views} views each")
+    count = batch_size // views
+    loader = Loader(source, Reading(preprocessing, channels, augment.window, seed, scaled_decode), threads, processes)
+
+    def due(step: int) -> list[tuple[int, int]]:
+        return [(row // count, step * count + row % count) for row in chosen]
+
+    def plan() -> Iterator[list[Shown]]:
+        for step in range(-(-size // count)):
+            yield [(view, example if example < size else 0) for view, example in due(step)]
+
+    def batches() -> Generator[HostBatch, None, None]:
+        for step, (items, pictures) in enumerate(loader.ahead(plan(), prefetch)):
+            mask = np.array([example < size for _, example in due(step)], np.float32)
+            batch = _batch(source, [index for _, index in items], pictures, len(items))
+            yield {**batch, "mask": mask, "shown": _shown(items)}
+
+    return batches()
+
+
+def _shown(items: Sequence[Shown]) -> np.ndarray:
+    return np.array([shown % 2**31 for shown, _ in items], np.int32)
 
 
 def _rows(rows: Sequence[int] | np.ndarray | None, batch_size: int) -> Sequence[int]:

@@ -138,7 +138,7 @@ def read_records(folder: Path, task: str) -> Found:
       JaxftError: no records, records of another task, a missing, short or damaged file.
     """
     index = read_index(folder)
-    if index["task"] != task:
+    if task not in (index["task"], "unlabelled"):
         raise JaxftError(f"'{folder}' was packed for the task '{index['task']}', not '{task}': set config.data.task")
     try:
         content = (folder / EXAMPLES).read_bytes()

@@ -96,7 +96,7 @@ def _section(title: str, name: str, body: str) -> str:
 
 def _head(survey: Survey) -> str:
     total = sum(split.count for split in survey.splits.values())
-    kinds = "" if survey.task == "regression" else f", {len(survey.class_names):,} classes"
+    kinds = "" if survey.task in ("regression", "unlabelled") else f", {len(survey.class_names):,} classes"
     warnings = "".join(f'<p class="warn">{_text(warning)}</p>' for warning in survey.warnings) or "<p>No warnings.</p>"
     return f'<h1>{_text(survey.source)}</h1><p class="soft">{total:,} pictures{kinds}</p>{warnings}'
 

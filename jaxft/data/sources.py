@@ -182,6 +182,7 @@ class Splits:
       fingerprint: sha256 over names and labels of all splits, and over the bytes of encoded pictures: the same data have the
         same one on any machine, whether they lie in files, in a table or in shards.
       notes: what a user should know, a line each.
+      unlabelled: pictures to learn from whose labels are not looked at; None where none were asked for.
       ours: the splits made by us, empty where the data came split, and `settings`, what they were made with.
     """
 
@@ -193,6 +194,7 @@ class Splits:
     notes: tuple[str, ...] = ()
     ours: Mapping[str, Source] = dataclasses.field(default_factory=dict)
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    unlabelled: Source | None = None
 
 
 def fingerprint(splits: dict[str, Source | None], class_names: Sequence[str]) -> str:

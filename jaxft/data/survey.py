@@ -132,7 +132,7 @@ class Survey:
         lines = [f"{self.source}: {sum(split.count for split in self.splits.values()):,} pictures"]
         lines += [f"warning: {warning}" for warning in self.warnings] or ["no warnings"]
         lines += ["", *aligned([["", *self.splits], *table_of(self.splits)])]
-        if self.task != "regression":
+        if self.task not in ("regression", "unlabelled"):
             rows = [
                 [name if len(name) <= 40 else f"{name[:39]}…", *(f"{split.classes[name]:,}" for split in self.splits.values())]
                 for name in self.class_names

@@ -102,8 +102,10 @@ def read_table(table: Table, task: str, options: Mapping[str, str]) -> Found:
             raise JaxftError(f"{table.title} has no column '{column}'{near(column, columns)}: it has {', '.join(columns)}")
     chosen = {key: options.get(key, key) for key in ("label", "split", "group")}
     per_class = task == "soft" or (task == "multilabel" and chosen["label"] not in columns)
-    if (table.read is None and table.image not in columns) or (chosen["label"] not in columns and not per_class):
+    bare = task == "unlabelled"
+    if (table.read is None and table.image not in columns) or (chosen["label"] not in columns and not per_class and not bare):
         needed = f"{table.image},label[,split]" if not options else f"{table.image},{chosen['label']}"
+        needed = table.image if bare else needed
         raise JaxftError(f"{table.title} needs the columns {needed}; it has {', '.join(columns) or 'none'}")
     if not table.count:
         raise JaxftError(f"{table.title} has no rows")
@@ -112,6 +114,8 @@ def read_table(table: Table, task: str, options: Mapping[str, str]) -> Found:
     if per_class:
         names = tuple(column for column in columns if column not in (table.image, chosen["split"], chosen["group"]))
         labels = _per_class(table, names, task)
+    elif bare:
+        labels, names = np.zeros(table.count, np.int32), ()
     else:
         labels, names = _labels(table, chosen["label"], task)
     if task in ("classify", "soft") and len(names) < 2:

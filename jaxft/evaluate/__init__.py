@@ -2,7 +2,7 @@
 
 from jaxft.evaluate import scores
 from jaxft.evaluate.bootstrap import bootstrap_difference, bootstrap_interval
-from jaxft.evaluate.evaluate import Evaluation, evaluate, evaluate_source
+from jaxft.evaluate.evaluate import Evaluation, evaluate, evaluate_source, evaluate_views
 from jaxft.evaluate.views import averaged, parse_views
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "bootstrap_interval",
     "evaluate",
     "evaluate_source",
+    "evaluate_views",
     "parse_views",
     "scores",
 ]

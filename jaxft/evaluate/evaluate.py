@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from jaxft.data import Source, eval_batches
+from jaxft.augment import Augment
+from jaxft.data import Source, eval_batches, view_batches
 from jaxft.metrics import merge, to_floats
 from jaxft.models import Model
 from jaxft.parallel import batch_parts, one_late, process_rows, put_batch
@@ -31,6 +33,7 @@ class Evaluation:
       labels: [N] or [N, K].
       index: [N], the examples' positions in the source, ascending.
       count: N, checked against what was expected.
+      losses: [N] f32, of each example; of several views the mean.
     """
 
     metrics: dict[str, float]
@@ -38,6 +41,7 @@ class Evaluation:
     labels: np.ndarray
     index: np.ndarray
     count: int
+    losses: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.float32))
 
 
 def evaluate(
@@ -47,6 +51,7 @@ def evaluate(
     batches: Iterable[HostBatch],
     *,
     expect: int,
+    views: int = 1,
     put: Callable[[HostBatch], Batch] = dict,  # type: ignore[assignment]
 ) -> Evaluation:
     """Evaluates every example of a split exactly once.
@@ -56,15 +61,17 @@ def evaluate(
       params, model_state: of the network.
       batches: `image`, `label`, `mask`, `index`; rows with mask 0 are padding.
       expect: how many examples there are.
+      views: how often each is shown; `logits` are of the first.
       put: places a batch on the devices.
 
     Raises:
-      RuntimeError: an example was seen twice or not at all: the input is broken, and no figure is given.
+      RuntimeError: an example was seen more or less often: the input is broken, and no figure is given.
     """
     collected: list[Any] = []
     logits: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     index: list[np.ndarray] = []
+    losses: list[np.ndarray] = []
 
     def run(batch: HostBatch) -> Any:
         placed = put(batch)
@@ -72,24 +79,27 @@ def evaluate(
         # In several processes each has its own rows; all are to know all.
         if jax.process_count() > 1:
             rows = {key: placed[key] for key in ("mask", "label", "index")}
-            return metrics, multihost_utils.process_allgather({**rows, "logits": per_example["logits"]}, tiled=True)
-        return metrics, {**batch, "logits": per_example["logits"]}
+            return metrics, multihost_utils.process_allgather({**rows, **per_example}, tiled=True)
+        return metrics, {**batch, **per_example}
 
     for metrics, rows in one_late(run(batch) for batch in batches):
         collected.append(jax.device_get(metrics))
         real = np.asarray(rows["mask"]) > 0
-        for kept, key in ((logits, "logits"), (labels, "label"), (index, "index")):
+        for kept, key in ((logits, "logits"), (labels, "label"), (index, "index"), (losses, "loss")):
             kept.append(np.asarray(rows[key])[real])
     seen = np.concatenate(index) if index else np.zeros(0, np.int32)
-    if len(seen) != expect or len(np.unique(seen)) != expect:
-        raise RuntimeError(f"evaluated {len(np.unique(seen))} of {expect} examples, {len(seen)} in all")
+    different, times = np.unique(seen, return_counts=True)
+    if len(different) != expect or (times != views).any():
+        raise RuntimeError(f"evaluated {len(different)} of {expect} examples, {len(seen)} in all")
     order = np.argsort(seen, kind="stable")
+    first = order[::views]
     return Evaluation(
         metrics=to_floats(merge(collected)),
-        logits=np.concatenate(logits)[order],
-        labels=np.concatenate(labels)[order],
-        index=seen[order],
-        count=len(seen),
+        logits=np.concatenate(logits)[first],
+        labels=np.concatenate(labels)[first],
+        index=seen[first],
+        count=expect,
+        losses=np.concatenate(losses)[order].reshape(-1, views).mean(-1),
     )
 
 
@@ -127,3 +137,36 @@ def evaluate_source(
     )
     put = functools.partial(put_batch, mesh=mesh)
     return evaluate(eval_step, params, model_state, batches, expect=len(source), put=put)
+
+
+def evaluate_views(
+    eval_step: Callable[..., Any],
+    params: Params,
+    model_state: ModelState,
+    source: Source,
+    model: Model,
+    *,
+    batch_size: int,
+    views: int,
+    augment: Augment,
+    seed: int,
+    mesh: Mesh,
+    threads: int | None = None,
+    processes: int = 0,
+    scaled_decode: bool = True,
+) -> Evaluation:
+    """Evaluates several views of each example, by a loss that compares them: the first looks of training, always the same.
+
+    Args:
+      eval_step, params, model_state, source, model, mesh, threads, processes: see `evaluate_source`; the step augments.
+      batch_size: rows, views counted; rounded up to a multiple of the devices and the views.
+      views, augment, seed, scaled_decode: see `jaxft.data.view_batches`.
+    """
+    unit = math.lcm(batch_parts(mesh), views)
+    size = -(-batch_size // unit) * unit
+    batches = view_batches(
+        source, model.preprocessing, batch_size=size, views=views, augment=augment, seed=seed, channels=model.in_channels,
+        rows=process_rows(mesh, size), threads=threads, processes=processes, scaled_decode=scaled_decode,
+    )  # fmt: skip
+    put = functools.partial(put_batch, mesh=mesh)
+    return evaluate(eval_step, params, model_state, batches, expect=len(source), views=views, put=put)

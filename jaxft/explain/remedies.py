@@ -37,7 +37,7 @@ def changed(config: ConfigDict, **changes: object) -> ConfigDict:
 
 def variant(plan: Plan, config: ConfigDict, name: str) -> tuple[Plan, Phase]:
     """The plan, from shapes, and the phase `name` under a changed config of the same data and weights."""
-    section = {key: value for key, value in config.model.to_dict().items() if key not in ("pretrained", "zero_shot")}
+    section = {key: value for key, value in config.model.to_dict().items() if key not in ("pretrained", "outputs", "zero_shot")}
     made = call(build, section, "config.model", num_classes=plan.model.num_classes)
     model = dataclasses.replace(made, preprocessing=plan.model.preprocessing)
     params, model_state = model.shapes

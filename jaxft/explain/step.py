@@ -88,6 +88,13 @@ def abstract_arguments(
         "index": jax.ShapeDtypeStruct((batch,), jnp.int32),
         "shown": jax.ShapeDtypeStruct((batch,), jnp.int32),
     }
+    if plan.strong is not None:
+        more = config.input.unlabelled_ratio * batch
+        for look, augment in (("weak", plan.augment), ("strong", plan.strong)):
+            side = augment.window.side(plan.model.preprocessing.size)
+            example[f"unlabelled_{look}"] = jax.ShapeDtypeStruct((more, side, side, plan.model.in_channels), jnp.uint8)
+        for key in ("unlabelled_index", "unlabelled_shown"):
+            example[key] = jax.ShapeDtypeStruct((more,), jnp.int32)
     if place:
         split = batch_sharding(mesh)
         example = {key: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=split) for key, leaf in example.items()}

@@ -7,8 +7,11 @@ classes and the adjustment of logits belong to training: an evaluation is of the
 whatever the weights.
 """
 
+from jaxft.losses.continual import ewc
 from jaxft.losses.distillation import distillation, feature_distillation
+from jaxft.losses.fixmatch import fixmatch
 from jaxft.losses.resolve import import_function, resolve, wanted
+from jaxft.losses.self_supervised import REPRESENTATION, dino, masked_autoencoder, simclr, supervised_contrastive
 from jaxft.losses.supervised import (
     SCHEMES,
     ClassWeights,
@@ -22,18 +25,25 @@ from jaxft.losses.supervised import (
 )
 
 __all__ = [
+    "REPRESENTATION",
     "SCHEMES",
     "ClassWeights",
     "binary_cross_entropy",
     "class_weights",
+    "dino",
     "distillation",
+    "ewc",
     "feature_distillation",
+    "fixmatch",
     "focal",
     "import_function",
     "logit_adjusted",
+    "masked_autoencoder",
     "mean_squared_error",
     "resolve",
     "sigmoid_focal",
+    "simclr",
     "softmax_cross_entropy",
+    "supervised_contrastive",
     "wanted",
 ]

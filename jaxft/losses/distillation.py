@@ -30,6 +30,7 @@ def distillation(
     temperature: float = 4.0,
     weight: float = 0.9,
     label_smoothing: float = 0.0,
+    classes: Sequence[int] | None = None,
     teacher_classes: ArrayLike | None = None,
 ) -> jax.Array:
     """`(1 - weight) * cross-entropy + weight * T^2 * KL(teacher || network)` [B], both softened by T (Hinton et al., 2015).
@@ -43,7 +44,8 @@ def distillation(
       temperature: T, positive.
       weight: in [0, 1].
       label_smoothing: of the cross-entropy.
-      teacher_classes: see `jaxft.losses`; None: the same K. The comparison is over the classes that both know.
+      classes: the places of those whose answers are compared; None: of all that both know.
+      teacher_classes: see `jaxft.losses`; None: the same K.
 
     Raises:
       JaxftError: a setting out of its range, or no class that both know.
@@ -56,9 +58,9 @@ def distillation(
     if teacher is None:
         return plain
     theirs, ours = teacher(batch["image"])["logits"], outputs["logits"]
-    if teacher_classes is not None:
-        places = np.asarray(teacher_classes)
-        known = np.flatnonzero(places >= 0)
+    if teacher_classes is not None or classes is not None:
+        places = np.arange(theirs.shape[-1]) if teacher_classes is None else np.asarray(teacher_classes)
+        known = np.flatnonzero((places >= 0) if classes is None else np.isin(places, np.asarray(classes)))
         if not known.size:
             raise JaxftError("the teacher knows none of the classes: distil its maps with feature_distillation")
         theirs, ours = theirs[:, known], ours[:, places[known]]

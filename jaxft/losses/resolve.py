@@ -9,7 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxft.errors import JaxftError, near
+from jaxft.losses.continual import ewc
 from jaxft.losses.distillation import distillation, feature_distillation
+from jaxft.losses.fixmatch import fixmatch
+from jaxft.losses.self_supervised import REPRESENTATION
 from jaxft.losses.supervised import (
     binary_cross_entropy,
     focal,
@@ -34,6 +37,9 @@ _BUILT_IN: dict[str, LossFn] = {
         mean_squared_error,
         distillation,
         feature_distillation,
+        ewc,
+        *REPRESENTATION,
+        fixmatch,
     )
 }
 

@@ -293,7 +293,7 @@ class Dropout(nn.Module):
     def __call__(self, x: jax.Array, train: Train) -> jax.Array:
         if self.rate == 0.0 or not training(train, self.of):
             return x
-        keep = jax.random.bernoulli(_rng(self), 1 - self.rate, x.shape)
+        keep = jax.random.bernoulli(random_key(self), 1 - self.rate, x.shape)
         return jnp.where(keep, x / (1 - self.rate), jnp.zeros((), x.dtype))
 
 
@@ -308,11 +308,12 @@ class DropPath(nn.Module):
         if self.rate == 0.0 or not training(train, self.of):
             return x
         shape = (x.shape[0],) + (1,) * (x.ndim - 1)
-        keep = jax.random.bernoulli(_rng(self), 1 - self.rate, shape)
+        keep = jax.random.bernoulli(random_key(self), 1 - self.rate, shape)
         return jnp.where(keep, x / (1 - self.rate), jnp.zeros((), x.dtype))
 
 
-def _rng(module: nn.Module) -> jax.Array:
+def random_key(module: nn.Module) -> jax.Array:
+    """The key of a module that is random in train mode."""
     if not module.has_rng("dropout"):
         raise JaxftError(f"{path_of(module)} is random in train mode: apply needs rng=, a key")
     return module.make_rng("dropout")

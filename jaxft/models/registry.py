@@ -24,6 +24,7 @@ from jaxft.models import (
     efficientnetv2,
     googlenet,
     inception,
+    mae,
     mixer,
     mnasnet,
     mobilenetv2,
@@ -108,7 +109,8 @@ def build(
         "module:function", a function without arguments that returns one.
       num_classes: width of the logits; None is ImageNet's 1,000.
       head: "linear"; "mlp" (dense, ReLU, dense); "cosine" (of features of length 1), "cosine:512" (projected before to 512);
-        or several, "linear+cosine": the mean of their logits.
+        several, "linear+cosine": the mean of their logits; or "mae", "mae:4x128" or "mae:4x128:0.6" (`jaxft.models.mae`), whose
+        outputs are the numbers of the image, whatever `num_classes` is.
       in_channels: of the image.
       dropout, drop_path: rates in [0, 1); None is the network's own.
       dtype: "float32" or "bfloat16": what is computed in. Parameters are float32, logits too. "float64", for comparisons of
@@ -122,8 +124,11 @@ def build(
     """
     architecture = architecture_of(name) if isinstance(name, str) else name
     name = name if isinstance(name, str) else architecture.family
-    if not all(re.fullmatch(r"linear|mlp|cosine(:[1-9]\d*)?", kind) for kind in head.split("+")):
-        raise JaxftError(f"head is '{head}', not 'linear' or 'mlp', 'cosine' or 'cosine:WIDTH', or several with + between them")
+    make = mae.masked_module(architecture) if mae.is_mae(head) else architecture.module
+    if not mae.is_mae(head) and not all(re.fullmatch(r"linear|mlp|cosine(:[1-9]\d*)?", kind) for kind in head.split("+")):
+        raise JaxftError(
+            f"head is '{head}', not 'linear' or 'mlp', 'cosine' or 'cosine:WIDTH', or several with + between them, or 'mae'"
+        )
     if dtype not in ("float32", "bfloat16", "float64"):
         raise JaxftError(f"dtype is '{dtype}', not 'float32', 'bfloat16' or 'float64'")
     if dtype == "float64" and not jax.config.read("jax_enable_x64"):
@@ -142,11 +147,11 @@ def build(
             raise JaxftError(f"{key} is {rate}: it must lie in [0, 1)")
     if "size" in architecture.options:
         given["size"] = size or architecture.preprocessing.size
+    if mae.is_mae(head):
+        classes = given["size"] ** 2 * in_channels
     stages = architecture.stages(architecture.config)
     again = _recomputed(remat, stages)
-    module = architecture.module(
-        architecture.config, num_classes=classes, head=head, dtype=jnp.dtype(dtype), remat=again, **given
-    )
+    module = make(architecture.config, num_classes=classes, head=head, dtype=jnp.dtype(dtype), remat=again, **given)
     preprocessing = architecture.preprocessing.with_channels(in_channels)
     if size is not None:
         preprocessing = preprocessing.with_size(size)

@@ -153,16 +153,7 @@ class ViT(nn.Module):
     def __call__(self, x: jax.Array, train: Train, start: str = "") -> dict[str, jax.Array]:
         config, run, found = self.config, running(stages(self.config), start), {}
         if "stem" in run:
-            if x.shape[1:3] != (self.size, self.size):
-                raise JaxftError(
-                    f"this network has positions for images of {self.size}x{self.size} pixels, these have "
-                    f"{x.shape[1]}x{x.shape[2]}: make it with size="
-                )
-            patches = PatchEmbed(config.width, config.patch, not config.pre_norm, self.dtype, name="patch_embed")(x)
-            x = self._placed(patches)
-            if config.pre_norm:
-                x = LayerNorm(config.epsilon, self.dtype, name="norm_pre")(x)
-            found["stem"] = x
+            x = found["stem"] = self._stem(x)
         blocks = Blocks(config, self.drop_path, self.dtype, self.remat, name="blocks")(x, train, run)
         found, x = found | blocks, [x, *blocks.values()][-1]
         if "neck" in run:
@@ -175,6 +166,18 @@ class ViT(nn.Module):
         else:
             logits = head(name="head")(features, train)
         return {**found, "features": features, "logits": logits}
+
+    def _stem(self, x: jax.Array) -> jax.Array:
+        """Images -> all tokens, with their positions."""
+        config = self.config
+        if x.shape[1:3] != (self.size, self.size):
+            raise JaxftError(
+                f"this network has positions for images of {self.size}x{self.size} pixels, these have "
+                f"{x.shape[1]}x{x.shape[2]}: make it with size="
+            )
+        patches = PatchEmbed(config.width, config.patch, not config.pre_norm, self.dtype, name="patch_embed")(x)
+        x = self._placed(patches)
+        return LayerNorm(config.epsilon, self.dtype, name="norm_pre")(x) if config.pre_norm else x
 
     def _placed(self, patches: jax.Array) -> jax.Array:
         """All tokens, with their positions."""

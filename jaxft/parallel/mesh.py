@@ -143,22 +143,22 @@ def process_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Makes global arrays [B, ...] from this process's rows of a batch, `process_rows`, in their order."""
+    """Makes global arrays [B, ...] from this process's rows of a batch, `process_rows`, in their order. B may differ by key."""
     sharding = batch_sharding(mesh)
     if sharding.is_fully_addressable:
         return {key: jax.device_put(value, sharding) for key, value in batch.items()}
     parts = batch_parts(mesh)
-    share = len(next(iter(batch.values())))
     rows = process_rows(mesh, parts)  # of the parts: each holds as many examples
-    size = share // len(rows) * parts
-    first = {int(part) * (size // parts): place * (size // parts) for place, part in enumerate(rows)}
+    place = {int(part): number for number, part in enumerate(rows)}
 
     def local(value: np.ndarray) -> jax.Array:
-        def of(index: Any) -> np.ndarray:
-            start = first[index[0].start or 0]
-            return value[start : start + size // parts]
+        share = len(value) // len(rows)  # a part's
 
-        return jax.make_array_from_callback((size, *value.shape[1:]), sharding, of)
+        def of(index: Any) -> np.ndarray:
+            start = place[(index[0].start or 0) // share] * share
+            return value[start : start + share]
+
+        return jax.make_array_from_callback((share * parts, *value.shape[1:]), sharding, of)
 
     return {key: local(value) for key, value in batch.items()}
 

@@ -30,6 +30,7 @@ from jaxft.probe import TextClassifier, has_linear_head, read_texts, with_linear
 from jaxft.probe.nearest import normalized
 from jaxft.probing.frozen import Frozen
 from jaxft.probing.methods import METHODS, Chosen, Given, Settings, Split, values_of
+from jaxft.representation import learns_representation
 from jaxft.standing import Standing
 from jaxft.states import enter, first_weights
 from jaxft.weights import image_projection
@@ -166,6 +167,8 @@ def _run_config(given: ConfigDict) -> ConfigDict:
     config = copy.deepcopy(given)
     config.phases = ConfigDict({"probe": phase(train="head", length="1 steps")})
     check_config(config)
+    if learns_representation(config):
+        raise JaxftError("a probe fits classifiers to labels: give it a config that fine-tunes, with labels and their loss")
     # What belongs to training alone says nothing of a probe, and must not forbid it.
     config.optim, config.train, config.adapter = (default_config()[name] for name in ("optim", "train", "adapter"))
     if config.data.task == "regression":

@@ -16,7 +16,7 @@ from jaxft.columns import aligned
 from jaxft.data import Source
 from jaxft.evaluate import Evaluation, bootstrap_interval, scores
 from jaxft.files import write_whole
-from jaxft.tasks import Task
+from jaxft.tasks import UNLABELLED, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ def judge(evaluation: Evaluation, task: Task, class_names: Sequence[str]) -> Jud
         figures["mean_average_precision"] = float(scores.mean_average_precision(labels, logits))
         right = ((logits > 0) == (labels > 0.5)) & ~np.isnan(logits)
         intervals["accuracy"] = bootstrap_interval(right.mean(-1))
-    else:
+    elif task.name == "regression":
         figures |= {name: float(value) for name, value in scores.regression_scores(labels, logits[..., 0]).items()}
     return Judged(figures, intervals, classes, evaluation.count)
 
@@ -145,6 +145,9 @@ def _predictions(names: Sequence[str], evaluation: Evaluation, task: Task, class
         for name, label, row in zip(names, _classes(evaluation.labels), probability, strict=True):
             best = int(row.argmax())
             writer.writerow([name, class_names[int(label)], class_names[best], f"{row[best]:.6f}"])
+    elif task.name == UNLABELLED:
+        writer.writerow(["name", "loss"])
+        writer.writerows([name, f"{loss:.6f}"] for name, loss in zip(names, evaluation.losses, strict=True))
     else:
         columns = list(class_names) if task.name == "multilabel" else ["value"]
         # The logarithm of 1 / (1 + exp(-x)) overflows for no x.

@@ -17,10 +17,10 @@ from jaxft.adapters import can_merge
 from jaxft.config import config_of
 from jaxft.errors import JaxftError
 from jaxft.finetuned import FineTuned
-from jaxft.inputs import evaluate_pictures, pictures
+from jaxft.inputs import evaluate_pictures, picture_eval_step, pictures
 from jaxft.parallel import check_batch_size, make_mesh, put_batch
 from jaxft.plan import Plan, make_plan
-from jaxft.train import make_eval_step, update_statistics
+from jaxft.train import update_statistics
 from jaxft.train.statistics import moving
 from jaxft.tuning import FreezeSpec, make_mask, trains
 from jaxft.typing import ApplyFn, ModelState, Params, Trains
@@ -81,7 +81,7 @@ class Kitchen:
         size = self.config.input.batch_size
         check_batch_size(size, self.mesh, "batch_size")
         batches = pictures(self.plan, self.config, self.mesh, self.eval_step).batches(0)
-        count = -(-len(self.plan.splits.train) // size)
+        count = -(-len(self.plan.splits.train) // self.plan.clock.batch_size)
         try:
             shown = (self.prepare(put_batch(batch, self.mesh)) for batch in itertools.islice(batches, count))
             rng = jax.random.key(self.config.seed)
@@ -107,7 +107,7 @@ def open_kitchen(paths: Sequence[str | Path]) -> Kitchen:
     if plan.splits.fingerprint != first.record["data_fingerprint"]:
         raise JaxftError(f"the data of {paths[0]} changed since ('{config.data.source}' has other pictures, labels or splits)")
     apply = plan.apply
-    step = jax.jit(make_eval_step(apply, plan.eval_loss, metrics=plan.task.metrics))
+    step = jax.jit(picture_eval_step(plan, apply))
     return Kitchen(runs, config, plan, mesh, apply, jax.jit(plan.augment_batch), step, _moved(loaded, plan))
 
 

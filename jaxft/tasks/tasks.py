@@ -8,6 +8,9 @@ from jaxft import losses, metrics
 from jaxft.errors import JaxftError, near
 from jaxft.typing import LossFn, Metrics
 
+#: The task of outputs that are no classes.
+UNLABELLED = "unlabelled"
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -15,7 +18,7 @@ class Task:
 
     Attributes:
       name: "classify" (`label` [B] int32), "multilabel" ([B, K] f32), "soft" ([B, K] f32, shares that
-        sum to 1) or "regression" ([B] f32).
+        sum to 1), "regression" ([B] f32), or "unlabelled": outputs that are no classes, judged by the loss alone.
       loss: gives [B]; what a config without `config.loss.name` trains on.
       metrics: clu Collection class for evaluation.
       train_metrics: the same with the gradient's norm, without what has a number a class.
@@ -32,6 +35,7 @@ _LOSSES: dict[str, LossFn] = {
     "soft": losses.softmax_cross_entropy,
     "multilabel": losses.binary_cross_entropy,
     "regression": losses.mean_squared_error,
+    UNLABELLED: losses.simclr,
 }
 
 
@@ -47,6 +51,8 @@ def get_task(name: str, num_classes: int) -> Task:
         collection = metrics.classification_metrics(num_classes)
     elif name == "multilabel":
         collection = metrics.multilabel_metrics()
+    elif name == UNLABELLED:
+        collection = metrics.loss_metrics()
     else:
         collection = metrics.regression_metrics()
     return Task(name, _LOSSES[name], collection, metrics.training_metrics(collection))

@@ -171,19 +171,32 @@ def _unless(fine: jax.Array, old: TrainState, new: TrainState, collected: Any) -
     return jax.tree.map(chosen, old, new), counted.replace(nonfinite=collected.nonfinite)
 
 
-def make_eval_step(apply: ApplyFn, loss: LossFn, *, metrics: Metrics) -> EvalStep:
+def make_eval_step(
+    apply: ApplyFn,
+    loss: LossFn,
+    *,
+    metrics: Metrics,
+    augment: Callable[[Batch], Batch] | None = None,
+    keep_logits: bool = True,
+) -> EvalStep:
     """Makes the evaluation step `(params, model_state, batch) -> (metrics, per_example)`, pure.
 
     `per_example` holds `logits` [B, K] and `loss` [B]; rows with mask 0 are padding.
+
+    Args:
+      apply, loss, metrics: as of `make_train_step`.
+      augment: what is done to a batch first, where a loss compares views.
+      keep_logits: False gives `logits` [B, 0]: outputs that nobody reads, of which there may be one a pixel.
     """
 
     def step(params: Params, model_state: ModelState, batch: Batch) -> tuple[Any, dict[str, jax.Array]]:
-        batch = _with_mask(batch)
+        batch = _with_mask(batch if augment is None else augment(batch))
         outputs, _ = apply(params, model_state, batch["image"], train=False, rng=None)
         averaged = (params, model_state)  # averages are what is evaluated, where they are kept
         per_example = example_losses(loss, apply, params, model_state, outputs, batch, train=False, rng=None, averaged=averaged)
         found = model_outputs(outputs["logits"], batch["label"], per_example, batch["mask"])
-        return metrics.single_from_model_output(**found), {"logits": outputs["logits"], "loss": per_example}
+        logits = outputs["logits"] if keep_logits else outputs["logits"][:, :0]
+        return metrics.single_from_model_output(**found), {"logits": logits, "loss": per_example}
 
     return step
 
@@ -223,8 +236,9 @@ def _accumulate(
     size = batch["image"].shape[0]
     if size % steps:
         raise JaxftError(f"accum_steps ({steps}) does not divide the batch size ({size})")
-    # Strided microbatches: each device keeps its own examples, whatever the number of microbatches.
-    micro = jax.tree.map(lambda x: x.reshape(size // steps, steps, *x.shape[1:]).swapaxes(0, 1), dict(batch))
+    # Strided microbatches: each device keeps its own examples, whatever the number of microbatches. There may be more rows of
+    # pictures without labels, a multiple of the batch size.
+    micro = jax.tree.map(lambda x: x.reshape(len(x) // steps, steps, *x.shape[1:]).swapaxes(0, 1), dict(batch))
 
     def body(carry: tuple[Any, Any, ModelState], item: tuple[jax.Array, Batch]) -> tuple[tuple[Any, Any, ModelState], Any]:
         loss, total, model_state = carry

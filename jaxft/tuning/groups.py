@@ -21,7 +21,16 @@ class Group:
 
 
 #: Leaves of more dimensions that are no weights of a layer: what timm's networks name in `no_weight_decay`.
-_EMBEDDINGS = {"pos_embed", "cls_token", "reg_token", "dist_token", "relative_position_bias_table", "cpb_mlp", "logit_scale"}
+_EMBEDDINGS = {
+    "pos_embed",
+    "cls_token",
+    "reg_token",
+    "dist_token",
+    "mask_token",
+    "relative_position_bias_table",
+    "cpb_mlp",
+    "logit_scale",
+}
 
 
 def default_groups(params: Params) -> tuple[Group, ...]:

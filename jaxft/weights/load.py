@@ -62,7 +62,8 @@ class LoadReport:
             return "random initialisation"
         licence = f", licence {self.licence}" if self.licence else ""
         inside = f", inside {self.unwrapped}" if self.unwrapped else ""
-        new = f"; new: {', '.join(self.new)}" if self.new else ""
+        shown = self.new if len(self.new) <= 8 else (*self.new[:3], f"{len(self.new) - 3} more")
+        new = f"; new: {', '.join(shown)}" if self.new else ""
         resized = f"; positions resized from {self.resized}" if self.resized else ""
         return f"{self.loaded} tensors from {self.source} (sha256 {self.sha256[:12]}{licence}{inside}){new}{resized}"
 

@@ -8,6 +8,7 @@ import pytest
 from jaxft import tree
 from jaxft.config import check_config
 from jaxft.models import build
+from jaxft.plan import make_plan
 from jaxft.tuning import FreezeSpec, make_mask
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -35,7 +36,13 @@ def test_every_recipe_is_a_whole_config_without_an_argument(path):
 
 @pytest.mark.parametrize(
     ("name", "argument"),
-    [("quickstart", "scrach"), ("vgg16_cifar10", "all"), ("finetune_folder", "pth=photos"), ("gradual", "pth=photos")],
+    [
+        ("quickstart", "scrach"),
+        ("vgg16_cifar10", "all"),
+        ("finetune_folder", "pth=photos"),
+        ("gradual", "pth=photos"),
+        ("pretrain", "method=byol"),
+    ],
 )
 def test_an_argument_a_recipe_does_not_take_is_an_error_that_names_those_it_takes(name, argument):
     with pytest.raises(ValueError, match=f"{name} takes"):
@@ -89,3 +96,22 @@ def test_the_gradual_recipe_trains_a_stage_more_each_phase_at_a_lower_rate():
     rates = [config.phases[name].lr for name in sorted(config.phases)]
     assert rates == sorted(rates, reverse=True)
     assert len({*rates}) == 4
+
+
+@pytest.mark.parametrize(
+    ("method", "model", "views", "loss"),
+    [
+        ("simclr", "resnet18", 2, "simclr"),
+        ("dino", "resnet18", 2, "dino"),
+        ("mae", "vit_tiny_patch16_224", 1, "masked_autoencoder"),
+    ],
+)
+def test_the_pretraining_recipe_is_a_config_of_each_method_that_needs_no_label(method, model, views, loss, photos):
+    config = recipe("pretrain", f"path={photos},method={method},model={model},size=32")
+    config.model.pretrained = ""
+    check_config(config)
+    plan = make_plan(config, weights=False)
+    assert (config.data.task, config.loss.name, config.input.views) == ("unlabelled", loss, views)
+    assert (plan.task.name, plan.selection["monitor"], plan.selection["mode"]) == ("unlabelled", "loss", "min")
+    assert set(plan.phases[0].trained) == set(tree.paths(plan.params))
+    assert (plan.average is not None) == (method == "dino")

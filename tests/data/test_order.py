@@ -253,3 +253,40 @@ def test_the_order_by_class_is_the_same_in_every_version():
         "sqrt": [(4, 5), (2, 2), (3, 5), (6, 7), (2, 4), (5, 7), (4, 6), (2, 1)],
     }
     assert {sampler: _epochs(Order(7, 8, labels, sampler), 3, 1) for sampler in expected} == expected
+
+
+@given(seed=SEEDS, n=st.integers(1, 12), views=st.integers(1, 4), count=st.integers(1, 6), step=st.integers(0, 5))
+@settings(deadline=None, derandomize=True, max_examples=60)
+def test_a_batch_of_views_shows_each_of_its_examples_so_often_each_time_another_look(seed, n, views, count, step):
+    order, plain = Order(seed, n, views=views), Order(seed, n)
+    rows = order.rows_at(step, views * count, range(views * count))
+    examples = batch_examples(plain, step, count)
+    assert [example for _, example in rows] == examples * views
+    assert batch_examples(order, step, views * count) == examples * views
+    for view in range(views):
+        passes = [plain.example_at(step * count + place)[0] for place in range(count)]
+        assert [shown for shown, _ in rows[view * count : (view + 1) * count]] == [views * one + view for one in passes]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_look_of_an_example_is_shown_once_whatever_the_sampler(sampler):
+    labels = np.repeat([0, 1, 2], [2, 3, 7]).astype(np.int32)
+    order = Order(3, 12, labels, sampler, views=2)
+    shown = [row for step in range(9) for row in order.rows_at(step, 8, range(8))]
+    assert len({*shown}) == len(shown)
+    plain = Order(3, 12, labels, sampler)
+    assert {example for _, example in shown} == {plain.example_at(position)[1] for position in range(36)}
+
+
+def test_strided_microbatches_hold_all_views_of_their_examples():
+    rows = Order(0, 20, views=2).rows_at(1, 12, range(12))
+    for micro in range(3):
+        examples = [example for _, example in rows[micro::3]]
+        assert examples[:2] == examples[2:]
+
+
+def test_a_batch_that_holds_no_whole_number_of_examples_is_one_clear_error():
+    with pytest.raises(JaxftError, match="a batch of 7 does not hold a whole number of examples with 2 views each"):
+        Order(0, 5, views=2).rows_at(0, 7, [0])
+    with pytest.raises(JaxftError, match="0 views"):
+        Order(0, 5, views=0)

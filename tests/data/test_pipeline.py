@@ -26,6 +26,7 @@ from jaxft.data import (
     loading,
     read_train,
     train_batches,
+    view_batches,
 )
 from jaxft.data.order import permutation
 from jaxft.decoding import memory
@@ -521,3 +522,59 @@ def test_closing_does_not_load_what_was_waiting():
 def test_files_are_read_from_below_their_root(photos):
     assert photos[3][0] == Path(photos.root) / "03.bmp"
     assert photos.subset([3, 1]).names == ["03.bmp", "01.jpg"]
+
+
+def test_each_view_is_what_a_run_without_views_shows_of_its_example_in_that_pass(photos):
+    options = {"augment": "crop_flip", "seed": 5, "threads": 1}
+    (batch,) = take(train_batches(photos, SMALL, batch_size=8, views=2, start_step=2, **options), 1)
+    np.testing.assert_array_equal(batch["index"][:4], batch["index"][4:])
+    assert (batch["image"][:4] != batch["image"][4:]).any((1, 2, 3)).all()
+    looks = {}
+    for plain in take(train_batches(photos, SMALL, batch_size=11, **options), 4):
+        for shown, index, image in zip(plain["shown"], plain["index"], plain["image"], strict=True):
+            looks[int(shown), int(index)] = image
+    for shown, index, image in zip(batch["shown"], batch["index"], batch["image"], strict=True):
+        np.testing.assert_array_equal(image, looks[int(shown), int(index)])
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_views_are_the_same_for_any_shares_and_any_restart(photos, hosts):
+    options = {"batch_size": 8, "views": 2, "seed": 5, "threads": 2}
+    whole = take(train_batches(photos, SMALL, **options), 3)
+    again = take(train_batches(photos, SMALL, start_step=2, **options), 1)
+    shares = [
+        take(train_batches(photos, SMALL, rows=range(host * 8 // hosts, (host + 1) * 8 // hosts), **options), 3)
+        for host in range(hosts)
+    ]
+    for key in whole[0]:
+        np.testing.assert_array_equal(whole[2][key], again[0][key])
+        for step in range(3):
+            np.testing.assert_array_equal(np.concatenate([share[step][key] for share in shares]), whole[step][key])
+
+
+@pytest.mark.parametrize(("views", "batch_size"), [(2, 8), (3, 6), (2, 22), (2, 64)])
+def test_an_evaluation_of_views_shows_each_example_so_often_and_always_the_same(photos, views, batch_size):
+    options = {"batch_size": batch_size, "views": views, "augment": parse("crop_flip"), "seed": 5, "threads": 2}
+    batches, again = (list(view_batches(photos, SMALL, **options)) for _ in range(2))
+    real = [
+        (int(shown), int(index))
+        for batch in batches
+        for shown, index, mask in zip(batch["shown"], batch["index"], batch["mask"], strict=True)
+        if mask
+    ]
+    assert sorted(real) == [(view, index) for view in range(views) for index in range(11)]
+    for one, other in zip(batches, again, strict=True):
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key])
+        kept = one["index"][one["mask"] > 0]
+        np.testing.assert_array_equal(np.unique(kept, return_counts=True)[1], views)  # all views in one batch
+    (first,) = take(train_batches(photos, SMALL, batch_size=11, augment="crop_flip", seed=5, threads=1), 1)
+    looks = {int(index): image for index, image in zip(first["index"], first["image"], strict=True)}
+    np.testing.assert_array_equal(batches[0]["image"][0], looks[0])
+
+
+def test_views_that_do_not_fit_a_batch_are_one_clear_error(photos):
+    with pytest.raises(JaxftError, match="a batch of 9 does not hold a whole number of examples with 2 views"):
+        train_batches(photos, SMALL, batch_size=9, views=2, seed=0)
+    with pytest.raises(JaxftError, match="a batch of 9 does not hold a whole number of examples with 2 views"):
+        view_batches(photos, SMALL, batch_size=9, views=2, augment=parse("crop_flip"), seed=0)

@@ -12,7 +12,7 @@ from jaxft import losses
 from jaxft.data import eval_batches
 from jaxft.data.sources import Arrays
 from jaxft.evaluate import evaluate
-from jaxft.metrics import classification_metrics, multilabel_metrics, regression_metrics
+from jaxft.metrics import classification_metrics, loss_metrics, multilabel_metrics, regression_metrics
 from jaxft.parallel import make_mesh, put_batch, replicate
 from jaxft.preprocessing import Preprocessing, on_pixels
 from jaxft.train import make_eval_step
@@ -194,3 +194,40 @@ def test_many_labels_and_values_are_kept_and_judged_as_classes_are(batch_size):
     assert found.logits.shape == (MOST, 1)
     np.testing.assert_allclose(found.metrics["mae"], np.abs(_said()[:, 0] - values).mean(), rtol=1e-5)
     np.testing.assert_allclose(found.metrics["loss"], ((_said()[:, 0] - values) ** 2).mean(), rtol=1e-5)
+
+
+def _say_the_label(params, state, batch):
+    """A step whose loss is a row's label and whose logits are a hundred times its look."""
+    figures = loss_metrics().single_from_model_output(loss=batch["label"], mask=batch["mask"])
+    return figures, {"logits": 100.0 * batch["shown"][:, None], "loss": batch["label"]}
+
+
+def _views(rows):
+    """One batch of (shown, index, label, mask) rows."""
+    shown, index, label, mask = np.array(rows, np.float32).T
+    return {"shown": shown, "index": index.astype(np.int32), "label": label, "mask": mask}
+
+
+def test_an_example_of_several_views_has_the_mean_of_their_losses_and_the_first_ones_logits():
+    first = _views([(0, 1, 5.0, 1), (0, 0, 1.0, 1), (1, 1, 7.0, 1), (1, 0, 2.0, 1)])
+    last = _views([(0, 2, 4.0, 1), (0, 0, np.nan, 0), (1, 2, 6.0, 1), (1, 0, np.nan, 0)])
+    found = evaluate(_say_the_label, {}, {}, [first, last], expect=3, views=2)
+    np.testing.assert_allclose(found.losses, [1.5, 6.0, 5.0])
+    np.testing.assert_array_equal(found.logits, np.zeros((3, 1)))
+    assert found.index.tolist() == [0, 1, 2]
+    np.testing.assert_allclose(found.metrics["loss"], 25 / 6)
+
+
+@pytest.mark.parametrize("rows", [[(0, 0, 1, 1), (0, 1, 1, 1), (1, 0, 1, 1)], [(0, 0, 1, 1), (1, 0, 1, 1)]])
+def test_a_view_that_is_missing_is_an_error_and_no_figure(rows):
+    with pytest.raises(RuntimeError, match="of 2 examples"):
+        evaluate(_say_the_label, {}, {}, [_views(rows)], expect=2, views=2)
+
+
+def test_logits_that_nobody_reads_are_left_out():
+    step = make_eval_step(APPLY, losses.softmax_cross_entropy, metrics=loss_metrics(), keep_logits=False)
+    found = evaluate(step, PARAMS, STATE, _batches(3, 2), expect=3)
+    assert found.logits.shape == (3, 0)
+    whole = evaluate(STEP, PARAMS, STATE, _batches(3, 2), expect=3)
+    np.testing.assert_allclose(found.losses, whole.losses, rtol=1e-5)
+    np.testing.assert_allclose(whole.losses.mean(), whole.metrics["loss"], rtol=1e-6)

@@ -64,6 +64,10 @@ def test_only_classes_that_both_know_are_compared():
     p = jax.nn.softmax(jnp.asarray(FOUND["teacher_logits"], jnp.float32)[:, [0, 2, 3]])
     q = jax.nn.softmax(OUTPUTS["logits"][:, [2, 0, 4]])
     np.testing.assert_allclose(found, (p * (jnp.log(p) - jnp.log(q))).sum(-1), rtol=1e-4)
+    fewer = distillation(OUTPUTS, BATCH, teacher=teacher, weight=1.0, temperature=1.0, teacher_classes=places, classes=[0, 2])
+    p = jax.nn.softmax(jnp.asarray(FOUND["teacher_logits"], jnp.float32)[:, [0, 2]])
+    q = jax.nn.softmax(OUTPUTS["logits"][:, [2, 0]])
+    np.testing.assert_allclose(fewer, (p * (jnp.log(p) - jnp.log(q))).sum(-1), rtol=1e-4)
     with pytest.raises(JaxftError, match="knows none of the classes"):
         distillation(OUTPUTS, BATCH, teacher=teacher, teacher_classes=np.full(5, -1))
 

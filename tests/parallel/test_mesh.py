@@ -233,10 +233,10 @@ def test_a_process_has_the_rows_of_its_devices_and_a_batch_comes_together_from_t
             shape, {device: of(index) for device, index in sharding.addressable_devices_indices_map(shape).items()}
         )
 
-    whole = {"image": np.arange(16 * 3).reshape(16, 3), "label": np.arange(16)}
+    whole = {"image": np.arange(16 * 3).reshape(16, 3), "label": np.arange(16), "more": np.arange(48)}  # three times as many
     monkeypatch.setattr(mesh_module.jax, "make_array_from_callback", callback)
-    put_batch({key: value[found] for key, value in whole.items()}, mesh)
-    assert placed.keys() == {(16, 3), (16,)}
+    put_batch({key: value[process_rows(mesh, len(value))] for key, value in whole.items()}, mesh)
+    assert placed.keys() == {(16, 3), (16,), (48,)}
     for value in whole.values():
         parts = placed[value.shape]
         assert parts.keys() == set(devices)

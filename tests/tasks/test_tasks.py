@@ -22,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("quick_compiles", "one_device")
         ("soft", {"loss", "accuracy", "top5", "balanced_accuracy"}),
         ("multilabel", {"loss", "accuracy"}),
         ("regression", {"loss", "mae"}),
+        ("unlabelled", {"loss"}),
     ],
 )
 def test_each_task_has_its_figures(name, figures):
