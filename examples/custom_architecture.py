@@ -5,7 +5,6 @@ jaxft train --config=configs/finetune_folder.py:path=PHOTOS --workdir=runs/own \
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxft.models import Architecture
-from jaxft.models.layers import BatchNorm, Conv, Head, Train, recomputed, running
+from jaxft.models.heads import Head
+from jaxft.models.layers import BatchNorm, Conv, Train, recomputed, running
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Small(nn.Module):
         return {**maps, "features": features, "logits": logits}
 
 
-def stages(config: Config) -> Mapping[str, tuple[str, ...]]:
+def stages(config: Config) -> dict[str, tuple[str, ...]]:
     """Stage name -> globs over parameter paths: what `train="from:stage2"` means."""
     return {**{f"stage{n + 1}": (f"stage{n + 1}",) for n in range(len(config.widths))}, "head": ("head",)}
 

@@ -24,7 +24,7 @@ from jaxft.files import write_whole
 from jaxft.finetuned import FineTuned
 from jaxft.models import build, is_tag
 from jaxft.models import pretrained as pretrained_record
-from jaxft.network import RUN, network_and_weights
+from jaxft.network import network_and_weights, run_of
 from jaxft.preprocessing import Preprocessing
 from jaxft.tuning import ADAPTERS
 from jaxft.typing import Params
@@ -67,7 +67,7 @@ def _base(record: Mapping[str, Any]) -> Params:
         key: value for key, value in config.model.items() if key not in ("name", "outputs", "pretrained", "size", "zero_shot")
     }
     name, pretrained = network_and_weights(config)
-    if pretrained is None or pretrained.startswith(RUN):
+    if pretrained is None or run_of(pretrained):
         return {}
     loaded = load_model(
         name,
@@ -201,7 +201,7 @@ def save_peft(tuned: FineTuned, folder: Path) -> tuple[int, str]:
     if grouped := [module for module in adapter.ranks if module in model.called and model.called[module].groups > 1]:
         raise JaxftError(f"'{grouped[0]}' is a grouped convolution, which PEFT does not adapt: leave it out with modules=")
     pretrained = network_and_weights(config_of(tuned.record["config"]))[1]
-    if pretrained is None or pretrained.startswith(RUN):
+    if pretrained is None or run_of(pretrained):
         began = "random weights" if pretrained is None else "the weights of another run"
         raise JaxftError(f"the network began with {began}, on which PEFT cannot put anything: use --to=adapter, or timm")
     source, convention = _origin(tuned)

@@ -30,9 +30,8 @@ def default_config() -> ConfigDict:
     config.model = ConfigDict()
     config.model.name = "efficientnet_lite0"  # of `jaxft models`, a repository, or "module:function": see jaxft.models.build
     config.model.pretrained = "imagenet"  # a tag, a file, a URL, `package:`, `hf:`, `run:WORKDIR`; "": random weights
-    config.model.head = (
-        "linear"  # or "mlp"; "cosine", "cosine:512" (features of length 1, projected before); "linear+mlp"; "mae"
-    )
+    # "linear"; "mlp"; "cosine", "cosine:512" (of features of length 1, projected before); several, "linear+mlp"; "mae".
+    config.model.head = "linear"
     config.model.outputs = config_dict.placeholder(int)  # None: as many as classes; 128 where a representation is learnt
     config.model.zero_shot = ""  # an .npz of text embeddings: the head begins as what they tell classes by (docs/few-labels.md)
     config.model.in_channels = 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxft import tree
-from jaxft.errors import JaxftError
+from jaxft.errors import JaxftError, near
 from jaxft.finetuned import FineTuned
 from jaxft.losses import wanted
 from jaxft.parallel import put
@@ -59,12 +59,7 @@ class Fixed:
 
     def shapes(self, params: Params, mask: Mask) -> Any:
         """`TrainState.fixed` as shapes, for a phase's parameters (arrays or shapes) and mask; None for nothing."""
-        found: dict[str, Any] = {}
-        if self.teacher is not None:
-            found["teacher"] = (dict(self.teacher.params), dict(self.teacher.model_state))
-        if self.anchored:
-            trained = tree.split(params, mask)[0]
-            found["anchor"] = {"params": trained, "importance": trained if self.importance else {}}
+        found = self._tree(params, mask, lambda path, leaf: leaf)
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), found) or None
 
     def arrays(self, first: Params, mask: Mask, places: Any) -> Any:
@@ -76,20 +71,41 @@ class Fixed:
           mask: of the phase.
           places: the sharding of each leaf of `shapes`.
         """
+        # What is not in the file is free.
+        weigh = lambda path, leaf: self.importance.get(path, np.zeros(leaf.shape, np.float32))
+        found = self._tree(first, mask, weigh)
+        return put(found, places) if found else None
+
+    def _tree(self, params: Params, mask: Mask, importance: Callable[[str, Any], Any]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         if self.teacher is not None:
             found["teacher"] = (dict(self.teacher.params), dict(self.teacher.model_state))
         if self.anchored:
-            trained = tree.split(first, mask)[0]
-            found["anchor"] = {
-                "params": trained,
-                "importance": tree.map_with_path(self._importance_of, trained) if self.importance else {},
-            }
-        return put(found, places) if found else None
+            trained = tree.split(params, mask)[0]
+            weighed = tree.map_with_path(importance, trained) if self.importance else {}
+            found["anchor"] = {"params": trained, "importance": weighed}
+        return found
 
-    def _importance_of(self, path: str, leaf: Any) -> np.ndarray:
-        """What is not in the file is free."""
-        return self.importance.get(path, np.zeros(leaf.shape, np.float32))
+    def check(self, params: Params) -> None:
+        """Raises JaxftError where the importances are not those of a network with these parameters (arrays or shapes)."""
+        flat = tree.flatten(params)
+        for path, leaf in self.importance.items():
+            if path not in flat:
+                raise JaxftError(f"config.anchor.importance names '{path}'{near(path, flat)}, which the network does not have")
+            if leaf.shape != flat[path].shape:
+                was, wanted = list(leaf.shape), list(flat[path].shape)
+                raise JaxftError(f"config.anchor.importance has {was} for '{path}', and the network {wanted}: it is another's")
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """A hash of each thing that is read from elsewhere, by the key that says where."""
+        found = {}
+        if self.teacher is not None:
+            leaves = {**tree.flatten(self.teacher.params), **tree.flatten(dict(self.teacher.model_state))}
+            found["config.teacher.run"] = tree.digest(leaves)
+        if self.importance:
+            found["config.anchor.importance"] = tree.digest(self.importance)
+        return found
 
     def classes_among(self, class_names: Sequence[str]) -> np.ndarray | None:
         """Which of `class_names` each class of the teacher is, -1 for none; None without a teacher."""

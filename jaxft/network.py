@@ -61,8 +61,10 @@ def network_and_weights(config: ConfigDict) -> tuple[str, str | None]:
     return network, pretrained
 
 
-#: Before the workdir of the run whose weights a run begins with; see `jaxft.warm_start`.
-RUN = "run:"
+def run_of(pretrained: str | None) -> str:
+    """The workdir of the run whose weights `config.model.pretrained` names, `run:WORKDIR`; "" where it names others."""
+    kind, _, workdir = (pretrained or "").partition(":")
+    return workdir if kind == "run" else ""
 
 
 def _named(name: str) -> tuple[str, str]:
@@ -72,7 +74,7 @@ def _named(name: str) -> tuple[str, str]:
 
 def expecting(model: Model, tag: str | None, size: int | None) -> Model:
     """The network with the preprocessing of its weights, where `tag`, or a repository in its place, names them."""
-    if tag is None or not (is_tag(tag) or is_repository(tag)):  # a run's would be read with its weights
+    if tag is None or not (is_tag(tag) or is_repository(tag)):
         return model
     weights = open_repository(tag) if is_repository(tag) else pretrained_record(model.name, tag)
     found = weights.preprocessing.with_channels(model.in_channels)

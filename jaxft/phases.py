@@ -28,7 +28,7 @@ class Phase:
     Attributes:
       lr: the peak rate; `lr_source` says where it is from, "" where the config gives it.
       plateau: what lowers the rate after evaluations, where the schedule is of that kind.
-      keeps: averages go on from the phase before, and so do moments, of the leaves that `generations` gives to earlier phases.
+      keeps: moments go on from the phase before, of the leaves that `generations` gives to earlier phases.
       generations: the phase that the moments of each trained leaf began in, by '/' path.
       notes: lines for the user.
     """

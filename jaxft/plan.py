@@ -10,29 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from jaxft import losses, tree
-from jaxft.augment import Augment, parse, soft_label, two_looks
+from jaxft.augment import Augment, parse, two_looks
 from jaxft.averaging import make_average
 from jaxft.checks import check_values
 from jaxft.config import Clock, call, to_json
 from jaxft.data import Order, Source, Splits, class_counts, imbalance, open_data
 from jaxft.errors import JaxftError, near
 from jaxft.fixed import Fixed, read_fixed
+from jaxft.loss_of import loss_of, notes_on_classes
 from jaxft.models import Model, build
-from jaxft.network import RUN, adapted_network, expecting, network_and_weights, with_adapters, with_zero_shot
+from jaxft.network import adapted_network, expecting, network_and_weights, run_of, with_adapters, with_zero_shot
 from jaxft.parallel import parse_rules, put
 from jaxft.phases import Phase, adapter_of, make_phases
 from jaxft.preprocessing import on_pixels
-from jaxft.representation import check_representation, learns_representation, outputs_of, trace_on_rows
+from jaxft.representation import check_representation, learns_representation, outputs_of
 from jaxft.semi_supervised import strong_augment
 from jaxft.tasks import UNLABELLED, Task, get_task
 from jaxft.train import Average
 from jaxft.typing import ApplyFn, Batch, LossFn, ModelState, Params
-from jaxft.warm_start import warm_start
+from jaxft.warm_start import as_run, warm_start
 from jaxft.weights import load_model
 
 
@@ -130,10 +129,12 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
     known = {} if counts is None else {"class_counts": counts, "num_examples": len(splits.train)}
     known |= {"teacher_classes": fixed.classes_among(splits.class_names)}
     loss, eval_loss = (
-        _loss(config, task, splits.train.labels, outputs, {**known, "train": train}, augment) for train in (True, False)
+        loss_of(config, task, splits.train.labels, outputs, {**known, "train": train}, augment) for train in (True, False)
     )
     if counts is not None:
-        splits = dataclasses.replace(splits, notes=(*splits.notes, *_note(config, imbalance(counts, splits.class_names))))
+        splits = dataclasses.replace(
+            splits, notes=(*splits.notes, *notes_on_classes(config, imbalance(counts, splits.class_names)))
+        )
     clock = Clock(len(splits.train), config.input.batch_size // config.input.views)
     every = config.train.checkpoint_every
     section = config.model.to_dict()
@@ -166,14 +167,18 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
         checkpoint_every=None if every is None else _interval(clock, every, "config.train.checkpoint_every"),
         selection=_selection(config, task),
     )
+    fixed.check(abstract)
+    run = run_of(pretrained)
     if not weights:
-        model = expecting(model, pretrained, config.model.size)
-        record = _record(config, splits, model, phases, task)
+        model = as_run(model, run, config.model.size) if run else expecting(model, pretrained, config.model.size)
+        record = _record(config, splits, model, phases, task, fixed.digests)
         return plan(model=model, params=abstract, model_state=abstract_state, weights="not read", record=record)
-    if pretrained is not None and pretrained.startswith(RUN):
-        run, options = pretrained.removeprefix(RUN), {key: value for key, value in section.items() if key != "name"}
+    beside = fixed.digests
+    if run:
+        options = {key: value for key, value in section.items() if key != "name"}
         classes = splits.class_names
         made = warm_start(run, model.name, outputs, options, class_names=classes, task=task.name, seed=config.seed)
+        beside["config.model.pretrained"] = made.report.sha256
     else:
         given = {"num_classes": outputs, "pretrained": pretrained, "seed": config.seed, "draw": False}
         made = call(load_model, section, "config.model", **given)
@@ -184,7 +189,7 @@ def make_plan(config: ConfigDict, *, manifest: Path | None = None, weights: bool
         params=with_adapters(model, params, config.seed),
         model_state=made.model_state,
         weights=str(made.report),
-        record=_record(config, splits, model, phases, task),
+        record=_record(config, splits, model, phases, task, beside),
     )
 
 
@@ -207,57 +212,6 @@ def _augment(config: ConfigDict) -> Augment:
             "mixes pictures: leave one of them out"
         )
     return augment
-
-
-def _loss(
-    config: ConfigDict,
-    task: Task,
-    labels: np.ndarray,
-    outputs: int,
-    known: Mapping[str, Any],
-    augment: Augment,
-) -> LossFn:
-    """The loss of a config, for training or for evaluations; `known` is what the run knows and a loss may take."""
-    name, options = config.loss.name, config.loss.options.to_dict()
-    loss = losses.resolve(name or task.loss, known, **options)
-    if ":" not in name:  # ours say what does not fit them when they are traced; another may need more than logits
-        logits = jax.ShapeDtypeStruct((1, outputs), jnp.float32)
-        label = jax.ShapeDtypeStruct((1, *labels.shape[1:]), labels.dtype)
-        if known["train"] and augment.mixes_examples:
-            label = jax.eval_shape(functools.partial(soft_label, classes=outputs), label)
-        try:
-            if task.name == UNLABELLED:
-                trace_on_rows(loss, outputs)
-            else:
-                jax.eval_shape(
-                    functools.partial(loss, **dict.fromkeys(losses.wanted(loss))), {"logits": logits}, {"label": label}
-                )
-        except JaxftError as error:
-            raise JaxftError(f"config.loss.options: {error}") from error
-        except (TypeError, ValueError) as error:
-            said = str(error).strip().splitlines()[0]
-            raise JaxftError(
-                f"config.loss: {name or 'the loss'} does not work with the task '{config.data.task}' and the options "
-                f"{options}: {said}"
-            ) from error
-    return loss
-
-
-def _note(config: ConfigDict, unequal: str) -> list[str]:
-    """What to say of classes of unequal size: what can be done, or that two things are done at once."""
-    drawn, weighted = config.input.sampler != "shuffle", config.loss.name == "logit_adjusted"
-    weighted |= any(config.loss.options.get(key) is not None for key in ("class_weights", "pos_weight"))
-    if drawn and weighted:
-        return ["config.input.sampler and config.loss both favour small classes: mostly one of them is enough"]
-    if drawn or weighted or not unequal:
-        return []
-    if config.data.task == "multilabel":
-        return [f"{unequal}; config.loss.options.pos_weight='balanced' evens them out"]
-    return [
-        f"{unequal}; what evens them out: config.input.sampler='balanced' or 'sqrt', "
-        "config.loss.options.class_weights='balanced', config.loss.name='logit_adjusted'; what judges them alike: "
-        "config.train.monitor='balanced_accuracy'"
-    ]
 
 
 def _selection(config: ConfigDict, task: Task) -> dict[str, Any]:
@@ -283,7 +237,10 @@ def _interval(clock: Clock, duration: str | int, where: str) -> int:
     return steps
 
 
-def _record(config: ConfigDict, splits: Splits, model: Model, phases: tuple[Phase, ...], task: Task) -> dict[str, Any]:
+def _record(
+    config: ConfigDict, splits: Splits, model: Model, phases: tuple[Phase, ...], task: Task, beside: Mapping[str, str]
+) -> dict[str, Any]:
+    """`beside` is a hash of what the run reads of other runs, by the key that says where: what is there must stay."""
     section = config.model.to_dict()
     return {
         "model": {
@@ -300,6 +257,7 @@ def _record(config: ConfigDict, splits: Splits, model: Model, phases: tuple[Phas
         "task": task.name,
         "class_names": list(splits.class_names),
         "data_fingerprint": splits.fingerprint,
+        "beside": dict(beside),
         "config": json.loads(to_json(config)),
         "lr": {phase.name: phase.lr for phase in phases},
     }

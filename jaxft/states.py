@@ -63,17 +63,22 @@ def _create(plan: Plan, phase: Phase, config: ConfigDict) -> Callable[[Params, M
 def first_state(plan: Plan, config: ConfigDict, mesh: Mesh) -> TrainState:
     """The state before the first step. Nothing is whole on a device first that is not to be whole there."""
     phase = plan.phases[0]
-    places = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(plan, phase, config, mesh))
-    create = jax.jit(_create(plan, phase, config), out_shardings=dataclasses.replace(places, fixed=None))
+    places, beside = _places(abstract_state(plan, phase, config, mesh))
+    create = jax.jit(_create(plan, phase, config), out_shardings=places)
     state: TrainState = create(*first_weights(plan, phase, config, mesh))
-    return _with_fixed(state, plan, phase, config, mesh)
+    return _with_fixed(state, beside, plan, phase, config, mesh)
 
 
-def _with_fixed(state: TrainState, plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh) -> TrainState:
-    """The state with what its loss reads beside it, from where a run has that from."""
-    places = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(plan, phase, config, mesh).fixed)
+def _with_fixed(state: TrainState, places: Any, plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh) -> TrainState:
+    """The state with what its loss reads beside it, made anew from where the config says and put where `places` says."""
     first = first_weights(plan, phase, config, mesh)[0] if plan.fixed.anchored else {}
     return dataclasses.replace(state, fixed=plan.fixed.arrays(first, phase.mask, places))
+
+
+def _places(abstract: TrainState) -> tuple[TrainState, Any]:
+    """Where the leaves of an abstract state lie: those that a step changes, and what is beside them."""
+    places: TrainState = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    return dataclasses.replace(places, fixed=None), places.fixed
 
 
 def first_weights(plan: Plan, phase: Phase, config: ConfigDict, mesh: Mesh) -> tuple[Params, ModelState]:
@@ -109,13 +114,13 @@ def enter(
             return fresh
         return dataclasses.replace(fresh, opt_state=carried(moments, fresh.opt_state))
 
-    places = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(plan, phase, config, mesh))
-    places = dataclasses.replace(places, fixed=None)
+    places, beside = _places(abstract_state(plan, phase, config, mesh))
     state: TrainState = jax.jit(begun, out_shardings=places)(params, model_state, moments)
     if next(find(state.opt_state, Anchors), None) is not None:  # what L2-SP pulls to is where the run began
         start, _ = first_weights(plan, phase, config, mesh)
         state = dataclasses.replace(state, opt_state=anchored(state.opt_state, start))
-    return _with_fixed(dataclasses.replace(state, step=replicate(jnp.int32(step), mesh)), plan, phase, config, mesh)
+    state = dataclasses.replace(state, step=replicate(jnp.int32(step), mesh))
+    return _with_fixed(state, beside, plan, phase, config, mesh)
 
 
 def begin(
@@ -183,9 +188,15 @@ def restore_state(
     if best not in (None, step) and (damage := checkpoints.damage(best)):
         say(f"the best checkpoint, step {best}, is damaged ({damage}): the next evaluation is the best")
         standing.forget(best)
+    for what, digest in meta["run"].get("beside", {}).items():
+        if digest != plan.record["beside"].get(what):
+            raise JaxftError(
+                f"{what} is not what it was when step {step} was saved: a resumed run needs the same; start a new --workdir"
+            )
     phase = next(phase for phase in plan.phases if phase.name == standing.phase)
-    state = checkpoints.restore(step, abstract_state(plan, phase, config, mesh))
-    return _with_fixed(state, plan, phase, config, mesh), standing
+    abstract = abstract_state(plan, phase, config, mesh)
+    state = checkpoints.restore(step, abstract)
+    return _with_fixed(state, _places(abstract)[1], plan, phase, config, mesh), standing
 
 
 def roll_back(

@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxft import tree
 from jaxft.errors import JaxftError
-from jaxft.models import build
-from jaxft.weights import OWN_NAMES, Loaded, LoadReport, fit
+from jaxft.models import Model, build
+from jaxft.weights import OWN_NAMES, Loaded, LoadReport, fit, prepared
 from jaxft.workdir import load_run
 
 
@@ -51,3 +51,8 @@ def warm_start(
         resized=found.resized,
     )
     return Loaded(found.model, found.params, found.model_state, report)
+
+
+def as_run(model: Model, run: str, size: int | None) -> Model:
+    """The network with the preprocessing of a run's, at `size`, or at the run's own."""
+    return prepared(model, load_run(run).model.preprocessing, size)

@@ -24,6 +24,7 @@ import pytest  # noqa: E402
 from bucket import Bucket  # noqa: E402
 from compiled import choose_generator  # noqa: E402
 from filelock import FileLock  # noqa: E402
+from small_run import write_small_recipe  # noqa: E402
 from tiny_run import draw_folder, write_recipe  # noqa: E402
 
 # JAX's caches are some million objects that stay: looked through every 700 allocations, they are 6 % of the time.
@@ -112,6 +113,28 @@ def finished(made_once, recipe):
         subprocess.run(command, check=True, env={**os.environ, **quick})
 
     return made_once("finished", make) / "run", FINISHED
+
+
+@pytest.fixture(scope="session")
+def small(made_once, photos):
+    """The recipe of `small_run`, of a network that compiles in a second."""
+    return made_once("small", lambda folder: write_small_recipe(folder / "small.py", photos)) / "small.py"
+
+
+@pytest.fixture(scope="session")
+def small_run(made_once, small):
+    """The workdir of a finished run of it that learnt something."""
+
+    def make(folder):
+        from jaxft.cli.config import read_config
+        from jaxft.run import train
+
+        config = read_config(str(small))
+        config.phases.phase1.length, config.phases.phase1.lr = "20 steps", 0.1
+        config.train.eval_every = "20 steps"
+        train(config, folder / "run", test=False)
+
+    return made_once("small_run", make) / "run"
 
 
 @pytest.fixture(scope="session")

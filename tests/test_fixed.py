@@ -1,10 +1,11 @@
 """What a loss reads beside the network: a teacher, and an anchor."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_run import write_small_recipe
 
 from jaxft import tree
 from jaxft.cli.config import read_config
@@ -35,36 +36,20 @@ def stay_near(outputs, batch, *, params, anchor, strength=1.0):
     return plain + strength / 2 * sum(pulls)
 
 
-@pytest.fixture(scope="module")
-def small(made_once, photos):
-    return made_once("fixed", lambda folder: write_small_recipe(folder / "small.py", photos)) / "small.py"
-
-
-@pytest.fixture(scope="module")
-def teacher(made_once, small):
-    def make(folder):
-        config = read_config(str(small))
-        config.phases.phase1.length, config.phases.phase1.lr = "20 steps", 0.1
-        config.train.eval_every = "20 steps"
-        train(config, folder / "run", test=False)
-
-    return made_once("fixed_teacher", make) / "run"
-
-
-def _distilling(small, teacher, **options):
+def _distilling(small, small_run, **options):
     config = read_config(str(small))
-    config.loss.name, config.teacher.run = "distillation", str(teacher)
+    config.loss.name, config.teacher.run = "distillation", str(small_run)
     config.loss.options = options
     return config
 
 
-def test_a_run_with_a_teacher_comes_nearer_to_it_than_one_without(small, teacher, tmp_path):
-    config = _distilling(small, teacher, weight=1.0, temperature=1.0)
+def test_a_run_with_a_teacher_comes_nearer_to_it_than_one_without(small, small_run, tmp_path):
+    config = _distilling(small, small_run, weight=1.0, temperature=1.0)
     config.seed = 5
     config.phases.phase1.length, config.phases.phase1.lr = "30 steps", 0.1
     config.train.eval_every = "30 steps"
     train(config, tmp_path / "run", test=False)
-    plan, model = make_plan(config), load_run(teacher)
+    plan, model = make_plan(config), load_run(small_run)
     images = next(eval_batches(plan.splits.train, plan.model.preprocessing, batch_size=21))["image"]
     forward = jax.jit(lambda params, state: model.apply(params, state, images, train=False, rng=None)[0]["logits"])
     wanted = jax.nn.softmax(forward(model.params, model.model_state))
@@ -76,27 +61,35 @@ def test_a_run_with_a_teacher_comes_nearer_to_it_than_one_without(small, teacher
     assert apart[1] < 0.5 * apart[0], apart
 
 
-def test_a_checkpoint_holds_no_teacher_and_the_test_figures_are_of_the_labels(small, teacher, tmp_path):
-    config = _distilling(small, teacher)
+def test_a_checkpoint_holds_no_teacher_and_evaluations_are_of_the_labels(small, small_run, tmp_path):
+    config = _distilling(small, small_run)
     config.phases.phase1.length = "2 steps"
-    result = train(config, tmp_path / "run")
-    sizes = [
-        sum(path.stat().st_size for path in (folder / "checkpoints").rglob("*") if path.is_file())
-        for folder in (tmp_path / "run", teacher)
+    train(config, tmp_path / "run", test=False)
+    items = [
+        {path.name for path in (folder / "checkpoints" / step).iterdir()}
+        for folder, step in ((tmp_path / "run", "2"), (small_run, "20"))
     ]
-    assert sizes[0] < 1.5 * sizes[1]  # two checkpoints where the teacher has two
-    plain = read_config(str(small))
-    expected = make_plan(plan_config := plain).eval_loss
-    logits = jnp.array([[2.0, -1.0, 0.5]])
-    given = ({"logits": logits}, {"label": jnp.array([1])})
-    plan = make_plan(config)
-    np.testing.assert_array_equal(plan.eval_loss(*given, teacher=None), expected(*given))
-    assert result.after is not None
-    assert plan_config.teacher.run == ""
+    assert items[0] == items[1]
+    given = ({"logits": jnp.array([[2.0, -1.0, 0.5]])}, {"label": jnp.array([1])})
+    plan, plain = make_plan(config), make_plan(read_config(str(small)))
+    np.testing.assert_array_equal(plan.eval_loss(*given, teacher=None), plain.eval_loss(*given))
 
 
-def test_the_pixels_a_teacher_sees_are_resized_to_its_size(small, teacher):
-    fixed = Fixed(load_run(teacher))
+def test_a_run_goes_on_only_with_the_teacher_it_began_with(small, small_run, tmp_path):
+    shutil.copytree(small_run, tmp_path / "teacher")
+    config = _distilling(small, tmp_path / "teacher")
+    config.phases.phase1.length = "4 steps"
+    assert train(config, tmp_path / "run", test=False, go_on=lambda step, figures: False).status == "interrupted"
+    shutil.rmtree(tmp_path / "teacher")
+    other = read_config(str(small))
+    other.seed, other.phases.phase1.length = 9, "2 steps"
+    train(other, tmp_path / "teacher", test=False)
+    with pytest.raises(JaxftError, match="config.teacher.run is not what it was when step 2 was saved"):
+        train(config, tmp_path / "run", test=False)
+
+
+def test_the_pixels_a_teacher_sees_are_resized_to_its_size(small, small_run):
+    fixed = Fixed(load_run(small_run))
     apply, model = fixed.teacher_apply, fixed.teacher
     small_image = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3), maxval=255)
     found = apply(model.params, model.model_state, small_image, train=False, rng=None)[0]["logits"]
@@ -105,8 +98,8 @@ def test_the_pixels_a_teacher_sees_are_resized_to_its_size(small, teacher):
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_the_teachers_classes_are_found_by_name(teacher):
-    fixed = Fixed(load_run(teacher))
+def test_the_teachers_classes_are_found_by_name(small_run):
+    fixed = Fixed(load_run(small_run))
     np.testing.assert_array_equal(fixed.classes_among(("dots", "square", "circle")), [2, -1, 0])  # circle, cross, dots
     assert Fixed().classes_among(("dots",)) is None
 
@@ -175,11 +168,24 @@ def test_what_does_not_go_together_is_a_clear_error(small, settings, message):
         make_plan(config)
 
 
-def test_a_teacher_for_other_channels_and_importances_that_are_none_are_clear_errors(small, teacher, tmp_path):
-    config = _distilling(small, teacher)
+def test_a_teacher_for_other_channels_and_importances_that_are_none_are_clear_errors(small, small_run, tmp_path):
+    config = _distilling(small, small_run)
     config.model.in_channels = 1
     with pytest.raises(JaxftError, match="the teacher sees 3 channels, the network 1"):
         read_fixed(config, resolve("distillation"))
     save_safetensors(tmp_path / "bad.safetensors", {"head/kernel": np.array([1.0, -1.0], np.float32)}, {})
     with pytest.raises(JaxftError, match="importance of 'head/kernel' is not finite, or negative"):
         read_importance(tmp_path / "bad.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("path", "shape", "message"),
+    [
+        ("head/kernle", (64, 3), "names 'head/kernle' .did you mean 'head/kernel'"),
+        ("head/kernel", (3, 64), r"has \[3, 64\] for 'head/kernel', and the network \[64, 3\]"),
+    ],
+)
+def test_importances_of_another_network_are_a_clear_error(small, tmp_path, path, shape, message):
+    save_safetensors(tmp_path / "fisher.safetensors", {path: np.ones(shape, np.float32)}, {})
+    with pytest.raises(JaxftError, match=message):
+        make_plan(_near(small, tmp_path / "fisher.safetensors"), weights=False)

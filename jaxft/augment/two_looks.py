@@ -6,6 +6,9 @@ from jaxft.augment.recipe import Augment
 from jaxft.streams import UNLABELLED, derived
 from jaxft.typing import Batch
 
+#: What the looks of a picture are called in a batch, and the number of their random stream.
+LOOKS = {"unlabelled_weak": 1, "unlabelled_strong": 2}
+
 
 def two_looks(batch: Batch, *, weak: Augment, strong: Augment, seed: int, size: int) -> Batch:
     """A batch whose unlabelled pictures look as the network is to see them, to be traced into the training step.
@@ -22,10 +25,10 @@ def two_looks(batch: Batch, *, weak: Augment, strong: Augment, seed: int, size: 
     Returns:
       The batch with other `unlabelled_weak` and `unlabelled_strong` [U, S, S, C].
     """
-    if "unlabelled_weak" not in batch:
+    if not LOOKS.keys() <= batch.keys():
         return batch
     changed = {}
-    for number, (look, augment) in enumerate((("unlabelled_weak", weak), ("unlabelled_strong", strong)), start=1):
+    for (look, number), augment in zip(LOOKS.items(), (weak, strong), strict=True):
         given = {"image": batch[look], "shown": batch["unlabelled_shown"], "index": batch["unlabelled_index"]}
         changed[look] = augment.images(given, seed=derived(seed, UNLABELLED, number), size=size)
     return {**batch, **changed}

@@ -12,11 +12,11 @@ from ml_collections import ConfigDict
 from jaxft import models
 from jaxft.active import select_files
 from jaxft.cli import data as data_commands
+from jaxft.cli import several
 from jaxft.cli.config import UsageError, read_config
 from jaxft.cli.output import check_folder, show, write
 from jaxft.columns import aligned
 from jaxft.compiling import deterministic
-from jaxft.continual import learn
 from jaxft.errors import JaxftError
 from jaxft.explain import compile_for, explain_step
 from jaxft.export import export_run
@@ -26,8 +26,6 @@ from jaxft.parallel.targets import parse_target, prepare
 from jaxft.predict import evaluate_run, format_predictions, predict_files
 from jaxft.range_test import lr_find
 from jaxft.run import train as run_train
-from jaxft.search import sweep as run_sweep
-from jaxft.soup import soup_runs, wise_run
 from jaxft.verify import verify as compare_with_original
 from jaxft.weights import convert_file, fetch
 from jaxft.workdir import load_run
@@ -58,49 +56,6 @@ def probe(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     )
     show(found, options.json)
     return 0
-
-
-def sweep(options: argparse.Namespace, overrides: Sequence[str]) -> int:
-    from jaxft.cli.main import FINISHED, INTERRUPTED
-
-    found = run_sweep(
-        read_config(options.config, overrides),
-        options.workdir,
-        options.search,
-        trials=options.trials,
-        method=options.method,
-        jobs=options.jobs,
-        seed=options.seed,
-        reduction_factor=options.reduction_factor,
-        say=lambda line: print(line, flush=True),
-    )
-    print(f"\n{found}")
-    if found.best is not None:
-        command = found.command(found.best, options.config, list(overrides))
-        print(f"\nthe best on the validation split; this opens its test split:\n{command}")
-    if found.status != "finished":
-        print("stopped; everything is saved: the same command goes on from there")
-    return FINISHED if found.status == "finished" else INTERRUPTED
-
-
-def continual(options: argparse.Namespace, overrides: Sequence[str]) -> int:
-    from jaxft.cli.main import FINISHED, INTERRUPTED
-
-    found = learn(
-        read_config(options.config, overrides),
-        options.task,
-        options.workdir,
-        method=options.method,
-        strength=options.strength,
-        memory=options.memory,
-        gamma=options.gamma,
-        examples=options.examples,
-        say=lambda line: print(line, flush=True),
-    )
-    print(f"\n{found}")
-    if found.status != "finished":
-        print("stopped; everything is saved: the same command goes on from there")
-    return FINISHED if found.status == "finished" else INTERRUPTED
 
 
 def inspect(options: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -244,32 +199,6 @@ def _numbers(text: str, option: str) -> list[int]:
         raise UsageError(f"{option} is '{text}': whole numbers with commas between them, e.g. {option}=1,2,4") from None
 
 
-def soup(options: argparse.Namespace, overrides: Sequence[str]) -> int:
-    check_folder(options.json)
-    if options.wise is None:
-        if options.start is not None:
-            raise UsageError("--start is for --wise=ALPHA or --wise=sweep")
-        if options.out is None:
-            raise UsageError("a soup needs --out=FOLDER, a new workdir")
-        found = soup_runs(options.runs, options.out, greedy=options.greedy, update_bn=options.update_bn)
-    else:
-        if len(options.runs) > 1 or options.greedy:
-            raise UsageError("--wise takes one run, and no --greedy")
-        alpha = None if options.wise == "sweep" else _alpha(options.wise)
-        if alpha is not None and options.out is None:
-            raise UsageError("--wise=ALPHA needs --out=FOLDER, a new workdir; --wise=sweep alone prints a table")
-        found = wise_run(options.runs[0], options.out, alpha=alpha, start=options.start, update_bn=options.update_bn)
-    show(found, options.json)
-    return 0
-
-
-def _alpha(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise UsageError(f"--wise is '{text}': a number between 0 and 1, e.g. --wise=0.5, or sweep") from None
-
-
 def export(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     print(export_run(options.workdir, options.out, to=options.to, step=options.step, overwrite=options.overwrite))
     return 0
@@ -336,8 +265,8 @@ def _weights(name: str) -> str:
 COMMANDS = {
     "train": train,
     "probe": probe,
-    "sweep": sweep,
-    "continual": continual,
+    "sweep": several.sweep,
+    "continual": several.continual,
     "eval": eval,
     "predict": predict,
     "select": select,
@@ -346,7 +275,7 @@ COMMANDS = {
     "bench": bench,
     "explain-step": explain,
     "compile": compile,
-    "soup": soup,
+    "soup": several.soup,
     "export": export,
     "convert": convert,
     "verify": verify,

@@ -29,8 +29,8 @@ def fisher_diagonal(
 ) -> dict[str, np.ndarray]:
     """The mean over examples of (d log p(y | x) / d w)^2, for each trained parameter (Kirkpatrick et al., 2017).
 
-    The network is in evaluation mode. One pass follows the other: JAX cannot batch the kernels' gradients of grouped
-    convolutions, which many networks have.
+    The network is in evaluation mode. One pass follows the other: what lies on a mesh, as a run's arrays do, JAX 0.10.2 cannot
+    batch through the gradient of a grouped convolution's kernel (NotImplementedError).
 
     Args:
       apply: on `batch["image"]`; `logits` [B, K] are those of a softmax over K classes.

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -99,6 +100,11 @@ class Order:
             shown, example = self.example_at(step * count + place)
             found.append((self.views * shown + view, example))
         return found
+
+    def batches(self, start_step: int, batch_size: int, rows: Sequence[int]) -> Iterator[list[tuple[int, int]]]:
+        """What `rows_at` gives, step for step without an end."""
+        for step in itertools.count(start_step):
+            yield self.rows_at(step, batch_size, rows)
 
     def passes(self, start: int, stop: int) -> tuple[int, int]:
         """The least and the greatest pass that the epochs of the positions [start, stop) show."""

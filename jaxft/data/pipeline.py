@@ -80,14 +80,8 @@ def train_batches(
     reading = Reading(preprocessing, channels, window, seed, scaled_decode)
     loader = Loader(source, reading, threads, processes, times or LoadTimes())
 
-    def plan() -> Iterator[list[Shown]]:
-        step = start_step
-        while True:
-            yield order.rows_at(step, batch_size, chosen)
-            step += 1
-
     def batches() -> Generator[HostBatch, None, None]:
-        for items, pictures in loader.ahead(plan(), prefetch):
+        for items, pictures in loader.ahead(order.batches(start_step, batch_size, chosen), prefetch):
             batch = _batch(source, [index for _, index in items], pictures, len(items))
             yield {**batch, "shown": _shown(items)}
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 
 import numpy as np
 
 from jaxft.augment import Augment, parse
+from jaxft.augment.two_looks import LOOKS
 from jaxft.data.feeding import LoadTimes
 from jaxft.data.loading import Loader, Shown
-from jaxft.data.order import Order, batch_positions
+from jaxft.data.order import Order
 from jaxft.data.sources import Arrays, Source, is_encoded
 from jaxft.data.unlabelled import without_labels
 from jaxft.decoding.reading import Reading
@@ -20,8 +21,6 @@ from jaxft.preprocessing import Preprocessing
 from jaxft.streams import UNLABELLED, derived
 
 REST = "rest"
-#: What the looks of a picture are called in a batch, and the number of their stream.
-LOOKS = {"unlabelled_weak": 1, "unlabelled_strong": 2}
 
 
 def open_unlabelled(
@@ -128,16 +127,11 @@ def unlabelled_batches(
     order = Order(derived(seed, UNLABELLED), len(source))
     chosen = range(batch_size) if rows is None else [int(row) for row in rows]
 
-    def plan() -> Iterator[list[Shown]]:
-        step = start_step
-        while True:
-            yield [order.example_at(position) for position in batch_positions(step, batch_size, chosen)]
-            step += 1
-
     def ahead(look: str, augment: str | Augment) -> Generator[tuple[list[Shown], list[np.ndarray]], None, None]:
         window = parse(augment).window
         reading = Reading(preprocessing, channels, window, derived(seed, UNLABELLED, LOOKS[look]), scaled_decode)
-        return Loader(source, reading, threads, processes, times or LoadTimes()).ahead(plan(), prefetch)
+        loader = Loader(source, reading, threads, processes, times or LoadTimes())
+        return loader.ahead(order.batches(start_step, batch_size, chosen), prefetch)
 
     looks = {look: ahead(look, augment) for look, augment in zip(LOOKS, (weak, strong), strict=True)}
 

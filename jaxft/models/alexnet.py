@@ -12,7 +12,8 @@ import jax.numpy as jnp
 
 from jaxft import ops
 from jaxft.models.architecture import Architecture
-from jaxft.models.layers import Conv, Dense, Dropout, FlattenDense, Head, Train, recomputed, running, training
+from jaxft.models.heads import Head
+from jaxft.models.layers import Conv, Dense, Dropout, FlattenDense, Train, recomputed, running, training
 
 #: For each stage its convolutions: (index in torchvision's `features`, which of the widths, kernel, stride, padding).
 CONVOLUTIONS = (

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 
 from jaxft import ops
 from jaxft.models.architecture import Architecture
+from jaxft.models.heads import Head
 from jaxft.models.layers import (
     Conv,
     Dense,
     DropPath,
-    Head,
     LayerNorm,
     Train,
     gelu,

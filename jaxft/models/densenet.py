@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from jaxft import ops
 from jaxft.models.architecture import Architecture
-from jaxft.models.layers import KERAS_NORM, TORCH_NORM, Conv, Head, Norm, Train, recomputed, running
+from jaxft.models.heads import Head
+from jaxft.models.layers import KERAS_NORM, TORCH_NORM, Conv, Norm, Train, recomputed, running
 
 BOTTLENECK = 4  # channels between the two convolutions of a layer, in growths
 

@@ -21,7 +21,8 @@ import numpy as np
 
 from jaxft.errors import JaxftError
 from jaxft.models.architecture import Architecture
-from jaxft.models.layers import Dense, DropPath, Head, LayerNorm, Train, path_of, recomputed, running
+from jaxft.models.heads import Head
+from jaxft.models.layers import Dense, DropPath, LayerNorm, Train, path_of, recomputed, running
 from jaxft.models.vit_layers import Mlp, PatchEmbed, attend, check_size, stage_of, stages_of_blocks
 from jaxft.preprocessing import Preprocessing
 

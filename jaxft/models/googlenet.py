@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from jaxft import ops
 from jaxft.models.architecture import Architecture
-from jaxft.models.layers import ConvNormAct, FlattenDense, Head, Train, recomputed, running
+from jaxft.models.heads import Head
+from jaxft.models.layers import ConvNormAct, FlattenDense, Train, recomputed, running
 from jaxft.preprocessing import Preprocessing
 
 #: Of each stage, the inception modules: name -> channels of the four branches, the two in the middle reduced first.

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 
 from jaxft import ops
 from jaxft.models.architecture import Architecture
-from jaxft.models.layers import INCEPTION_NORM, ConvNormAct, Head, Norm, Train, recomputed, running
+from jaxft.models.heads import Head
+from jaxft.models.layers import INCEPTION_NORM, ConvNormAct, Norm, Train, recomputed, running
 from jaxft.ops.geometry import Pair
 from jaxft.preprocessing import Preprocessing
 

@@ -17,11 +17,11 @@ import jax.numpy as jnp
 
 from jaxft import ops
 from jaxft.models.architecture import Architecture
+from jaxft.models.heads import Head
 from jaxft.models.layers import (
     BatchNorm,
     Conv,
     DropPath,
-    Head,
     SqueezeExcite,
     Train,
     path_of,

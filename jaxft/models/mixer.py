@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from jaxft.errors import JaxftError
 from jaxft.models.architecture import Architecture
-from jaxft.models.layers import DropPath, Head, LayerNorm, Train, path_of, recomputed, running
+from jaxft.models.heads import Head
+from jaxft.models.layers import DropPath, LayerNorm, Train, path_of, recomputed, running
 from jaxft.models.vit_layers import Mlp, PatchEmbed, check_size, stage_of, stages_of_blocks
 from jaxft.preprocessing import Preprocessing
 

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 
 from jaxft import ops
 from jaxft.models.architecture import Architecture
+from jaxft.models.heads import HeadFc
 from jaxft.models.layers import (
     BatchNorm,
     Conv,
     DropPath,
-    HeadFc,
     SqueezeExcite,
     Train,
     path_of,

@@ -16,13 +16,13 @@ import jax.numpy as jnp
 
 from jaxft import ops
 from jaxft.models.architecture import Architecture
+from jaxft.models.heads import Head
 from jaxft.models.layers import (
     KERAS_NORM,
     TORCH_NORM,
     BatchNorm,
     Conv,
     DropPath,
-    Head,
     Norm,
     SqueezeExcite,
     Train,

@@ -17,12 +17,12 @@ import jax.numpy as jnp
 
 from jaxft import ops
 from jaxft.models.architecture import Architecture
+from jaxft.models.heads import HeadFc
 from jaxft.models.layers import (
     KERAS_NORM,
     Conv,
     DropPath,
     GroupNorm,
-    HeadFc,
     Train,
     he_out,
     path_of,

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from jaxft import ops
 from jaxft.models.architecture import Architecture
-from jaxft.models.layers import Conv, Dropout, Head, Train, path_of, recomputed, running
+from jaxft.models.heads import Head
+from jaxft.models.layers import Conv, Dropout, Train, path_of, recomputed, running
 
 
 @dataclasses.dataclass(frozen=True)

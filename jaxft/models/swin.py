@@ -20,19 +20,8 @@ import numpy as np
 
 from jaxft import ops
 from jaxft.models.architecture import Architecture
-from jaxft.models.layers import (
-    Conv,
-    Dense,
-    DropPath,
-    HeadFc,
-    LayerNorm,
-    Train,
-    gelu,
-    path_of,
-    recomputed,
-    rising_rates,
-    running,
-)
+from jaxft.models.heads import HeadFc
+from jaxft.models.layers import Conv, Dense, DropPath, LayerNorm, Train, gelu, path_of, recomputed, rising_rates, running
 from jaxft.models.windows import coordinates, offsets, windowed
 from jaxft.ops.norm import at_least_f32
 from jaxft.preprocessing import Preprocessing

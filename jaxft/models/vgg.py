@@ -12,7 +12,8 @@ import jax.numpy as jnp
 
 from jaxft import ops
 from jaxft.models.architecture import Architecture
-from jaxft.models.layers import BatchNorm, Conv, Dense, Dropout, FlattenDense, Head, Train, recomputed, running
+from jaxft.models.heads import Head
+from jaxft.models.layers import BatchNorm, Conv, Dense, Dropout, FlattenDense, Train, recomputed, running
 
 
 @dataclasses.dataclass(frozen=True)

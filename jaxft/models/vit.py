@@ -16,7 +16,8 @@ import jax.numpy as jnp
 
 from jaxft.errors import JaxftError
 from jaxft.models.architecture import Architecture, Positions
-from jaxft.models.layers import Dense, DropPath, Head, LayerNorm, Train, path_of, recomputed, running
+from jaxft.models.heads import Head
+from jaxft.models.layers import Dense, DropPath, LayerNorm, Train, path_of, recomputed, running
 from jaxft.models.vit_layers import (
     Attention,
     LayerScale,

@@ -41,7 +41,7 @@ def make_objective(
         params = tree.merge(trainable, frozen)
         outputs, new_state = apply(params, model_state, batch["image"], train=train, rng=rng)
         averaged = None if averages is None else with_averages(params, model_state, averages)
-        beside = given_beside(teacher, fixed)
+        beside = given_beside(loss, teacher, fixed)
         per_example = example_losses(
             loss, apply, params, model_state, outputs, batch, train=train, rng=rng, averaged=averaged, beside=beside
         )
@@ -98,9 +98,16 @@ def example_losses(
     return found.astype(jnp.float32)
 
 
-def given_beside(teacher: ApplyFn | None, fixed: Any) -> dict[str, Any]:
-    """What a loss may take of the state's `fixed`: `teacher` as a function of pixels, `anchor` as it is."""
+def given_beside(loss: LossFn, teacher: ApplyFn | None, fixed: Any) -> dict[str, Any]:
+    """What a loss takes of the state's `fixed`: `teacher` as a function of pixels, `anchor` as it is.
+
+    Raises:
+      JaxftError: the loss takes one that is not there.
+    """
     found = dict(fixed or {})
+    for name in ("teacher", "anchor"):
+        if name in wanted(loss) and name not in found:
+            raise JaxftError(f"the loss takes `{name}`, and the state's `fixed` has none: see jaxft.train.TrainState")
     if teacher is not None and "teacher" in found:
         params, model_state = found["teacher"]
         found["teacher"] = lambda image: teacher(params, model_state, image, train=False, rng=None)[0]

@@ -1,7 +1,7 @@
 """Pretrained weights: fetched, read, renamed, checked, put into a network; and written back."""
 
 from jaxft.weights.convert import ConvertReport, convert_file
-from jaxft.weights.fit import fit
+from jaxft.weights.fit import fit, prepared
 from jaxft.weights.limits import UnsafeCheckpoint
 from jaxft.weights.load import OWN_NAMES, Loaded, LoadReport, create_model, load_model
 from jaxft.weights.projection import image_projection
@@ -36,6 +36,7 @@ __all__ = [
     "is_repository",
     "load_model",
     "open_repository",
+    "prepared",
     "read",
     "read_with_metadata",
     "save_safetensors",

@@ -11,6 +11,7 @@ from jaxft import tree
 from jaxft.continual import fisher_diagonal
 from jaxft.errors import JaxftError
 from jaxft.ops import conv
+from jaxft.parallel import make_mesh, replicated
 
 FOUND = dict(np.load(Path(__file__).parent / "fixtures" / "fisher.npz"))
 PARAMS = jax.tree.map(
@@ -102,8 +103,9 @@ def test_no_such_labels_and_no_example_are_clear_errors():
         fisher_diagonal(_apply, PARAMS, {}, [], ALL)
 
 
-def test_grouped_convolutions_have_one():
-    """A depthwise and a pointwise convolution, as networks for phones have them; each example's gradients by themselves."""
+def test_grouped_convolutions_on_a_mesh_have_one():
+    """A depthwise and a pointwise convolution, as networks for phones have them, placed as a run's are: batched by `jax.vmap`
+    their gradients are not implemented. Each example's gradients by themselves."""
     rng = np.random.default_rng(2)
     params = {
         "depthwise": jnp.asarray(rng.normal(size=(3, 3, 1, 8)), jnp.float32),
@@ -116,7 +118,8 @@ def test_grouped_convolutions_have_one():
 
     images = rng.normal(size=(3, 6, 6, 8)).astype(np.float32)
     batch = {"image": images, "label": np.zeros(3, np.int32), "index": np.arange(3), "mask": np.ones(3, np.float32)}
-    found = fisher_diagonal(apply, params, {}, [batch], dict.fromkeys(params, True))
+    placed = jax.device_put(params, replicated(make_mesh("", jax.devices()[:1])))
+    found = fisher_diagonal(apply, placed, {}, [batch], dict.fromkeys(params, True))
 
     answers = lambda params, image: jax.nn.log_softmax(apply(params, {}, image[None], train=False, rng=None)[0]["logits"][0])
     expected = {path: np.zeros(leaf.shape) for path, leaf in params.items()}

@@ -5,7 +5,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from small_run import write_small_recipe
 
 from jaxft import tree
 from jaxft.cli.config import read_config
@@ -99,23 +98,19 @@ ROWS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) fo
 
 
 @pytest.fixture(scope="module")
-def small(made_once, photos):
-    """A recipe, and beside it a run of its network."""
+def beside(made_once, small_run):
+    """What the placeholders stand for."""
 
     def make(folder):
-        config = read_config(str(write_small_recipe(folder / "small.py", photos)))
-        config.phases.phase1.length = "1 steps"
-        train(config, folder / TEACHER, test=False)
-        params = tree.flatten(load_run(folder / TEACHER).params)
+        params = tree.flatten(load_run(small_run).params)
         save_safetensors(folder / IMPORTANCE, {path: np.abs(leaf) for path, leaf in params.items()}, {})
 
-    return made_once("methods", make) / "small.py"
+    return {TEACHER: str(small_run), IMPORTANCE: str(made_once("methods", make) / IMPORTANCE)}
 
 
-def _config(small, method):
+def _config(small, beside, method):
     term, settings = METHODS[method]
-    beside = (TEACHER, IMPORTANCE)
-    settings = {key: str(small.parent / value) if value in beside else value for key, value in settings.items()}
+    settings = {key: beside[value] if value in (TEACHER, IMPORTANCE) else value for key, value in settings.items()}
     config = read_config(str(small))
     config.input.augment = "none"
     config.train.eval_every = config.train.log_every = "1 steps"
@@ -146,8 +141,8 @@ def _arrays(workdir):
 
 @pytest.mark.usefixtures("one_device")
 @pytest.mark.parametrize("method", ROWS)
-def test_what_is_frozen_stays_and_a_stopped_run_goes_on_bit_for_bit(small, method, tmp_path):
-    config = _config(small, method)
+def test_what_is_frozen_stays_and_a_stopped_run_goes_on_bit_for_bit(small, beside, method, tmp_path):
+    config = _config(small, beside, method)
     assert train(config, tmp_path / "unbroken").status == "finished"
     stopped = train(config, tmp_path / "broken", go_on=lambda step, figures: step != STOP)
     assert (stopped.status, stopped.step) == ("interrupted", STOP)
@@ -197,8 +192,8 @@ def _batch(plan, one, config, mesh, number):
 
 
 @pytest.mark.parametrize("method", ROWS)
-def test_eight_devices_do_what_one_does(small, method):
-    config = _config(small, method)
+def test_eight_devices_do_what_one_does(small, beside, method):
+    config = _config(small, beside, method)
     found = []
     for layout, devices in (("1x1x1", 1), ("2x2x2", 8)):
         mesh = make_mesh(layout, jax.devices()[:devices])

@@ -101,3 +101,17 @@ def _same(params, average):
 def test_a_loss_that_takes_averages_where_none_are_kept_is_a_clear_error():
     with pytest.raises(JaxftError, match=r"the loss takes `average`: give make_train_step an average, e.g. jaxft.train.ema"):
         make_train_step(nets.make_apply(), mean_teacher, TX, MASK, metrics=METRICS)
+
+
+def test_a_loss_whose_anchor_or_teacher_is_not_there_is_told_and_not_trained_without():
+    """A penalty that is silently left out would look like training."""
+
+    def stay(outputs, batch, *, params, anchor):
+        return losses.softmax_cross_entropy(outputs, batch) + (0 if anchor is None else 1)
+
+    with pytest.raises(JaxftError, match="takes `anchor`, and the state's `fixed` has none"):
+        _run(stay, steps=1)
+    with pytest.raises(JaxftError, match="takes `teacher`: give make_train_step one"):
+        _run(losses.distillation, steps=1)
+    with pytest.raises(JaxftError, match="takes `teacher`, and the state's `fixed` has none"):
+        _run(losses.distillation, steps=1, teacher=nets.make_apply(dropout=0))
