@@ -30,7 +30,7 @@ from typing import Any
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from results import RESULTS, conditions
+from results import RESULTS, conditions, read
 
 import jaxft
 from jaxft import tree
@@ -139,7 +139,7 @@ def costs(table: Path, rounds: int, steps: int) -> dict[str, dict[str, float]]:
     for method, (parts, _) in METHODS.items():
         if len(parts) > 1:  # made of steps of the others
             continue
-        config = config_of(table, method, 20, 0, settings_of(method)[0])
+        config = config_of(table, method, min(SHOWN), 0, settings_of(method)[0])
         plan = make_plan(config)
         (last,) = plan.phases
         state = first_state(plan, config, mesh)
@@ -183,14 +183,14 @@ def costs(table: Path, rounds: int, steps: int) -> dict[str, dict[str, float]]:
 
 def table_of(record: dict[str, Any]) -> str:
     """Mean accuracy and the range over seeds, a row a method, as Markdown."""
-    runs = record["runs"]
-    cells = list(dict.fromkeys((row["data"], row["per_class"]) for row in sorted(runs, key=lambda row: row["per_class"])))
-    cells.sort(key=lambda cell: [row["data"] for row in runs].index(cell[0]))
+    rows = record["rows"]
+    cells = list(dict.fromkeys((row["data"], row["per_class"]) for row in sorted(rows, key=lambda row: row["per_class"])))
+    cells.sort(key=lambda cell: [row["data"] for row in rows].index(cell[0]))
     lines = [f"| method | {' | '.join(f'{data}, {count}' for data, count in cells)} |", "|---|" + "---|" * len(cells)]
     for method in [PROBE, *METHODS]:
         texts = []
         for data, count in cells:
-            found = [row["accuracy"] for row in runs if (row["data"], row["per_class"], row["method"]) == (data, count, method)]
+            found = [row["accuracy"] for row in rows if (row["data"], row["per_class"], row["method"]) == (data, count, method)]
             texts.append(f"{100 * np.mean(found):.1f} ({100 * min(found):.1f}-{100 * max(found):.1f})" if found else "")
         lines.append(f"| {method} | {' | '.join(texts)} |")
     return "\n".join(lines)
@@ -215,7 +215,7 @@ def choose(record: dict[str, Any], table: Path, method: str, keep: Callable[[], 
 
 
 def open_record(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {"settings": {}, "grid": [], "costs": {}, "runs": []}
+    return read(path) if path.exists() else {"settings": {}, "grid": [], "costs": {}, "rows": []}
 
 
 def main() -> None:
@@ -249,7 +249,7 @@ def main() -> None:
         if RATES_ON[0] in tables:
             for method in methods:
                 choose(record, tables[RATES_ON[0]], method, keep)
-        done = {(row["data"], row["per_class"], row["seed"], row["method"]) for row in record["runs"]}
+        done = {(row["data"], row["per_class"], row["seed"], row["method"]) for row in record["rows"]}
         for seed in range(options.seeds):
             for per_class in SHOWN:
                 for name, table in tables.items():
@@ -259,7 +259,7 @@ def main() -> None:
                         start = time.perf_counter()
                         accuracy = run(table, method, per_class, seed, record["settings"][method], judge="test")
                         key = {"data": name, "per_class": per_class, "seed": seed, "method": method}
-                        record["runs"].append({**key, "accuracy": accuracy})
+                        record["rows"].append({**key, "accuracy": accuracy})
                         seconds = time.perf_counter() - start
                         print(f"RESULT {name} {per_class} seed {seed} {method}: {accuracy:.2%} in {seconds:.0f} s", flush=True)
                         keep()
