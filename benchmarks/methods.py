@@ -182,17 +182,30 @@ def costs(table: Path, rounds: int, steps: int) -> dict[str, dict[str, float]]:
 
 
 def table_of(record: dict[str, Any]) -> str:
-    """Mean accuracy and the range over seeds, a row a method, as Markdown."""
-    rows = record["rows"]
-    cells = list(dict.fromkeys((row["data"], row["per_class"]) for row in sorted(rows, key=lambda row: row["per_class"])))
-    cells.sort(key=lambda cell: [row["data"] for row in rows].index(cell[0]))
-    lines = [f"| method | {' | '.join(f'{data}, {count}' for data, count in cells)} |", "|---|" + "---|" * len(cells)]
+    """Mean accuracy over seeds in percent, a row a method, as Markdown; below it how far seeds lie apart."""
+    cells: dict[tuple[str, int], dict[str, list[float]]] = {}
+    for row in record["rows"]:
+        cell = cells.setdefault((row["data"], row["per_class"]), {})
+        cell.setdefault(row["method"], []).append(100 * row["accuracy"])
+    places = sorted(cells, key=lambda place: ([data for data, _ in cells].index(place[0]), place[1]))
+    lines = [f"| method | {' | '.join(f'{data}, {count}' for data, count in places)} |", "|---|" + "---|" * len(places)]
     for method in [PROBE, *METHODS]:
-        texts = []
-        for data, count in cells:
-            found = [row["accuracy"] for row in rows if (row["data"], row["per_class"], row["method"]) == (data, count, method)]
-            texts.append(f"{100 * np.mean(found):.1f} ({100 * min(found):.1f}-{100 * max(found):.1f})" if found else "")
-        lines.append(f"| {method} | {' | '.join(texts)} |")
+        figures = (cells[place].get(method) for place in places)
+        lines.append(f"| {method} | {' | '.join(f'{statistics.mean(found):.1f}' if found else '' for found in figures)} |")
+    spread = [max(found) - min(found) for cell in cells.values() for found in cell.values()]
+    lines += [
+        "",
+        f"from the worst seed to the best: {statistics.median(spread):.1f} in the median cell, {max(spread):.1f} at most",
+    ]
+    return "\n".join(lines)
+
+
+def costs_of(record: dict[str, Any]) -> str:
+    """What a step of each method costs, as Markdown."""
+    lines = ["| method | parameters trained | a step, times the head's (quartiles) | its memory |", "|---|---|---|---|"]
+    for method, found in record["costs"].items():
+        ratio = f"{found['ratio']:.1f} ({found['ratio_low']:.1f}-{found['ratio_high']:.1f})"
+        lines.append(f"| {method} | {100 * found['trained']:.2g} % | {ratio} | {found['memory'] / 2**20:.0f} MB |")
     return "\n".join(lines)
 
 
@@ -245,6 +258,7 @@ def main() -> None:
         if options.costs:
             record["costs"] = costs(next(iter(tables.values())), options.rounds, steps=4)
             keep()
+            print(costs_of(record))
             return
         if RATES_ON[0] in tables:
             for method in methods:

@@ -81,6 +81,21 @@ def test_a_rate_is_searched_until_the_best_is_no_end_of_the_grid(monkeypatch):
     assert record["settings"]["head"] == pytest.approx(0.09)
 
 
+def test_the_table_has_the_means_of_the_seeds_and_says_how_far_they_lie_apart():
+    found = [("one", 20, "head", 0.5), ("one", 5, "head", 0.25), ("one", 5, "full", 0.125), ("two", 5, "head", 0.75)]
+    rows = [
+        {"data": data, "per_class": count, "method": method, "seed": seed, "accuracy": accuracy + 0.1 * seed}
+        for data, count, method, accuracy in found
+        for seed in (0, 1)
+        if (data, seed) != ("two", 1)
+    ]
+    lines = methods.table_of({"rows": rows}).splitlines()
+    assert lines[0] == "| method | one, 5 | one, 20 | two, 5 |"
+    assert "| head | 30.0 | 55.0 | 75.0 |" in lines
+    assert "| full | 17.5 |  |  |" in lines
+    assert lines[-1] == "from the worst seed to the best: 10.0 in the median cell, 10.0 at most"
+
+
 @pytest.fixture
 def short(monkeypatch):
     monkeypatch.setattr(methods, "BATCH", 8)
@@ -105,10 +120,11 @@ def test_the_comparison_runs_keeps_what_it_measured_and_is_drawn(pictures, short
     assert all(row["accuracy"] > 0.4 for row in rows)  # colours tell the classes
     assert said.count("RESULT") == 2
     assert "| method | made, 2 |" in said
-    assert f"| head | {100 * rows[1]['accuracy']:.1f} (" in said
+    assert f"| head | {100 * rows[1]['accuracy']:.1f} |" in said
 
     monkeypatch.setattr("sys.argv", [*flags, "--costs"])
     methods.main()
+    assert "| head | 0.1" in capsys.readouterr().out  # of 3.4 million parameters
     monkeypatch.setattr("sys.argv", flags)
     methods.main()  # goes on, and nothing is left to do
     assert "RESULT" not in capsys.readouterr().out
