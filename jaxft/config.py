@@ -120,7 +120,7 @@ def default_config() -> ConfigDict:
     config.optim.weight_decay = 0.0
     config.optim.decay_norms_and_biases = False
     config.optim.l2_sp = config_dict.placeholder(float)  # in its place: a pull to the pretrained values, of this strength
-    config.optim.l2_sp_head = 0.01  # and the weight decay of the new head beside it
+    config.optim.l2_sp_head = 0.01  # the weight decay of the new head beside it; None pulls a head that goes on like the rest
     config.optim.clip_norm = config_dict.placeholder(float)
     config.optim.layer_decay = config_dict.placeholder(float)  # 0.75: each layer has 0.75 of the rate of the next one
     config.optim.stage_lr = ""  # "stem:0.1, stage1:0.1": what the rate is multiplied by in a stage, or a glob over parameters
@@ -281,6 +281,16 @@ def find_key(keys: Sequence[str], config: ConfigDict) -> Any:
             raise JaxftError(f"{where} has no key '{key}'{near(key, section.keys())}")
         section, where = section[key], f"{where}.{key}"
     return section
+
+
+def may_be_none(keys: Sequence[str]) -> bool:
+    """Whether None is the default of the key at this path, which it can then be set back to."""
+    known, path = default_config(), list(keys)
+    if path[0] == "phases":
+        known, path = (known.optim, path[3:]) if path[2:3] == ["optim"] else (phase(), path[2:])
+    *sections, key = path
+    section = find_key(sections, known)
+    return key in section and section[key] is None
 
 
 def call(function: Callable[..., Any], section: Mapping[str, Any], where: str, **more: Any) -> Any:

@@ -17,8 +17,8 @@ from jaxft.optim import make_optimizer
 from jaxft.optim.methods import METHODS
 from jaxft.optim.rates import default_lr
 from jaxft.optim.schedules import Plateau, Schedule, make_plateau
-from jaxft.tuning import ADAPTER_TERMS, ADAPTERS, FreezeSpec, Group, layerwise_groups, make_mask
-from jaxft.typing import Mask, Params
+from jaxft.tuning import ADAPTER_TERMS, ADAPTERS, FreezeSpec, Group, keep_statistics, layerwise_groups, make_mask
+from jaxft.typing import ApplyFn, Mask, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Phase:
       plateau: what lowers the rate after evaluations, where the schedule is of that kind.
       keeps: moments go on from the phase before, of the leaves that `generations` gives to earlier phases.
       generations: the phase that the moments of each trained leaf began in, by '/' path.
+      statistics_stay: BatchNorms normalise with their running statistics, whatever of them trains.
       notes: lines for the user.
     """
 
@@ -45,7 +46,12 @@ class Phase:
     plateau: Plateau | None
     keeps: bool
     generations: Mapping[str, str]
+    statistics_stay: bool = False
     notes: tuple[str, ...] = ()
+
+    def network(self, apply: ApplyFn) -> ApplyFn:
+        """The network as it is trained."""
+        return keep_statistics(apply) if self.statistics_stay else apply
 
     @property
     def trained(self) -> list[str]:
@@ -109,8 +115,25 @@ def make_phases(
         tx, schedule, groups = _optimizer(
             {**settings, "lr": lr}, clock, params, stages, mask, length, where, new, now.generations
         )
+        stay = spec.statistics_stay
+        notes = (*notes, "BatchNorms use their running statistics, which stay") if stay else notes
         phases.append(
-            Phase(name, start, start + length, mask, tx, schedule, groups, lr, source, plateau, keeps, now.generations, notes)
+            Phase(
+                name,
+                start,
+                start + length,
+                mask,
+                tx,
+                schedule,
+                groups,
+                lr,
+                source,
+                plateau,
+                keeps,
+                now.generations,
+                stay,
+                notes,
+            )
         )
         start, before = start + length, now
     if not phases:

@@ -252,6 +252,7 @@ def jit_train_step(
         what the config says.
     """
     network, prepare = (apply, augment) if apply is not None else (plan.apply, plan.augment_batch)
+    network = phase.network(network)
     if mesh.devices.flat[0].platform == "tpu":  # compilers for GPUs gather by themselves, and then fewer bytes
         network = gathered(network, param_places(plan, phase, config, mesh))
     average = plan.average

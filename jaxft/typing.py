@@ -39,21 +39,23 @@ class Trains:
     leaves them alone; dropout and stochastic depth of a frozen part are off.
 
     Attributes:
-      prefixes: '/' paths of all modules with a trained leaf below them, the root `""` included.
+      prefixes: '/' paths of all modules with a trained leaf below them, the root `""` included; None is all modules.
       norm_parts: into how many equal parts of a batch, in order, BatchNorm takes it, each with statistics of its own.
       norm_axis: a mapped axis (of `jax.pmap`, `jax.shard_map`) over which BatchNorm's statistics go; "" is none.
+      off: '/' paths of modules that are not, whatever is trained below them.
     """
 
-    prefixes: frozenset[str]
+    prefixes: frozenset[str] | None
     norm_parts: int = 1
     norm_axis: str = ""
+    off: frozenset[str] = frozenset()
 
     def __call__(self, path: str) -> bool:
         """Whether the module at '/' path `path` is in train mode."""
-        return path in self.prefixes
+        return (self.prefixes is None or path in self.prefixes) and path not in self.off
 
     def __bool__(self) -> bool:
-        return bool(self.prefixes)
+        return self.prefixes is None or bool(self.prefixes)
 
 
 #: What is done around a module of a network: `(call, x) -> y`, where `call(x)` is the module itself on an array.

@@ -12,7 +12,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from jaxft.config import FREE_SECTIONS, find_key
+from jaxft.config import FREE_SECTIONS, find_key, may_be_none
 from jaxft.errors import JaxftError, near
 
 
@@ -44,7 +44,7 @@ def read_config(source: str, overrides: Sequence[str] = ()) -> ConfigDict:
     Args:
       source: `FILE` or `FILE:ARG`; ARG is handed to the recipe's `get_config`.
       overrides: `--config.KEY=VALUE` each. A section called `options` or `schedule_options` takes any key: its values are
-        Python literals ("0.5", "[1, 2]"), or text where they are none.
+        Python literals ("0.5", "[1, 2]"), or text where they are none. "None" is None for a key whose default that is.
 
     Raises:
       JaxftError: no such file, a recipe that fails, a key that does not exist, a value of another type.
@@ -55,6 +55,7 @@ def read_config(source: str, overrides: Sequence[str] = ()) -> ConfigDict:
     plain = _parse(source, file, [])
     typed: list[str] = []
     options: list[str] = []
+    unset: dict[str, list[str]] = {}
     for override in overrides:
         keys = _keys(override)
         if len(keys) > 1 and keys[-2] in FREE_SECTIONS:
@@ -63,9 +64,14 @@ def read_config(source: str, overrides: Sequence[str] = ()) -> ConfigDict:
         elif isinstance(section := find_key(keys, plain), ConfigDict):
             where = ".".join(["config", *keys])
             raise JaxftError(f"{where} is a section with the keys {', '.join(section.keys())}: set one of them")
+        elif override.endswith("=None") and may_be_none(keys):
+            unset[".".join(keys)] = keys
         else:
             typed.append(override)
+            unset.pop(".".join(keys), None)
     config = _parse(source, file, typed) if typed else plain
+    for *path, key in unset.values():
+        find_key(path, config)[key] = None
     for override in options:
         *path, key = _keys(override)
         _set_option(find_key(path, config), key, override.partition("=")[2])

@@ -135,7 +135,7 @@ class _Tasks:
         before = self.place(number - 1)
         config.model.pretrained = f"run:{before}"
         if self.method == "l2_sp":
-            config.optim.l2_sp, config.optim.weight_decay = self.strength, 0.0
+            config.optim.l2_sp, config.optim.weight_decay, config.optim.l2_sp_head = self.strength, 0.0, None
         elif self.method == "ewc":
             config.loss.name, config.anchor.importance = "ewc", str(before / IMPORTANCE)
             config.loss.options = ConfigDict({**config.loss.options, "strength": self.strength})

@@ -162,7 +162,7 @@ def step_needs(plan: Plan, phase: Phase, config: ConfigDict) -> tuple[Needs, flo
         apply = _features_apply(plan, phase, config)
         if apply is None:
             batch = jax.eval_shape(plan.augment_batch, batch)
-        objective = make_objective(apply or plan.apply, plan.loss, phase.mask, teacher=plan.fixed.teacher_apply)
+        objective = make_objective(phase.network(apply or plan.apply), plan.loss, phase.mask, teacher=plan.fixed.teacher_apply)
         given = (trainable, frozen, plan.model_state, batch, rng, state.ema, state.fixed)
         traced = jax.jit(objective, keep_unused=True).trace(*given)
         program: ClosedJaxpr = traced.jaxpr

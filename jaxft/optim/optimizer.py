@@ -39,7 +39,7 @@ def make_optimizer(
     eps: float | None = None,
     weight_decay: float = 0.0,
     l2_sp: float | None = None,
-    l2_sp_head: float = 0.01,
+    l2_sp_head: float | None = 0.01,
     clip_norm: float | None = None,
     groups: Sequence[Group] | None = None,
     options: Mapping[str, Any] | None = None,
@@ -62,7 +62,7 @@ def make_optimizer(
       momentum, nesterov, b1, b2, eps: of the optimizers that have them; None is the optimizer's own.
       weight_decay: on leaves whose group has it; not of a "module:function", whose own goes into `options`.
       l2_sp: in the place of weight decay and on the same leaves: a pull of this strength to the values that the optimizer is
-        started with (Li et al., 2018); `l2_sp_head` is the decay of those in `head`.
+        started with (Li et al., 2018); `l2_sp_head` is the decay of those in `head`, which None pulls like the others.
       clip_norm: None does not clip.
       groups: see `jaxft.tuning.assign`; None decays kernels only.
       options: further settings of the optimizer (see `jaxft.optim.methods`), or arguments of a "module:function".
@@ -150,18 +150,19 @@ def _imported(
 
 
 def _decay(
-    name: str, weight_decay: float, l2_sp: float | None, l2_sp_head: float, decayed: Any, head: Collection[str]
+    name: str, weight_decay: float, l2_sp: float | None, l2_sp_head: float | None, decayed: Any, head: Collection[str]
 ) -> optax.GradientTransformation:
     if l2_sp is None:
         return optax.add_decayed_weights(weight_decay, mask=decayed) if weight_decay else optax.identity()
-    if not l2_sp >= 0 or not l2_sp_head >= 0:
+    decays = 0.0 if l2_sp_head is None else l2_sp_head
+    if not l2_sp >= 0 or not decays >= 0:
         raise JaxftError(f"l2_sp ({l2_sp}) and l2_sp_head ({l2_sp_head}) must not be negative")
     if weight_decay:
         raise JaxftError(f"l2_sp ({l2_sp}) takes the place of weight_decay ({weight_decay}): set weight_decay to 0")
     if name == "lars":
         raise JaxftError("optimizer 'lars' has its own weight decay: set l2_sp to None, or take another optimizer")
-    new = tree.map_with_path(lambda path, _: path in head, decayed)
-    return pull_to_start(l2_sp, l2_sp_head, decayed, new)
+    new = tree.map_with_path(lambda path, _: l2_sp_head is not None and path in head, decayed)
+    return pull_to_start(l2_sp, decays, decayed, new)
 
 
 def _scale_by_tree(scales: Any) -> optax.GradientTransformation:

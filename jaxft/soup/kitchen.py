@@ -133,12 +133,14 @@ def check_alike(path: str | Path, one: FineTuned, other_path: str | Path, other:
 
 
 def _moved(runs: Sequence[FineTuned], plan: Plan) -> bool | Trains:
-    """Which modules were in train mode in any phase of any run."""
+    """Which modules were in train mode in any phase of any run, but for those whose statistics stayed."""
     trained: set[str] = set()
     for run in runs:
         for name, section in config_of(run.record["config"]).phases.items():
             if plan.clock.steps(section.length, f"config.phases.{name}.length"):
                 spec = FreezeSpec.parse(section.train, section.freeze or ())
+                if spec.statistics_stay:
+                    continue
                 mask = make_mask(spec, run.model.shapes[0], run.model.stages)
                 trained |= {path for path, chosen in tree.flatten(mask).items() if chosen}
     return trains(tree.map_with_path(lambda path, _: path in trained, plan.model.shapes[0]))

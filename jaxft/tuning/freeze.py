@@ -13,7 +13,7 @@ import optax
 
 from jaxft import tree
 from jaxft.errors import JaxftError, near
-from jaxft.typing import Mask, Params, Trains
+from jaxft.typing import ApplyFn, Mask, ModelState, Outputs, Params, Trains
 
 Stages = Mapping[str, tuple[str, ...]]
 
@@ -21,6 +21,8 @@ Stages = Mapping[str, tuple[str, ...]]
 ADAPTERS = "adapters"
 #: Terms that name these: the kinds of adapters.
 ADAPTER_TERMS = ("lora", "dora", "ssf", "bottleneck", "prompt")
+#: The term of what no mask names: the running statistics of BatchNorms.
+STATISTICS = "statistics"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +37,8 @@ class FreezeSpec:
       above names;
     - a glob over '/' paths (see `jaxft.tree`).
 
-    Terms are put together with `+` or commas: `norms+head`, `lora+head`.
+    Terms are put together with `+` or commas: `norms+head`, `lora+head`. `statistics`, in `freeze` alone, names no leaf:
+    BatchNorms normalise with their running statistics, which stay, also where scale and bias train (`keep_statistics`).
     """
 
     train: tuple[str, ...] = ("full",)
@@ -51,7 +54,14 @@ class FreezeSpec:
         spec = cls(_terms(train), _terms(freeze))
         if not spec.train:
             raise JaxftError("nothing is to be trained: give 'full', 'head', 'from:STAGE', stage names or globs")
+        if STATISTICS in spec.train:
+            raise JaxftError("'statistics' can only be frozen: those of a BatchNorm that trains move without being named")
         return spec
+
+    @property
+    def statistics_stay(self) -> bool:
+        """Whether `freeze` has the statistics of BatchNorms."""
+        return STATISTICS in self.freeze
 
 
 def _terms(given: str | Sequence[str]) -> tuple[str, ...]:
@@ -75,7 +85,8 @@ def make_mask(spec: FreezeSpec, params: Params, stages: Stages) -> Mask:
     """
     paths = tree.paths(params)
     chosen = set().union(*(_named(term, paths, stages) for term in spec.train))
-    frozen: set[str] = set().union(*(_named(term, paths, stages) for term in spec.freeze))
+    leaves = (term for term in spec.freeze if term != STATISTICS)
+    frozen: set[str] = set().union(*(_named(term, paths, stages) for term in leaves))
     if not chosen - frozen:
         raise JaxftError(f"train={','.join(spec.train)} with freeze={','.join(spec.freeze)} leaves nothing to train")
     return tree.map_with_path(lambda path, _: path in chosen and path not in frozen, params)
@@ -138,6 +149,20 @@ def trains(mask: Mask, *, norm_parts: int = 1, norm_axis: str = "") -> Literal[T
             parts = path.split("/")
             prefixes |= {"/".join(parts[:depth]) for depth in range(1, len(parts))}
     return Trains(frozenset(prefixes), norm_parts, norm_axis)
+
+
+def keep_statistics(apply: ApplyFn) -> ApplyFn:
+    """The network whose modules that have statistics use the running ones, and leave them alone, in train mode too."""
+
+    def kept(
+        params: Params, model_state: ModelState, image: jax.Array, *, train: bool | Trains, rng: jax.Array | None = None
+    ) -> tuple[Outputs, ModelState]:
+        if train:
+            norms = frozenset(path.partition("/")[2].rpartition("/")[0] for path in tree.paths(model_state))
+            train = dataclasses.replace(train if isinstance(train, Trains) else Trains(None), off=norms)
+        return apply(params, model_state, image, train=train, rng=rng)
+
+    return kept
 
 
 def freeze_updates(tx: optax.GradientTransformation, mask: Mask) -> optax.GradientTransformation:

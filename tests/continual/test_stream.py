@@ -92,7 +92,17 @@ def test_each_task_begins_where_the_one_before_ended_and_the_head_has_all_classe
     assert figures["loss"] == {"name": "ewc", "options": {"strength": 1000.0}}
     lwf = json.loads((streams / "lwf" / "task2" / "config.json").read_text())
     assert lwf["loss"]["options"] == {"classes": [0, 1], "temperature": 2.0, "weight": 0.5}
-    assert json.loads((streams / "l2_sp" / "task2" / "config.json").read_text())["optim"]["l2_sp"] == 5.0
+    l2_sp = json.loads((streams / "l2_sp" / "task2" / "config.json").read_text())["optim"]
+    assert (l2_sp["l2_sp"], l2_sp["l2_sp_head"], l2_sp["weight_decay"]) == (5.0, None, 0.0)
+
+
+def test_l2_sp_stays_near_the_network_before_with_its_head_too(streams):
+    def way(method, kernels):
+        start, end = (tree.flatten(load_run(streams / method / f"task{number}").params) for number in (1, 2))
+        return sum(float(((end[path] - start[path]) ** 2).sum()) for path in start if path.endswith("kernel") and kernels(path))
+
+    for part in (lambda path: path.startswith("head"), lambda path: not path.startswith("head")):
+        assert 0 < way("l2_sp", part) < 0.5 * way("finetune", part)
 
 
 def test_ewc_moves_what_matters_less_than_plain_fine_tuning_does(streams):

@@ -131,10 +131,13 @@ def test_the_factor_of_plateau_multiplies_every_update_and_nothing_else():
     jax.tree.map(np.testing.assert_array_equal, with_factor(other, jnp.float32(1.0)), after)
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw", "lion"])
-def test_l2_sp_pulls_pretrained_kernels_to_their_start_and_decays_the_head(name):
-    """Li et al., 2018, equation 4: the gradient of alpha/2 |w - w0|^2 + beta/2 |v|^2, written out in float64."""
-    alpha, beta, lr = 0.3, 0.1, 0.05
+@pytest.mark.parametrize(("name", "beta"), [("sgd", 0.1), ("adamw", 0.1), ("lion", 0.1), ("adamw", None)])
+def test_l2_sp_pulls_pretrained_kernels_to_their_start_and_decays_the_head(name, beta):
+    """Li et al., 2018, equation 4: the gradient of alpha/2 |w - w0|^2 + beta/2 |v|^2, written out in float64.
+
+    Without a beta the head is pulled like the rest.
+    """
+    alpha, lr = 0.3, 0.05
     more, _ = tree.split(PARAMS, MORE)
     moved = jax.tree.map(lambda leaf: leaf + 0.25, more)
     settings = {"lr": lr, "l2_sp": alpha, "l2_sp_head": beta}
@@ -142,10 +145,11 @@ def test_l2_sp_pulls_pretrained_kernels_to_their_start_and_decays_the_head(name)
     updates, state = tx.update(jax.tree.map(jnp.zeros_like, more), tx.init(more), moved)
     for path, update in tree.flatten(updates).items():
         start, now = (np.asarray(tree.flatten(leaves)[path], np.float64) for leaves in (more, moved))
-        pull = beta * now if path.startswith("head") else alpha * (now - start)
+        pull = beta * now if path.startswith("head") and beta is not None else alpha * (now - start)
         np.testing.assert_allclose(update, -lr * pull if path.endswith("kernel") else 0.0 * now, rtol=1e-5, atol=1e-7)
     (anchors,) = find(state, Anchors)
-    assert tree.paths(anchors.start) == ["block2/conv/kernel"]  # the head's and what does not decay need no room
+    head = [] if beta is not None else ["head/kernel"]
+    assert tree.paths(anchors.start) == ["block2/conv/kernel", *head]  # what does not decay or is not pulled needs no room
     other = anchored(state, jax.tree.map(lambda leaf: leaf + 7.0, PARAMS))
     np.testing.assert_array_equal(
         next(find(other, Anchors)).start["block2"]["conv"]["kernel"], PARAMS["block2"]["conv"]["kernel"] + 7.0

@@ -41,9 +41,10 @@ UNLABELLED = {
 FREE = {"optim.schedule": "constant"}
 LOSS = {"train.monitor": "loss", "train.mode": "min"}
 VIEWS = {**LOSS, "input.views": 2, "input.augment": "random_resized_crop(0.5), random_flip, random_color", "model.outputs": 6}
-#: name -> (what trains in the second phase, keys of the config).
+#: name -> (what trains in the second phase, and after " - " what does not; keys of the config).
 METHODS = {
     **{term: (term, {}) for term in ("head", "full", PART, "norms+head", "biases+head")},
+    "norms+head, statistics frozen": ("norms+head - statistics", {}),
     **{f"{term}+head": (f"{term}+head", {}) for term in ("lora", "dora", "ssf")},
     "bottleneck+head": ("bottleneck+head", {"adapter.options": {"modules": "stage*"}}),
     "lora+head of a vit": ("lora+head", VIT),
@@ -85,6 +86,7 @@ METHODS = {
 #: The rows that every run of the tests has, one for each kind of state and of input; the others are marked slow.
 QUICK = (
     "full",
+    "norms+head, statistics frozen",
     "lora+head",
     "prompt+head",
     "schedule_free_adamw",
@@ -109,7 +111,8 @@ def beside(made_once, small_run):
 
 
 def _config(small, beside, method):
-    term, settings = METHODS[method]
+    terms, settings = METHODS[method]
+    term, _, frozen = terms.partition(" - ")
     settings = {key: beside[value] if value in (TEACHER, IMPORTANCE) else value for key, value in settings.items()}
     config = read_config(str(small))
     config.input.augment = "none"
@@ -121,7 +124,7 @@ def _config(small, beside, method):
     lr = {"adafactor": 1e-2, "lars": 1.0}.get(config.optim.name, 1e-3)
     config.phases = {
         "phase1": phase(train="head", length=f"{FIRST} steps", lr=lr, **head),
-        "phase2": phase(train=term, length=f"{STEPS - FIRST} steps", lr=lr),
+        "phase2": phase(train=term, freeze=frozen, length=f"{STEPS - FIRST} steps", lr=lr),
     }
     return config
 
@@ -156,7 +159,7 @@ def test_what_is_frozen_stays_and_a_stopped_run_goes_on_bit_for_bit(small, besid
     plan = make_plan(config)
     params, model_state = jax.jit(plan.model.init)(jax.random.key(config.seed))
     masks = [tree.flatten(one.mask) for one in plan.phases]
-    modes = [trains(one.mask) for one in plan.phases]
+    modes = [trains(one.mask) for one in plan.phases if not one.statistics_stay]
     trained = {path for path in masks[0] if any(mask[path] for mask in masks)}
     moved = 0
     for path, leaf in tree.flatten(params).items():

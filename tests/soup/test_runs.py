@@ -15,6 +15,7 @@ from jaxft.config import config_of
 from jaxft.errors import JaxftError
 from jaxft.export import export_run
 from jaxft.parallel import make_mesh
+from jaxft.plan import make_plan
 from jaxft.predict import evaluate_run
 from jaxft.run import train
 from jaxft.soup import kitchen as kitchens
@@ -104,6 +105,16 @@ def test_nothing_is_trained_in_the_workdir_of_a_soup(runs, tmp_path):
     with pytest.raises(JaxftError, match="the workdir holds a uniform soup of other runs, and no training to go on with"):
         train(config, out)
     assert sorted(path for path in out.rglob("*") if path.name != ".lock") == before
+
+
+def test_statistics_that_were_frozen_are_not_computed_anew(runs):
+    run = load_run(runs[0])
+    plan = make_plan(config_of(run.record["config"]), weights=False)
+    phases = {"phase1": {**run.record["config"]["phases"]["phase1"], "freeze": "statistics"}}
+    kept = dataclasses.replace(run, record={**run.record, "config": {**run.record["config"], "phases": phases}})
+    assert kitchens._moved([run], plan)("layer4/0/bn2")
+    assert kitchens._moved([kept, run], plan)("layer4/0/bn2")
+    assert not kitchens._moved([kept], plan)("layer4/0/bn2")
 
 
 def test_where_a_batch_norm_trained_the_soup_has_statistics_of_its_own(runs, tmp_path):

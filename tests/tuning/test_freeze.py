@@ -1,11 +1,12 @@
 import jax
 import nets
+import numpy as np
 import optax
 import pytest
 
 from jaxft import tree
 from jaxft.errors import JaxftError
-from jaxft.tuning import FreezeSpec, make_mask, trains
+from jaxft.tuning import FreezeSpec, keep_statistics, make_mask, trains
 from jaxft.typing import Trains
 
 PARAMS, _ = nets.init()
@@ -54,6 +55,36 @@ def test_the_mask_says_which_modules_are_in_train_mode():
     assert not found("block1/conv")
     assert not found("stem/bn")
     assert hash(found) == hash(trains(make_mask(FreezeSpec.parse("head,block1/bn/scale"), PARAMS, nets.STAGES)))
+
+
+def test_statistics_can_be_frozen_where_norms_train():
+    spec = FreezeSpec.parse("norms+head", "statistics,stem")
+    assert spec.statistics_stay
+    assert not FreezeSpec.parse("norms+head", "stem").statistics_stay
+    assert _trained("norms+head", "statistics,stem") == _trained("norms+head", "stem")
+    with pytest.raises(JaxftError, match="'statistics' can only be frozen"):
+        FreezeSpec.parse("head+statistics")
+
+
+@pytest.mark.parametrize("train", [True, trains(make_mask(FreezeSpec.parse("norms+head"), PARAMS, nets.STAGES))])
+def test_norms_with_frozen_statistics_train_on_what_an_evaluation_sees(train):
+    """Logits and gradients are those of inference, of scales and biases too; dropout of a trained head stays on."""
+    params, model_state = nets.init()
+    image = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
+
+    def logits(params, apply, train):
+        outputs, state = apply(params, model_state, image, train=train, rng=jax.random.key(2))
+        return outputs["logits"].sum(), (outputs["logits"], state)
+
+    plain = nets.make_apply(dropout=0.0)
+    found, (ours, state) = jax.grad(logits, has_aux=True)(params, keep_statistics(plain), train)
+    expected, (theirs, _) = jax.grad(logits, has_aux=True)(params, plain, False)
+    jax.tree.map(np.testing.assert_array_equal, (found, ours, state), (expected, theirs, model_state))
+    assert np.abs(found["stem"]["bn"]["scale"]).min() > 0
+    assert not np.array_equal(logits(params, plain, train)[1][0], theirs)  # the batch's own would be others
+    dropping = nets.make_apply(dropout=0.5)
+    assert not np.array_equal(logits(params, keep_statistics(dropping), train)[1][0], theirs)
+    np.testing.assert_array_equal(logits(params, keep_statistics(dropping), False)[1][0], theirs)
 
 
 def test_optax_masked_lets_frozen_gradients_through_and_freeze_updates_does_not():
