@@ -56,6 +56,7 @@ METHODS: dict[str, tuple[tuple[tuple[str, float], ...], float]] = {
     "head": ((("head", 1.0),), 1e-3),
     "biases+head": ((("biases+head", 1.0),), 1e-3),
     "norms+head": ((("norms+head", 1.0),), 1e-3),
+    "norms+head, statistics frozen": ((("norms+head - statistics", 1.0),), 1e-3),
     "ssf+head": ((("ssf+head", 1.0),), 1e-3),
     "lora+head": ((("lora+head", 1.0),), 3e-4),
     "from:stage5": ((("from:stage5", 1.0),), 1e-4),

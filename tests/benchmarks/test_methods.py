@@ -56,6 +56,7 @@ def test_a_cell_shows_as_many_pictures_as_all_and_trains_what_it_is_called(table
     assert {"classifier/kernel", "classifier/bias"} <= set(trained)
     everything = len(trained) == len(tree.paths(plan.params))
     assert everything == (method in ("full", "head, then full"))
+    assert last.statistics_stay == (method == "norms+head, statistics frozen")
     norms = {path for path in trained if "bn" in path and not path.startswith("adapters/")}
     assert bool(norms) == (method not in ("head", "ssf+head", "lora+head", "full, norms frozen"))
 
