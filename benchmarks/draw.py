@@ -146,11 +146,11 @@ def _step_costs(axis: Any, names: Sequence[str], costs: Mapping[str, Mapping[str
             continue
         found = costs[name]
         axis.barh(place, found["ratio"], 0.5, color=GREY)
-        text = f"{found['ratio']:.1f}x, {found['memory'] / 2**20:.0f} MB\n{100 * found['trained']:.2g} % trained"
+        text = f"{found['ratio']:.1f}x, {found['memory'] / 2**20:.0f} MB\n{results.percent(found['trained'])} trained"
         axis.annotate(text, (found["ratio"], place), (4, 0), textcoords="offset points", va="center", fontsize=7.5)
     axis.set_title("a step", fontsize=11)
     axis.set_xlabel("times the head's", color=GREY)
-    axis.set_xlim(0, 1.9 * max((found["ratio"] for found in costs.values()), default=1.0))
+    axis.set_xlim(0, 2.0 * max((found["ratio"] for found in costs.values()), default=1.0))
     _plain(axis, "x")
 
 

@@ -30,7 +30,7 @@ from typing import Any
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from results import RESULTS, conditions, read
+from results import RESULTS, conditions, percent, read
 
 import jaxft
 from jaxft import tree
@@ -206,7 +206,7 @@ def costs_of(record: dict[str, Any]) -> str:
     lines = ["| method | parameters trained | a step, times the head's (quartiles) | its memory |", "|---|---|---|---|"]
     for method, found in record["costs"].items():
         ratio = f"{found['ratio']:.1f} ({found['ratio_low']:.1f}-{found['ratio_high']:.1f})"
-        lines.append(f"| {method} | {100 * found['trained']:.2g} % | {ratio} | {found['memory'] / 2**20:.0f} MB |")
+        lines.append(f"| {method} | {percent(found['trained'])} | {ratio} | {found['memory'] / 2**20:.0f} MB |")
     return "\n".join(lines)
 
 

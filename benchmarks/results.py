@@ -52,6 +52,11 @@ def load(path: Path) -> list[dict[str, Any]]:
     return read(path)["rows"]
 
 
+def percent(share: float) -> str:
+    """Two digits of small shares, whole percents of large ones."""
+    return f"{100 * share:.0f} %" if share > 0.1 else f"{100 * share:.2g} %"
+
+
 def conditions(threads: int) -> dict[str, Any]:
     """Where, when and how: processor, system, date and the command that is running, its paths shortened to their last names."""
     command = ["python", f"benchmarks/{Path(sys.argv[0]).name}", *(re.sub(r"(^|=)/.*/", r"\1", text) for text in sys.argv[1:])]
