@@ -8,7 +8,9 @@ Needs matplotlib: `pip install 'jaxft[bench]'`.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import itertools
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,8 @@ def ratios(rows: Sequence[dict[str, Any]]) -> Any:
     axes[0][0].invert_yaxis()
     names = " and ".join(RIVALS[rival] for rival in rivals)
     handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[part]) for part in PARTS]
-    _finish(figure, f"Images per second of jaxft over {names}", rows, handles, [WORDS[part] for part in PARTS])
+    labels = [WORDS[part] for part in PARTS]
+    _finish(figure, f"Images per second of jaxft over {names}", rows, "medians, whiskers are quartiles", handles, labels)
     return figure
 
 
@@ -104,8 +107,51 @@ def cost(rows: Sequence[dict[str, Any]]) -> Any:
         _plain(axis, "both")
     axes[0][0].set_ylabel("milliseconds an image")
     models = ", ".join(dict.fromkeys(row["model"] for row in rows))
-    _finish(figure, f"What an image costs: {models}", rows, [], [])
+    _finish(figure, f"What an image costs: {models}", rows, "medians")
     return figure
+
+
+def methods(record: Mapping[str, Any]) -> Any:
+    """Accuracy by method, a panel for each data set and a colour for each number of pictures; last what a step costs."""
+    rows, costs = record["rows"], record["costs"]
+    names, datasets, counts = (list(dict.fromkeys(row[key] for row in rows)) for key in ("method", "data", "per_class"))
+    height, widths = 1.5 + 0.42 * len(names), [3.0] * len(datasets) + [1.7]
+    figure, axes = plt.subplots(1, len(widths), figsize=(13, height), sharey=True, width_ratios=widths)
+    colours = (BLUE, ORANGE, GREEN)
+    for axis, data in zip(axes, datasets, strict=False):
+        for (place, name), (number, count) in itertools.product(enumerate(names), enumerate(counts)):
+            cell = (data, count, name)
+            found = [100 * row["accuracy"] for row in rows if (row["data"], row["per_class"], row["method"]) == cell]
+            if found:
+                y = place + 0.18 * (number - (len(counts) - 1) / 2)
+                axis.plot([min(found), max(found)], [y, y], color=colours[number], linewidth=1.4, alpha=0.6)
+                axis.plot(statistics.mean(found), y, "o", color=colours[number], markersize=5)
+        axis.set_title(data, fontsize=11)
+        axis.set_xlabel("test accuracy, %", color=GREY)
+        _plain(axis, "both")
+    _step_costs(axes[-1], names, costs)
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].set_ylim(len(names) - 0.5, -0.5)
+    handles = [plt.Line2D([], [], marker="o", linestyle="", color=colour) for colour in colours[: len(counts)]]
+    labels = [f"{count} pictures a class" for count in counts]
+    seeds = len({row["seed"] for row in rows})
+    about = f"means of {seeds} draws of the training pictures, lines from the worst to the best"
+    _finish(figure, "Ways to fine-tune EfficientNet-Lite0 with few labels", [record["conditions"]], about, handles, labels)
+    return figure
+
+
+def _step_costs(axis: Any, names: Sequence[str], costs: Mapping[str, Mapping[str, float]]) -> None:
+    for place, name in enumerate(names):
+        if name not in costs:
+            continue
+        found = costs[name]
+        axis.barh(place, found["ratio"], 0.5, color=GREY)
+        text = f"{found['ratio']:.1f}x, {found['memory'] / 2**20:.0f} MB\n{results.percent(found['trained'])} trained"
+        axis.annotate(text, (found["ratio"], place), (4, 0), textcoords="offset points", va="center", fontsize=7.5)
+    axis.set_title("a step", fontsize=11)
+    axis.set_xlabel("times the head's", color=GREY)
+    axis.set_xlim(0, 2.0 * max((found["ratio"] for found in costs.values()), default=1.0))
+    _plain(axis, "x")
 
 
 def _plain(axis: Any, grid: str) -> None:
@@ -114,8 +160,15 @@ def _plain(axis: Any, grid: str) -> None:
     axis.set_axisbelow(True)
 
 
-def _finish(figure: Any, title: str, rows: Sequence[dict[str, Any]], handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """The title, a legend under it, and what was measured on, when, at the foot."""
+def _finish(
+    figure: Any,
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    what: str,
+    handles: Sequence[Any] = (),
+    labels: Sequence[str] = (),
+) -> None:
+    """The title, a legend under it, and at the foot what was measured on, when, and `what` is drawn."""
     inches = figure.get_figheight()
     figure.text(0.02, 1 - 0.28 / inches, title, fontsize=13, weight="bold")
     if handles:
@@ -123,16 +176,20 @@ def _finish(figure: Any, title: str, rows: Sequence[dict[str, Any]], handles: Se
         figure.legend(handles, labels, loc="upper left", bbox_to_anchor=place, ncols=3, frameon=False, borderaxespad=0)
     seen = {key: list(dict.fromkeys(str(row[key]) for row in rows)) for key in ("cpu", "threads", "date")}
     dates = seen["date"][0] if len(seen["date"]) == 1 else f"{min(seen['date'])} to {max(seen['date'])}"
-    foot = f"{' and '.join(seen['cpu'])}, {' and '.join(seen['threads'])} threads, float32, {dates}; medians"
-    figure.text(0.02, 0.1 / inches, foot + (", whiskers are quartiles" if handles else ""), fontsize=8, color=GREY)
+    foot = f"{' and '.join(seen['cpu'])}, {' and '.join(seen['threads'])} threads, float32, {dates}; {what}"
+    figure.text(0.02, 0.1 / inches, foot, fontsize=8, color=GREY)
     top = 1 - (0.62 if handles else 0.36) / inches
     figure.tight_layout(rect=(0, 0.25 / inches, 1, top))
 
 
 def draw(path: Path) -> list[Path]:
     """Draws one result file as PATH.svg and PATH.png; returns both."""
-    rows = results.load(path)
-    figure = cost(rows) if "seconds_per_image" in rows[0] else ratios(rows)
+    record = results.read(path)
+    rows = record["rows"]
+    if "costs" in record:
+        figure = methods(record)
+    else:
+        figure = cost(rows) if "seconds_per_image" in rows[0] else ratios(rows)
     written = []
     for suffix in (".svg", ".png"):
         written.append(path.with_suffix(suffix))
@@ -143,8 +200,10 @@ def draw(path: Path) -> list[Path]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Draws result files as SVG and PNG.")
-    parser.add_argument("files", nargs="*", type=Path, help="without any: the comparisons and the costs in benchmarks/results/")
-    drawn = [*results.RESULTS.glob("vs_*.json"), *results.RESULTS.glob("cost_*.json")]
+    parser.add_argument(
+        "files", nargs="*", type=Path, help="without any: the comparisons, the costs and the methods in benchmarks/results/"
+    )
+    drawn = [path for name in ("vs_*", "cost_*", "methods") for path in results.RESULTS.glob(f"{name}.json")]
     for path in parser.parse_args().files or sorted(drawn):
         print(*draw(path), sep="\n")
     return 0

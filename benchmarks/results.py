@@ -31,18 +31,30 @@ def merge(path: Path, rows: Sequence[dict[str, Any]], key: Sequence[str] = KEY) 
     write_whole(path, json.dumps({"rows": list(kept.values())}, indent=1) + "\n")
 
 
-def load(path: Path) -> list[dict[str, Any]]:
-    """The rows of a result file.
+def read(path: Path) -> dict[str, Any]:
+    """A result file: its rows under `rows`, and what else it keeps.
 
     Raises:
       JaxftError: there is none, or it is no result file.
     """
     try:
-        return json.loads(path.read_text())["rows"]
+        found = json.loads(path.read_text())
+        found["rows"]
+        return found
     except FileNotFoundError:
         raise JaxftError(f"there is no result file {path}: run the benchmark that writes it first") from None
     except (ValueError, KeyError, TypeError) as error:
         raise JaxftError(f"{path} is no result file of these benchmarks ({error!r})") from error
+
+
+def load(path: Path) -> list[dict[str, Any]]:
+    """The rows of a result file; raises what `read` raises."""
+    return read(path)["rows"]
+
+
+def percent(share: float) -> str:
+    """Two digits of small shares, whole percents of large ones."""
+    return f"{100 * share:.0f} %" if share > 0.1 else f"{100 * share:.2g} %"
 
 
 def conditions(threads: int) -> dict[str, Any]:

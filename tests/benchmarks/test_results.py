@@ -1,5 +1,7 @@
 """Result files, and the charts drawn from them."""
 
+import json
+
 import cost_by_size
 import draw
 import jax
@@ -98,6 +100,22 @@ def test_costs_are_drawn_as_a_line_for_each_size(tmp_path):
     assert "head-only" not in svg
 
 
+def test_methods_are_drawn_with_what_they_cost(tmp_path):
+    rows = [
+        {"data": data, "per_class": count, "seed": seed, "method": method, "accuracy": 0.5 + 0.1 * seed}
+        for data, count in (("one", 5), ("one", 20), ("two", 5))  # the last cell is not there yet
+        for seed in (0, 1)
+        for method in ("linear probe", "head")
+    ]
+    cost = {"trained": 0.0123, "memory": 50 * 2**20, "ratio": 1.5}
+    about = {"cpu": "A Processor", "threads": 2, "date": "2026-11-25"}
+    record = {"rows": rows, "costs": {"head": cost}, "conditions": about}
+    (tmp_path / "methods.json").write_text(json.dumps(record))
+    svg = _drawn(tmp_path / "methods.json")
+    for text in ("linear probe", ">head<", ">one<", ">two<", "20 pictures a class", "1.5x, 50 MB", "1.2 % trained", "2 draws"):
+        assert text in svg
+
+
 def test_the_same_results_draw_the_same_bytes(tmp_path):
     results.merge(tmp_path / "vs.json", [_row()])
     first = _drawn(tmp_path / "vs.json")
@@ -122,5 +140,5 @@ def test_plain_networks_have_the_parameters_of_jaxfts(name):
 
 
 def test_result_files_of_the_repository_can_be_read():
-    for path in results.RESULTS.glob("vs_*.json"):
+    for path in (*results.RESULTS.glob("vs_*.json"), results.RESULTS / "methods.json"):
         assert results.load(path), path
