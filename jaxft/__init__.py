@@ -21,6 +21,7 @@ _PUBLIC = {
     "export_run": "jaxft.export",
     "finetune": "jaxft.api",
     "freeze_updates": "jaxft.tuning",
+    "keep_statistics": "jaxft.tuning",
     "gradual": "jaxft.config",
     "list_models": "jaxft.models",
     "load_run": "jaxft.workdir",
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from jaxft.train import update_statistics as update_statistics
     from jaxft.tuning import FreezeSpec as FreezeSpec
     from jaxft.tuning import freeze_updates as freeze_updates
+    from jaxft.tuning import keep_statistics as keep_statistics
     from jaxft.tuning import make_mask as make_mask
     from jaxft.weights import create_model as create_model
     from jaxft.workdir import load_run as load_run

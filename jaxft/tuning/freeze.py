@@ -38,7 +38,8 @@ class FreezeSpec:
     - a glob over '/' paths (see `jaxft.tree`).
 
     Terms are put together with `+` or commas: `norms+head`, `lora+head`. `statistics`, in `freeze` alone, names no leaf:
-    BatchNorms normalise with their running statistics, which stay, also where scale and bias train (`keep_statistics`).
+    BatchNorms normalise with their running statistics, which stay, also where scale and bias train. No mask can say that: a
+    loop of your own trains `keep_statistics(apply)`.
     """
 
     train: tuple[str, ...] = ("full",)
