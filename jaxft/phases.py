@@ -115,24 +115,24 @@ def make_phases(
         tx, schedule, groups = _optimizer(
             {**settings, "lr": lr}, clock, params, stages, mask, length, where, new, now.generations
         )
-        stay = spec.statistics_stay
-        notes = (*notes, "BatchNorms use their running statistics, which stay") if stay else notes
+        if spec.statistics_stay:
+            notes = (*notes, "BatchNorms use their running statistics, which stay")
         phases.append(
             Phase(
-                name,
-                start,
-                start + length,
-                mask,
-                tx,
-                schedule,
-                groups,
-                lr,
-                source,
-                plateau,
-                keeps,
-                now.generations,
-                stay,
-                notes,
+                name=name,
+                start=start,
+                stop=start + length,
+                mask=mask,
+                tx=tx,
+                schedule=schedule,
+                groups=groups,
+                lr=lr,
+                lr_source=source,
+                plateau=plateau,
+                keeps=keeps,
+                generations=now.generations,
+                statistics_stay=spec.statistics_stay,
+                notes=notes,
             )
         )
         start, before = start + length, now

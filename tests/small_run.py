@@ -1,7 +1,10 @@
 """A recipe with the network of examples/custom_architecture.py, which compiles in a second, on a folder of `tiny_run`."""
 
+import shutil
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,3 +43,19 @@ def write_small_recipe(file, folder):
         sys.path.append(str(ROOT))
     file.write_text(RECIPE.format(folder=folder, root=ROOT))
     return file
+
+
+def refuses_another_run(small, config, beside, key, workdir):
+    """A run of `config` that was stopped does not go on once another run lies in `beside`, of which it reads by `key`."""
+    from jaxft.cli.config import read_config
+    from jaxft.errors import JaxftError
+    from jaxft.run import train
+
+    config.phases.phase1.length = "4 steps"
+    assert train(config, workdir, test=False, go_on=lambda step, figures: False).status == "interrupted"
+    shutil.rmtree(beside)
+    other = read_config(str(small))
+    other.seed, other.phases.phase1.length = 9, "2 steps"
+    train(other, beside, test=False)
+    with pytest.raises(JaxftError, match=f"{key} is not what it was when step 2 was saved"):
+        train(config, workdir, test=False)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_run import refuses_another_run
 
 from jaxft import tree
 from jaxft.cli.config import read_config
@@ -78,14 +79,7 @@ def test_a_checkpoint_holds_no_teacher_and_evaluations_are_of_the_labels(small, 
 def test_a_run_goes_on_only_with_the_teacher_it_began_with(small, small_run, tmp_path):
     shutil.copytree(small_run, tmp_path / "teacher")
     config = _distilling(small, tmp_path / "teacher")
-    config.phases.phase1.length = "4 steps"
-    assert train(config, tmp_path / "run", test=False, go_on=lambda step, figures: False).status == "interrupted"
-    shutil.rmtree(tmp_path / "teacher")
-    other = read_config(str(small))
-    other.seed, other.phases.phase1.length = 9, "2 steps"
-    train(other, tmp_path / "teacher", test=False)
-    with pytest.raises(JaxftError, match="config.teacher.run is not what it was when step 2 was saved"):
-        train(config, tmp_path / "run", test=False)
+    refuses_another_run(small, config, tmp_path / "teacher", "config.teacher.run", tmp_path / "run")
 
 
 def test_the_pixels_a_teacher_sees_are_resized_to_its_size(small, small_run):

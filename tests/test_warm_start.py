@@ -5,6 +5,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from small_run import refuses_another_run
 
 from jaxft import tree
 from jaxft.cli.config import read_config
@@ -90,11 +91,4 @@ def test_without_weights_the_plan_has_the_runs_own_size(small, small_run):
 def test_a_run_goes_on_only_from_the_weights_it_began_with(small, small_run, tmp_path):
     shutil.copytree(small_run, tmp_path / "first")
     config = _config(small, tmp_path / "first")
-    config.phases.phase1.length = "4 steps"
-    assert train(config, tmp_path / "run", test=False, go_on=lambda step, figures: False).status == "interrupted"
-    shutil.rmtree(tmp_path / "first")
-    other = read_config(str(small))
-    other.seed, other.phases.phase1.length = 9, "2 steps"
-    train(other, tmp_path / "first", test=False)
-    with pytest.raises(JaxftError, match="config.model.pretrained is not what it was when step 2 was saved"):
-        train(config, tmp_path / "run", test=False)
+    refuses_another_run(small, config, tmp_path / "first", "config.model.pretrained", tmp_path / "run")

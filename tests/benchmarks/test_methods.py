@@ -8,7 +8,8 @@ from collections import Counter
 import draw
 import methods
 import pytest
-from results import load
+from alternate import FOLDER
+from results import RESULTS, load, read
 from tiny_run import draw_folder
 
 from jaxft import tree
@@ -95,6 +96,15 @@ def test_the_table_has_the_means_of_the_seeds_and_says_how_far_they_lie_apart():
     assert "| head | 30.0 | 55.0 | 75.0 |" in lines
     assert "| full | 17.5 |  |  |" in lines
     assert lines[-1] == "from the worst seed to the best: 10.0 in the median cell, 10.0 at most"
+
+
+def test_the_tables_in_the_docs_are_those_of_the_result_file():
+    record, text = read(RESULTS / "methods.json"), (FOLDER.parent / "docs" / "fine-tuning.md").read_text()
+    assert len(record["rows"]) == 3 * 3 * 3 * (1 + len(methods.METHODS))
+    *table, _, spread = methods.table_of(record).splitlines()
+    assert "\n".join(table) in text
+    assert f"({spread})" in text
+    assert methods.costs_of(record) in text
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-from small_run import write_small_recipe
 
 import jaxft
 from jaxft.cli.config import read_config
@@ -36,11 +35,6 @@ def quick_trials(photos):
             patch.setenv(name, value)
         patch.syspath_prepend(str(Path(__file__).parent))
         yield
-
-
-@pytest.fixture(scope="module")
-def small(made_once, photos):
-    return made_once("small", lambda folder: write_small_recipe(folder / "small.py", photos)) / "small.py"
 
 
 @pytest.fixture(scope="module")
